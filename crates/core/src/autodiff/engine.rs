@@ -1,0 +1,302 @@
+//! The walk: newest node first, each once, its gradient complete when it is reached.
+
+use super::node::{Call, Grads, Kind, Node, Vjp, freed, lock};
+use super::with_recording;
+use crate::backend::WriteMode;
+use crate::error::{Error, Result, or_raise};
+use crate::op::Meta;
+use crate::tensor::{Tensor, Value};
+use smallvec::SmallVec;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+/// How a backward walk is to go.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Backward {
+    /// The gradients are differentiable themselves.
+    pub create_graph: bool,
+    /// What the calls saved stays, for another walk.
+    pub retain_graph: bool,
+}
+
+impl Backward {
+    /// The gradients are differentiable themselves (and the graph stays).
+    pub fn graph() -> Backward {
+        Backward { create_graph: true, retain_graph: true }
+    }
+    /// The graph stays for another walk.
+    pub fn retain() -> Backward {
+        Backward { create_graph: false, retain_graph: true }
+    }
+}
+
+/// A node that a gradient has reached, and the gradients of its outputs so far.
+struct Pending {
+    node: Arc<Node>,
+    grads: SmallVec<[Option<Tensor>; 1]>,
+}
+
+struct Walk<'a> {
+    how: Backward,
+    pending: BTreeMap<u64, Pending>,
+    /// Nodes from which a wanted one can be reached; `None` walks everything and gathers in the leaves.
+    on_path: Option<HashSet<u64>>,
+    wanted: HashMap<u64, usize>,
+    found: &'a mut [Option<Tensor>],
+}
+
+impl Tensor {
+    /// The gradients of this scalar, added to every leaf that it was made from ([`Tensor::grad`]).
+    ///
+    /// Panics at the caller's line if the tensor has more than one element or was not made from a tracked one.
+    #[track_caller]
+    pub fn backward(&self) {
+        or_raise(self.try_backward())
+    }
+
+    /// As [`backward`](Self::backward), with misuse returned as an error.
+    pub fn try_backward(&self) -> Result<()> {
+        self.try_backward_with(None, Backward::default())
+    }
+
+    /// As [`backward`](Self::backward), from the given gradient of this tensor, and in the given way.
+    #[track_caller]
+    pub fn backward_with(&self, seed: Option<&Tensor>, how: Backward) {
+        or_raise(self.try_backward_with(seed, how))
+    }
+
+    /// As [`backward_with`](Self::backward_with), with misuse returned as an error.
+    pub fn try_backward_with(&self, seed: Option<&Tensor>, how: Backward) -> Result<()> {
+        let seed = seed_for(self, seed)?;
+        let node = self.node.as_ref().ok_or_else(|| untracked("backward", self))?;
+        let mut walk = Walk { how, pending: BTreeMap::new(), on_path: None, wanted: HashMap::new(), found: &mut [] };
+        walk.push(node, seed)?;
+        walk.run()
+    }
+}
+
+/// The gradients of `outputs` (summed) with respect to `inputs`, as PyTorch's `torch.autograd.grad`; leaves stay untouched.
+///
+/// `None` where an input does not take part. With [`Backward::graph`] the gradients can be differentiated again.
+#[track_caller]
+pub fn grad(outputs: &[&Tensor], inputs: &[&Tensor], how: Backward) -> Vec<Option<Tensor>> {
+    or_raise(try_grad(outputs, inputs, how))
+}
+
+/// As [`grad`], with misuse returned as an error.
+pub fn try_grad(outputs: &[&Tensor], inputs: &[&Tensor], how: Backward) -> Result<Vec<Option<Tensor>>> {
+    let roots = outputs.iter().map(|&y| Ok((y.clone(), seed_for(y, None)?))).collect::<Result<Vec<_>>>()?;
+    let wanted: Vec<Tensor> = inputs.iter().map(|&x| x.clone()).collect();
+    if let Some(x) = wanted.iter().find(|x| x.node.is_none()) {
+        return Err(untracked("grad", x));
+    }
+    gradients(&roots, &wanted, how)
+}
+
+/// The gradients for given output gradients; the graph stays if the gradients are to be differentiable.
+pub(crate) fn gradients_of(roots: &[(Tensor, Tensor)], wanted: &[Tensor], graph: bool) -> Result<Vec<Option<Tensor>>> {
+    gradients(roots, wanted, if graph { Backward::graph() } else { Backward::default() })
+}
+
+fn gradients(roots: &[(Tensor, Tensor)], wanted: &[Tensor], how: Backward) -> Result<Vec<Option<Tensor>>> {
+    let nodes: Vec<Option<Arc<Node>>> = wanted.iter().map(|t| t.node.clone()).collect();
+    gradients_at(roots, &nodes, how)
+}
+
+/// The gradients with respect to nodes.
+pub(crate) fn gradients_at(
+    roots: &[(Tensor, Tensor)],
+    wanted: &[Option<Arc<Node>>],
+    how: Backward,
+) -> Result<Vec<Option<Tensor>>> {
+    let mut ids = HashMap::new();
+    let place: Vec<Option<usize>> = wanted
+        .iter()
+        .map(|node| {
+            let next = ids.len();
+            Some(*ids.entry(node.as_ref()?.id).or_insert(next))
+        })
+        .collect();
+    let mut found = vec![None; ids.len()];
+    let on_path = Some(paths_to(roots.iter().filter_map(|(y, _)| y.node.as_ref()), &ids));
+    let mut walk = Walk { how, pending: BTreeMap::new(), on_path, wanted: ids, found: &mut found };
+    for (y, g) in roots {
+        if let Some(node) = &y.node {
+            walk.push(node, g.clone())?;
+        }
+    }
+    walk.run()?;
+    Ok(place.into_iter().map(|p| p.and_then(|p| found[p].clone())).collect())
+}
+
+/// The nodes from which a wanted node can be reached, by an iterative depth-first search.
+fn paths_to<'a>(roots: impl Iterator<Item = &'a Arc<Node>>, wanted: &HashMap<u64, usize>) -> HashSet<u64> {
+    let oldest = wanted.keys().copied().min().unwrap_or(u64::MAX);
+    let mut known: HashMap<u64, bool> = HashMap::new();
+    let mut stack: Vec<(Arc<Node>, bool)> = roots.map(|n| (n.clone(), false)).collect();
+    while let Some((node, children_done)) = stack.pop() {
+        if children_done {
+            let reaches = wanted.contains_key(&node.id) || inputs_of(&node).any(|n| known.get(&n.id) == Some(&true));
+            known.insert(node.id, reaches);
+        } else if node.id >= oldest && !known.contains_key(&node.id) {
+            known.insert(node.id, false); // until its inputs are known
+            stack.push((node.clone(), true));
+            stack.extend(inputs_of(&node).map(|n| (n.clone(), false)));
+        }
+    }
+    known.into_iter().filter_map(|(id, reaches)| reaches.then_some(id)).collect()
+}
+
+pub(crate) fn inputs_of(node: &Node) -> impl Iterator<Item = &Arc<Node>> {
+    let (many, one) = match &node.kind {
+        Kind::Leaf(_) => (None, None),
+        Kind::Call(call) => (Some(call.inputs.iter().flatten()), None),
+        Kind::Output { call, .. } => (None, Some(call)),
+    };
+    many.into_iter().flatten().chain(one)
+}
+
+impl Walk<'_> {
+    fn run(mut self) -> Result<()> {
+        with_recording(self.how.create_graph, || {
+            while let Some((_, pending)) = self.pending.pop_last() {
+                self.visit(pending)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn visit(&mut self, Pending { node, mut grads }: Pending) -> Result<()> {
+        if !matches!(&node.kind, Kind::Call(call) if call.outputs.len() > 1) {
+            grads[0] = grads[0].take().map(|g| node.run_hooks(g));
+            if let (Some(&i), Some(g)) = (self.wanted.get(&node.id), &grads[0]) {
+                self.found[i] = Some(g.clone());
+            }
+        }
+        match &node.kind {
+            Kind::Leaf(slot) => {
+                if let (None, Some(g)) = (&self.on_path, grads[0].take()) {
+                    let mut slot = lock(slot);
+                    *slot = Some(match slot.take() {
+                        None => leaf_grad(g, self.how)?,
+                        Some(old) => accumulate(old, g)?,
+                    });
+                }
+                Ok(())
+            }
+            Kind::Output { call, index } => match grads[0].take() {
+                Some(g) => self.push_at(call, *index, g),
+                None => Ok(()),
+            },
+            Kind::Call(call) => self.differentiate(&node, call, &grads),
+        }
+    }
+
+    fn differentiate(&mut self, node: &Arc<Node>, call: &Call, grads: &[Option<Tensor>]) -> Result<()> {
+        if self.on_path.as_ref().is_some_and(|p| !call.inputs.iter().flatten().any(|n| p.contains(&n.id))) {
+            return Ok(()); // a wanted call: what lies behind it is not asked for, and must keep what it saved
+        }
+        let saved = call.saved(self.how.retain_graph || self.how.create_graph).ok_or_else(|| freed(node))?;
+        let cx = Vjp { node, call, saved: &saved, grads, graph: self.how.create_graph };
+        let given: Grads = catch_unwind(AssertUnwindSafe(|| call.rule.vjp(&cx))).map_err(|p| failed(node, call, p))?;
+        drop(saved);
+        if given.len() != call.inputs.len() {
+            let (have, want) = (given.len(), call.inputs.len());
+            return Err(Error::misuse(format!("the gradient of {} gave {have} entries for {want} inputs", call.rule.name())));
+        }
+        for (i, (input, g)) in call.inputs.iter().zip(given).enumerate() {
+            if let (Some(input), Some(g)) = (input, g) {
+                if self.on_path.as_ref().is_some_and(|p| !p.contains(&input.id)) {
+                    continue;
+                }
+                let g = fitted(g, &input.meta).map_err(|e| e.context(format!("gradient of {} for input {i}", call.rule.name())))?;
+                self.push(input, g)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, node: &Arc<Node>, g: Tensor) -> Result<()> {
+        self.push_at(node, 0, g)
+    }
+
+    fn push_at(&mut self, node: &Arc<Node>, index: usize, g: Tensor) -> Result<()> {
+        if self.on_path.as_ref().is_some_and(|p| !p.contains(&node.id)) {
+            return Ok(());
+        }
+        let pending = self.pending.entry(node.id).or_insert_with(|| {
+            let outputs = node.call_of().map_or(1, |c| c.outputs.len());
+            Pending { node: node.clone(), grads: smallvec::smallvec![None; outputs] }
+        });
+        let slot = &mut pending.grads[index];
+        *slot = Some(match slot.take() {
+            None => g,
+            Some(old) => accumulate(old, g)?,
+        });
+        Ok(())
+    }
+}
+
+/// The gradient a walk starts from: ones for a scalar, or the given one, which must have the tensor's shape.
+fn seed_for(y: &Tensor, seed: Option<&Tensor>) -> Result<Tensor> {
+    match seed {
+        Some(s) if s.shape() == y.shape() && s.dtype() == y.dtype() => Ok(s.clone()),
+        Some(s) => Err(Error::misuse(format!(
+            "backward: the gradient given is {} {}, but the tensor is {} {}",
+            s.dtype(),
+            s.shape(),
+            y.dtype(),
+            y.shape()
+        ))),
+        None if y.elements() == 1 => Tensor::try_full(*y.shape(), 1.0, y.place()),
+        None => Err(Error::misuse(format!(
+            "backward: only a tensor of one element has a gradient by itself; this one has shape {}. Reduce it (`sum`, `mean`), or give its gradient",
+            y.shape()
+        ))),
+    }
+}
+
+#[cold]
+fn untracked(what: &str, t: &Tensor) -> Error {
+    Error::misuse(format!(
+        "{what}: this {} {} was not made from a tensor that requires a gradient",
+        t.dtype(),
+        t.shape()
+    ))
+}
+
+#[cold]
+fn failed(node: &Node, call: &Call, panic: Box<dyn std::any::Any + Send>) -> Error {
+    let why = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("a panic without a message");
+    Error::misuse(format!("backward of {}, called at {}: {why}", call.rule.name(), node.at))
+}
+
+/// The gradient summed over what was broadcast, in its tensor's dtype.
+fn fitted(g: Tensor, meta: &Meta) -> Result<Tensor> {
+    let g = if *g.shape() == meta.shape { g } else { g.try_sum_to(meta.shape)? };
+    if g.dtype() == meta.dtype { Ok(g) } else { g.try_to_dtype(meta.dtype) }
+}
+
+/// A leaf's first gradient: kept as it is if nobody else can see it, else made dense and its own.
+fn leaf_grad(g: Tensor, how: Backward) -> Result<Tensor> {
+    if how.create_graph || (g.is_dense() && g.value.layout.offset() == 0) { Ok(g) } else { g.try_contiguous() }
+}
+
+/// `old + new`, in place where `old` is held by nobody else and no graph is being made.
+fn accumulate(mut old: Tensor, new: Tensor) -> Result<Tensor> {
+    if old.node.is_none() && new.node.is_none() {
+        if let Some(value) = Arc::get_mut(&mut old.value) {
+            let Value { buffer, layout, device, dtype } = value;
+            if *dtype == new.dtype() && layout.is_dense() && Arc::get_mut(buffer).is_some() {
+                device.backend().write(buffer, layout, new.view(), WriteMode::Add)?;
+                return Ok(old);
+            }
+        }
+    }
+    old.try_add(&new)
+}

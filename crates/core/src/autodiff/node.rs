@@ -1,0 +1,373 @@
+//! Nodes of the graph, and what a gradient rule sees of them.
+
+use crate::device::Device;
+use crate::error::Error;
+use crate::op::{Meta, Tensors};
+use crate::tensor::{Tensor, Value};
+use smallvec::SmallVec;
+use std::fmt::Debug;
+use std::panic::Location;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// The gradients of a call's inputs, in their order; `None` where none flows.
+pub type Grads = SmallVec<[Option<Tensor>; 2]>;
+
+/// A gradient hook: sees a tensor's gradient when it is complete, and may replace it.
+pub type Hook = Box<dyn Fn(&Tensor) -> Option<Tensor> + Send + Sync>;
+
+/// How a recorded call is differentiated.
+pub trait Rule: Debug + Send + Sync + 'static {
+    /// The op's name.
+    fn name(&self) -> &'static str;
+    /// The gradients of the inputs.
+    fn vjp(&self, cx: &Vjp<'_>) -> Grads;
+}
+
+/// What a call keeps for its backward: values without their nodes, so that no cycle can arise.
+#[derive(Debug, Default)]
+pub struct Saved {
+    /// The inputs, where the rule wants them.
+    pub inputs: SmallVec<[Option<Arc<Value>>; 2]>,
+    /// The outputs, if the rule wants them.
+    pub outputs: SmallVec<[Arc<Value>; 1]>,
+    /// What a fused kernel computed besides.
+    pub aux: SmallVec<[Arc<Value>; 1]>,
+}
+
+impl Saved {
+    fn is_empty(&self) -> bool {
+        self.outputs.is_empty() && self.aux.is_empty() && self.inputs.iter().all(Option::is_none)
+    }
+}
+
+/// Where a tensor came from: a leaf, or (one output of) a recorded call.
+#[derive(Debug)]
+pub struct Node {
+    /// Creation order: a node is newer than everything that it was made from.
+    pub(crate) id: u64,
+    pub(crate) meta: Meta,
+    pub(crate) device: Device,
+    pub(crate) kind: Kind,
+    hooks: OnceLock<Hooks>,
+    pub(crate) at: &'static Location<'static>,
+}
+
+type HookList = Mutex<Vec<(u64, Hook)>>;
+struct Hooks(Box<HookList>);
+impl Debug for Hooks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hooks")
+    }
+}
+
+#[derive(Debug)]
+pub(crate) enum Kind {
+    /// A tensor that gradients end at, and gather in.
+    Leaf(Mutex<Option<Tensor>>),
+    /// A recorded call; the tensor's own node if the call has one output.
+    Call(Call),
+    /// One of several outputs of a call.
+    Output { call: Arc<Node>, index: usize },
+}
+
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) rule: Box<dyn Rule>,
+    pub(crate) inputs: SmallVec<[Option<Arc<Node>>; 2]>,
+    input_metas: SmallVec<[Meta; 2]>,
+    pub(crate) outputs: SmallVec<[Meta; 1]>,
+    saved: Mutex<Option<Saved>>,
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+static NEXT_HOOK: AtomicU64 = AtomicU64::new(1);
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic while a lock was held (in a user's hook) leaves the data whole: every critical section only moves values.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Node {
+    #[track_caller]
+    fn new(meta: Meta, device: Device, kind: Kind) -> Arc<Node> {
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Node { id, meta, device, kind, hooks: OnceLock::new(), at: Location::caller() })
+    }
+
+    /// The newest id given so far: what is made from here on is newer.
+    pub(crate) fn newest() -> u64 {
+        NEXT_ID.load(Ordering::Relaxed) - 1
+    }
+
+    /// A leaf for a value like `value`.
+    #[track_caller]
+    pub(crate) fn leaf(value: &Value) -> Arc<Node> {
+        Node::new(value.meta(), value.device, Kind::Leaf(Mutex::new(None)))
+    }
+
+    /// Records a call and gives its outputs as tensors. Outputs that carry no gradient (integers, `bool`) get no node.
+    #[track_caller]
+    pub(crate) fn call(rule: Box<dyn Rule>, x: &[&Tensor], saved: Saved, outputs: SmallVec<[Arc<Value>; 1]>) -> Tensors {
+        if !outputs.iter().any(|v| v.dtype.is_float()) {
+            return outputs.into_iter().map(Tensor::from_value).collect();
+        }
+        let (meta, device) = (outputs[0].meta(), outputs[0].device);
+        let call = Node::new(
+            meta,
+            device,
+            Kind::Call(Call {
+                rule,
+                inputs: x.iter().map(|t| t.node.clone()).collect(),
+                input_metas: x.iter().map(|t| t.meta()).collect(),
+                outputs: outputs.iter().map(|v| v.meta()).collect(),
+                saved: Mutex::new(Some(saved)),
+            }),
+        );
+        if outputs.len() == 1 {
+            return outputs.into_iter().map(|value| Tensor { value, node: Some(call.clone()) }).collect();
+        }
+        let outputs = outputs.into_iter().enumerate();
+        outputs.map(|(index, value)| Node::output(&call, index, value)).collect()
+    }
+
+    #[track_caller]
+    fn output(call: &Arc<Node>, index: usize, value: Arc<Value>) -> Tensor {
+        let node = value
+            .dtype
+            .is_float()
+            .then(|| Node::new(value.meta(), value.device, Kind::Output { call: call.clone(), index }));
+        Tensor { value, node }
+    }
+
+    /// The same value behind a node of its own, through which gradients pass unchanged.
+    #[track_caller]
+    pub(crate) fn alias(x: &Tensor) -> Tensor {
+        let mut outputs = SmallVec::new();
+        outputs.push(x.value.clone());
+        let mut out = Node::call(Box::new(Alias), &[x], Saved::default(), outputs);
+        out.pop().unwrap_or_else(|| x.clone())
+    }
+
+    pub(crate) fn is_leaf(&self) -> bool {
+        matches!(self.kind, Kind::Leaf(_))
+    }
+
+    /// The gradient gathered in a leaf.
+    pub(crate) fn gathered(&self) -> Option<Tensor> {
+        match &self.kind {
+            Kind::Leaf(grad) => lock(grad).clone(),
+            _ => None,
+        }
+    }
+
+    /// Replaces the gradient gathered in a leaf; gives the old one.
+    pub(crate) fn set_gathered(&self, new: Option<Tensor>) -> Option<Tensor> {
+        match &self.kind {
+            Kind::Leaf(grad) => std::mem::replace(&mut *lock(grad), new),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn made_by(&self) -> &'static str {
+        match &self.kind {
+            Kind::Leaf(_) => "leaf",
+            Kind::Call(call) => call.rule.name(),
+            Kind::Output { call, .. } => call.made_by(),
+        }
+    }
+
+    pub(crate) fn call_of(&self) -> Option<&Call> {
+        match &self.kind {
+            Kind::Call(call) => Some(call),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn add_hook(&self, hook: Hook) -> u64 {
+        let id = NEXT_HOOK.fetch_add(1, Ordering::Relaxed);
+        let hooks = self.hooks.get_or_init(|| Hooks(Box::new(Mutex::new(Vec::new()))));
+        lock(&hooks.0).push((id, hook));
+        id
+    }
+
+    pub(crate) fn remove_hook(&self, id: u64) -> bool {
+        let Some(hooks) = self.hooks.get() else { return false };
+        let mut hooks = lock(&hooks.0);
+        let before = hooks.len();
+        hooks.retain(|(i, _)| *i != id);
+        hooks.len() < before
+    }
+
+    /// The gradient as the hooks, in the order they were added, leave it.
+    pub(crate) fn run_hooks(&self, mut grad: Tensor) -> Tensor {
+        if let Some(hooks) = self.hooks.get() {
+            for (_, hook) in lock(&hooks.0).iter() {
+                if let Some(new) = hook(&grad) {
+                    grad = new;
+                }
+            }
+        }
+        grad
+    }
+}
+
+impl Call {
+    /// The saved values, taken unless they are to stay for another walk.
+    pub(crate) fn saved(&self, keep: bool) -> Option<Saved> {
+        let mut saved = lock(&self.saved);
+        if keep || saved.as_ref().is_some_and(Saved::is_empty) {
+            saved.as_ref().map(|s| Saved { inputs: s.inputs.clone(), outputs: s.outputs.clone(), aux: s.aux.clone() })
+        } else {
+            saved.take()
+        }
+    }
+}
+
+impl Drop for Node {
+    /// Drops a chain of nodes in a loop: a graph of a million nodes must not recurse a million deep.
+    fn drop(&mut self) {
+        let mut stack: Vec<Arc<Node>> = Vec::new();
+        take_inputs(&mut self.kind, &mut stack);
+        while let Some(node) = stack.pop() {
+            if let Some(mut node) = Arc::into_inner(node) {
+                take_inputs(&mut node.kind, &mut stack);
+            }
+        }
+    }
+}
+
+fn take_inputs(kind: &mut Kind, stack: &mut Vec<Arc<Node>>) {
+    match kind {
+        Kind::Leaf(_) => {}
+        Kind::Call(call) => stack.extend(call.inputs.drain(..).flatten()),
+        Kind::Output { call, .. } => stack.push(call.clone()),
+    }
+}
+
+/// What a rule sees of its call: gradients, inputs, outputs and shapes.
+///
+/// Without a graph being made ([`Vjp::graph`]) the tensors it hands out are detached.
+pub struct Vjp<'a> {
+    pub(crate) node: &'a Arc<Node>,
+    pub(crate) call: &'a Call,
+    pub(crate) saved: &'a Saved,
+    pub(crate) grads: &'a [Option<Tensor>],
+    pub(crate) graph: bool,
+}
+
+impl Vjp<'_> {
+    /// The gradient of the only output.
+    pub fn grad(&self) -> Tensor {
+        self.grad_or_zeros(0)
+    }
+    /// The gradient of output `i`, if one arrived.
+    pub fn grad_of(&self, i: usize) -> Option<Tensor> {
+        self.grads.get(i).cloned().flatten()
+    }
+    /// The gradient of output `i`, or zeros of its shape if none arrived.
+    #[track_caller]
+    pub fn grad_or_zeros(&self, i: usize) -> Tensor {
+        self.grad_of(i).unwrap_or_else(|| {
+            let m = self.call.outputs[i];
+            Tensor::zeros(m.shape, self.node.device.with(m.dtype))
+        })
+    }
+    /// Number of inputs.
+    pub fn inputs(&self) -> usize {
+        self.call.inputs.len()
+    }
+    /// Whether anybody wants the gradient of input `i`.
+    pub fn needs(&self, i: usize) -> bool {
+        self.call.inputs[i].is_some()
+    }
+    /// The dtype and shape of input `i`; needs no saving.
+    pub fn meta(&self, i: usize) -> Meta {
+        self.call.input_metas[i]
+    }
+    /// The shape of input `i`; needs no saving.
+    pub fn shape(&self, i: usize) -> crate::shape::Shape {
+        self.call.input_metas[i].shape
+    }
+    /// Input `i`, which the op must have said it saves.
+    #[track_caller]
+    pub fn x(&self, i: usize) -> Tensor {
+        match self.saved.inputs.get(i) {
+            Some(Some(value)) => {
+                let node = if self.graph { self.call.inputs[i].clone() } else { None };
+                Tensor { value: value.clone(), node }
+            }
+            _ => crate::error::raise(Error::misuse(format!("{}: input {i} was not saved", self.call.rule.name()))),
+        }
+    }
+    /// The only output, which the op must have said it saves.
+    #[track_caller]
+    pub fn y(&self) -> Tensor {
+        self.y_of(0)
+    }
+    /// Output `i`, which the op must have said it saves.
+    #[track_caller]
+    pub fn y_of(&self, i: usize) -> Tensor {
+        match self.saved.outputs.get(i) {
+            Some(value) if !self.graph => Tensor::from_value(value.clone()),
+            Some(value) if self.call.outputs.len() > 1 => Node::output(self.node, i, value.clone()),
+            Some(value) => Tensor { value: value.clone(), node: Some(self.node.clone()) },
+            None => crate::error::raise(Error::misuse(format!("{}: the output was not saved", self.call.rule.name()))),
+        }
+    }
+    /// What the fused kernel kept at place `i`, detached; `None` if the call ran by definition.
+    pub fn aux(&self, i: usize) -> Option<Tensor> {
+        self.saved.aux.get(i).cloned().map(Tensor::from_value)
+    }
+    /// Whether the gradients are to be differentiable themselves.
+    pub fn graph(&self) -> bool {
+        self.graph
+    }
+    /// The device of the call.
+    pub fn device(&self) -> Device {
+        self.node.device
+    }
+    /// What an op without a gradient answers: it says so, instead of cutting the graph silently.
+    #[track_caller]
+    pub fn no_gradient(&self, why: &str) -> ! {
+        crate::error::raise(Error::misuse(format!("{} has no gradient: {why}", self.call.rule.name())))
+    }
+}
+
+#[derive(Debug)]
+struct Alias;
+impl Rule for Alias {
+    fn name(&self) -> &'static str {
+        "alias"
+    }
+    fn vjp(&self, cx: &Vjp<'_>) -> Grads {
+        smallvec::smallvec![Some(cx.grad())]
+    }
+}
+
+/// A hook that stays registered until this handle removes it.
+#[derive(Debug)]
+pub struct HookHandle {
+    node: Arc<Node>,
+    id: u64,
+}
+
+impl HookHandle {
+    pub(crate) fn new(node: Arc<Node>, hook: Hook) -> HookHandle {
+        let id = node.add_hook(hook);
+        HookHandle { node, id }
+    }
+    /// Removes the hook; says whether it was still there.
+    pub fn remove(self) -> bool {
+        self.node.remove_hook(self.id)
+    }
+}
+
+pub(crate) fn freed(node: &Node) -> Error {
+    Error::misuse(format!(
+        "the values that {} (called at {}) kept for backward are gone: an earlier backward freed them; keep them with `backward_with(Backward::retain())`",
+        node.call_of().map_or("a call", |c| c.rule.name()),
+        node.at
+    ))
+}
+

@@ -1,0 +1,236 @@
+//! Composites: functions defined by other ops, which a backend may run as one fused kernel.
+//!
+//! The definition is the mathematics: the oracle of the tests, the fallback, and the gradient of any order. A fused kernel
+//! may keep statistics (`rstd`, `logsumexp`) for its backward; they are never visible as outputs.
+
+use crate::autodiff::{self, Grads, Node, Rule, Vjp};
+use crate::backend::{Backend, Buffer, View};
+use crate::error::{Error, Result, or_raise};
+use crate::layout::Layout;
+use crate::op::{Meta, Metas, Saves, Tensors, checked, record, with_inputs};
+use crate::tensor::{Tensor, Update, UpdateCall, Value};
+use smallvec::SmallVec;
+use std::any::{Any, TypeId};
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::sync::{Arc, RwLock};
+
+/// A function defined by other ops. See the [module](self).
+pub trait Composite: Debug + Send + Sync + 'static {
+    /// Its name, as in the catalog.
+    fn name(&self) -> &'static str;
+    /// Every check of the inputs, once; gives the outputs' dtypes and shapes.
+    fn infer(&self, x: &[Meta]) -> Result<Metas>;
+    /// The mathematics, in tensors.
+    fn define(&self, x: &[&Tensor]) -> Result<Tensors>;
+    /// What backward keeps alive. One without a [`vjp`](Composite::vjp) of its own needs its inputs, for the definition.
+    fn saves(&self) -> Saves {
+        Saves::INPUTS
+    }
+    /// A backward of its own, usually a composite itself; `None` differentiates the definition.
+    fn vjp(&self, _cx: &Vjp<'_>) -> Option<Grads> {
+        None
+    }
+}
+
+/// What a fused kernel gives.
+#[derive(Debug, Default)]
+pub struct Fused {
+    /// The outputs, dense, in the composite's order.
+    pub outputs: SmallVec<[Buffer; 1]>,
+    /// What its backward wants to keep, with their metas: reached as [`Vjp::aux`].
+    pub aux: SmallVec<[(Meta, Buffer); 1]>,
+}
+
+impl Fused {
+    /// A single output, and nothing kept.
+    pub fn one(buffer: Buffer) -> Fused {
+        Fused { outputs: smallvec::smallvec![buffer], aux: SmallVec::new() }
+    }
+    /// The same, with something kept for backward.
+    pub fn keep(mut self, meta: Meta, buffer: Buffer) -> Fused {
+        self.aux.push((meta, buffer));
+        self
+    }
+}
+
+/// What a fused kernel is called with.
+pub struct FusedCall<'a, C> {
+    /// The composite, with its attributes.
+    pub op: &'a C,
+    /// The device.
+    pub on: &'a dyn Backend,
+    /// The inputs.
+    pub x: &'a [View<'a>],
+    /// What the composite inferred for its outputs.
+    pub outputs: &'a [Meta],
+    /// Whether a backward may follow, so that statistics are worth keeping.
+    pub records: bool,
+}
+
+type AnyKernel = Arc<dyn Fn(&dyn Any, &dyn Backend, &[View<'_>], &[Meta], bool) -> Result<Option<Fused>> + Send + Sync>;
+
+type AnyUpdate = Arc<dyn Fn(&dyn Any, &dyn Backend, &mut [&mut Buffer], Meta, &[View<'_>]) -> Result<bool> + Send + Sync>;
+
+/// A backend's fused kernels, by the type of the composite or update.
+#[derive(Default)]
+pub struct KernelTable {
+    composites: RwLock<HashMap<TypeId, AnyKernel>>,
+    updates: RwLock<HashMap<TypeId, AnyUpdate>>,
+}
+
+impl Debug for KernelTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "KernelTable({} kernels)", self.composites.read().map(|t| t.len()).unwrap_or(0))
+    }
+}
+
+impl KernelTable {
+    /// An empty table.
+    pub fn new() -> KernelTable {
+        KernelTable::default()
+    }
+
+    /// Registers the fused kernel of composite `C`, in place of any earlier one. It gives `None` for a case that it does
+    /// not cover, which then runs by definition.
+    pub fn register<C: Composite>(&self, kernel: impl Fn(FusedCall<'_, C>) -> Result<Option<Fused>> + Send + Sync + 'static) {
+        let erased: AnyKernel = Arc::new(move |op, on, x, outputs, records| match op.downcast_ref::<C>() {
+            Some(op) => kernel(FusedCall { op, on, x, outputs, records }),
+            None => Ok(None),
+        });
+        if let Ok(mut table) = self.composites.write() {
+            table.insert(TypeId::of::<C>(), erased);
+        }
+    }
+
+    /// Registers the fused kernel of update `U`. It gives `false`, having written nothing, for a case that it does not
+    /// cover, which then runs by definition.
+    pub fn register_update<U: Update>(&self, kernel: impl Fn(UpdateCall<'_, '_, U>) -> Result<bool> + Send + Sync + 'static) {
+        let erased: AnyUpdate = Arc::new(move |op, on, targets, meta, x| match op.downcast_ref::<U>() {
+            Some(op) => kernel(UpdateCall { op, on, targets, meta, x }),
+            None => Ok(false),
+        });
+        if let Ok(mut table) = self.updates.write() {
+            table.insert(TypeId::of::<U>(), erased);
+        }
+    }
+
+    pub(crate) fn get_update<U: Update>(&self) -> Option<AnyUpdate> {
+        if DEFINED_ONLY.get() {
+            return None;
+        }
+        self.updates.read().ok()?.get(&TypeId::of::<U>()).cloned()
+    }
+
+    /// Whether composite `C` has a fused kernel here.
+    pub fn has<C: Composite>(&self) -> bool {
+        self.composites.read().is_ok_and(|t| t.contains_key(&TypeId::of::<C>()))
+    }
+
+    fn get(&self, id: TypeId) -> Option<AnyKernel> {
+        self.composites.read().ok()?.get(&id).cloned()
+    }
+}
+
+thread_local! {
+    static DEFINED_ONLY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `f` with every composite by its definition, on this thread: the oracle that fused kernels are tested against.
+pub fn by_definition<T>(f: impl FnOnce() -> T) -> T {
+    let before = DEFINED_ONLY.replace(true);
+    let restore = Restore(before);
+    let out = f();
+    drop(restore);
+    out
+}
+
+struct Restore(bool);
+impl Drop for Restore {
+    fn drop(&mut self) {
+        DEFINED_ONLY.set(self.0);
+    }
+}
+
+impl Tensor {
+    /// Runs a composite: its fused kernel where the device has one, else its definition. Panics at the caller's line on
+    /// misuse.
+    #[inline]
+    #[track_caller]
+    pub fn compose(op: impl Composite, x: &[&Tensor]) -> Tensors {
+        or_raise(Tensor::try_compose(op, x))
+    }
+
+    /// Runs a composite with one output.
+    #[inline]
+    #[track_caller]
+    pub fn try_compose1(op: impl Composite, x: &[&Tensor]) -> Result<Tensor> {
+        let mut out = Tensor::try_compose(op, x)?;
+        out.pop().ok_or_else(|| Error::misuse("a composite gave no output"))
+    }
+
+    /// Runs a composite: its fused kernel where the device has one, else its definition.
+    #[track_caller]
+    pub fn try_compose<C: Composite>(op: C, x: &[&Tensor]) -> Result<Tensors> {
+        let (device, metas) = checked(op.name(), x, |m| op.infer(m))?;
+        let backend = device.backend();
+        let kernel = if DEFINED_ONLY.get() { None } else { backend.kernels().get(TypeId::of::<C>()) };
+        let Some(kernel) = kernel else {
+            return op.define(x).map_err(|e| with_inputs(e, op.name(), x));
+        };
+        let records = autodiff::records(x);
+        let views: SmallVec<[View<'_>; 4]> = x.iter().map(|t| t.view()).collect();
+        let fused = kernel(&op, backend, &views, &metas, records).map_err(|e| with_inputs(e, op.name(), x))?;
+        let Some(fused) = fused else {
+            return op.define(x).map_err(|e| with_inputs(e, op.name(), x));
+        };
+        let value = |meta: &Meta, buffer: Buffer| {
+            Arc::new(Value { buffer, layout: Layout::dense(meta.shape), dtype: meta.dtype, device })
+        };
+        let outputs: SmallVec<[Arc<Value>; 1]> = metas.iter().zip(fused.outputs).map(|(m, b)| value(m, b)).collect();
+        if !records {
+            return Ok(outputs.into_iter().map(Tensor::from_value).collect());
+        }
+        let aux = fused.aux.into_iter().map(|(m, b)| value(&m, b)).collect();
+        let saves = op.saves();
+        Ok(record(CompositeRule(op), saves, x, outputs, aux))
+    }
+}
+
+#[derive(Debug)]
+struct CompositeRule<C>(C);
+
+impl<C: Composite> Rule for CompositeRule<C> {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+    fn vjp(&self, cx: &Vjp<'_>) -> Grads {
+        match self.0.vjp(cx) {
+            Some(grads) => grads,
+            None => or_raise(by_differentiating(cx, |x| self.0.define(x))),
+        }
+    }
+}
+
+/// The gradients of a function by running it again under a graph of its own. Each input position gets a node of its own,
+/// so that a tensor used twice is counted once for each.
+pub(crate) fn by_differentiating(cx: &Vjp<'_>, define: impl FnOnce(&[&Tensor]) -> Result<Tensors>) -> Result<Grads> {
+    let inputs: Vec<Tensor> = (0..cx.inputs())
+        .map(|i| {
+            let x = cx.x(i);
+            match (cx.needs(i), cx.graph()) {
+                (false, _) => x.detach(),
+                (true, false) => x.requires_grad(),
+                (true, true) => Node::alias(&x),
+            }
+        })
+        .collect();
+    let refs: Vec<&Tensor> = inputs.iter().collect();
+    let outputs = autodiff::enable_grad(|| define(&refs))?;
+    let roots: Vec<(Tensor, Tensor)> =
+        outputs.iter().enumerate().filter_map(|(i, y)| Some((y.clone(), cx.grad_of(i)?))).collect();
+    let wanted: Vec<Tensor> = (0..cx.inputs()).filter(|&i| cx.needs(i)).map(|i| inputs[i].clone()).collect();
+    let mut grads = autodiff::gradients_of(&roots, &wanted, cx.graph())?.into_iter();
+    Ok((0..cx.inputs()).map(|i| if cx.needs(i) { grads.next().flatten() } else { None }).collect())
+}

@@ -1,0 +1,102 @@
+//! The affine map of a layer, with its activation in the product's epilogue.
+
+use crate::autodiff::{Grads, Vjp};
+use crate::composite::Composite;
+use crate::error::{Error, Result};
+use crate::op::{Meta, Metas, Saves, Tensors, one};
+use crate::ops::{UnaryGrad, UnaryOp};
+use crate::tensor::Tensor;
+use smallvec::smallvec;
+
+/// f(x·Wᵀ + b): x `[rows, in]`, W `[out, in]`, b `[out]` (optional) → `[rows, out]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Linear {
+    /// f: an activation whose gradient needs its output alone (relu, sigmoid, tanh), or none.
+    pub activation: Option<UnaryOp>,
+}
+
+impl Composite for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+    fn infer(&self, x: &[Meta]) -> Result<Metas> {
+        let (shape, w) = (&x[0].shape, &x[1].shape);
+        if w.rank() != 2 || shape.rank() != 2 || shape[1] != w[1] {
+            return Err(Error::misuse(match (w.rank(), shape.last()) {
+                (2, _) => format!("an input of shape [.., {}] would fit this weight [out, in]", w[1]),
+                (_, Some(n)) => format!("a weight of shape [out, {n}] would fit"),
+                _ => "needs an input of shape [.., in]".into(),
+            }));
+        }
+        if let Some(b) = x.get(2).filter(|b| b.shape.dims() != [w[0]]) {
+            return Err(Error::misuse(format!("a bias of shape [{}] would fit, not {}", w[0], b.shape)));
+        }
+        if x.iter().any(|m| m.dtype != x[0].dtype) {
+            return Err(Error::misuse("input, weight and bias must have one dtype"));
+        }
+        Ok(one(x[0].dtype, shape.with(1, w[0])))
+    }
+    fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
+        let mut y = x[0].try_matmul(&x[1].try_t()?)?;
+        if let Some(b) = x.get(2) {
+            y = y.try_add(b)?;
+        }
+        if let Some(f) = self.activation {
+            y = y.try_unary(f)?;
+        }
+        Ok(smallvec![y])
+    }
+    fn saves(&self) -> Saves {
+        let saves = Saves::NOTHING.input(0).input(1);
+        if self.activation.is_some() { saves.output() } else { saves }
+    }
+    fn vjp(&self, cx: &Vjp<'_>) -> Option<Grads> {
+        let g = match self.activation {
+            Some(f) => Tensor::compose(UnaryGrad(f), &[&cx.grad(), &cx.y()]).swap_remove(0),
+            None => cx.grad(),
+        };
+        let dx = cx.needs(0).then(|| g.matmul(&cx.x(1)));
+        let dw = cx.needs(1).then(|| g.t().matmul(&cx.x(0)));
+        let mut grads: Grads = smallvec![dx, dw];
+        if cx.inputs() == 3 {
+            grads.push(cx.needs(2).then(|| g.sum_dims(&[0], false)));
+        }
+        Some(grads)
+    }
+}
+
+impl Tensor {
+    crate::fallible! {
+        /// x·Wᵀ + b for x `[.., in]`, W `[out, in]`, b `[out]`. ∂ = (g·W, gᵀ·x, Σ g). In PyTorch: `torch.nn.functional.linear`.
+        pub fn linear | try_linear(&self, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+            affine(self, weight, bias, None)
+        }
+        /// max(x·Wᵀ + b, 0), in one pass where the device can.
+        pub fn linear_relu | try_linear_relu(&self, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+            affine(self, weight, bias, Some(UnaryOp::Relu))
+        }
+        /// tanh(x·Wᵀ + b), in one pass where the device can.
+        pub fn linear_tanh | try_linear_tanh(&self, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+            affine(self, weight, bias, Some(UnaryOp::Tanh))
+        }
+        /// sigmoid(x·Wᵀ + b), in one pass where the device can.
+        pub fn linear_sigmoid | try_linear_sigmoid(&self, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+            affine(self, weight, bias, Some(UnaryOp::Sigmoid))
+        }
+    }
+}
+
+#[track_caller]
+fn affine(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, activation: Option<UnaryOp>) -> Result<Tensor> {
+    let run = |x: &Tensor| match bias {
+        Some(b) => Tensor::try_compose1(Linear { activation }, &[x, weight, b]),
+        None => Tensor::try_compose1(Linear { activation }, &[x, weight]),
+    };
+    let rank = x.rank();
+    if rank == 2 || rank == 0 || weight.rank() != 2 || x.dims()[rank - 1] != weight.dims()[1] {
+        return run(x); // which says what does not fit, if so
+    }
+    let (n, out) = (x.dims()[rank - 1], weight.dims()[0]);
+    let rows = x.dims()[..rank - 1].iter().product::<usize>();
+    run(&x.try_reshape([rows, n])?)?.try_reshape(x.shape().with(rank - 1, out))
+}

@@ -1,0 +1,424 @@
+//! Pooling: the largest or the mean of each window, over windows of one size or of as many as are asked for.
+
+use super::window::{Geometry, PerDim, Window, batched, spatial};
+use crate::autodiff::{Grads, Vjp};
+use crate::composite::Composite;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::op::{Meta, Metas, Saves, Tensors, one};
+use crate::shape::Shape;
+use crate::tensor::Tensor;
+use smallvec::smallvec;
+
+/// The largest of each window (the first of equals; NaN wins), and, if asked for, where in the input's spatial dimensions,
+/// counted row-major, it was; `i64`. Padding is never chosen.
+///
+/// Input: `[batch, channels, input..]`. A fused kernel keeps the place in the window ([`MaxPool::places_dtype`]).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MaxPool {
+    /// The windows.
+    pub window: Window,
+    /// Whether the places are a second output.
+    pub indices: bool,
+}
+
+/// The gradient of [`MaxPool`]: each output's gradient added to the place that it came from. Inputs: g `[batch, channels,
+/// output..]`, and the place in the window, of the same shape and [`MaxPool::places_dtype`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MaxPoolGrad(pub Window);
+
+/// The mean of each window. Input: `[batch, channels, input..]`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AvgPool {
+    /// The windows.
+    pub window: Window,
+    /// The padding at the end, which (unlike what a window in ceil mode sees beyond it) counts as places.
+    pub after: [usize; 3],
+    /// Whether zeros of the padding count as places of the mean.
+    pub count_padding: bool,
+}
+
+/// The gradient of [`AvgPool`], which is linear: its adjoint. Input: `[batch, channels, output..]`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AvgPoolGrad(pub AvgPool);
+
+fn check_input(x: &Meta, rank: usize, lens: [usize; 3]) -> Result<()> {
+    if !x.dtype.is_float() || x.shape.rank() != 2 + rank || spatial(&x.shape) != lens {
+        return Err(Error::misuse(format!("needs a floating-point tensor [batch, channels, {:?}]", &lens[..rank])));
+    }
+    Ok(())
+}
+
+/// For each place of each window (place-major), where it lies in the input's spatial dimensions, counted row-major; padding is
+/// replaced by the window's first real place, which changes no maximum.
+struct PlaceTable {
+    places: usize,
+    windows: usize,
+    /// `[places, windows]`.
+    at: Vec<i64>,
+}
+
+impl PlaceTable {
+    fn of(input: [usize; 3], output: [usize; 3], size: [usize; 3], place: impl Fn(usize, usize, usize) -> Option<usize>) -> Result<PlaceTable> {
+        let (places, windows) = (size.iter().product(), output.iter().product());
+        let mut at = vec![-1i64; places * windows];
+        for w in 0..windows {
+            let o = unravel(w, output);
+            let mut first = None;
+            for k in 0..places {
+                let kk = unravel(k, size);
+                let lens = (place(0, o[0], kk[0]), place(1, o[1], kk[1]), place(2, o[2], kk[2]));
+                if let (Some(a), Some(b), Some(c)) = lens {
+                    let i = ((a * input[1] + b) * input[2] + c) as i64;
+                    first = first.or(Some(i));
+                    at[k * windows + w] = i;
+                }
+            }
+            let Some(first) = first else {
+                return Err(Error::misuse("a window sees nothing but padding, of which there is no largest"));
+            };
+            (0..places).map(|k| k * windows + w).filter(|&i| at[i] < 0).collect::<Vec<_>>().into_iter().for_each(|i| at[i] = first);
+        }
+        Ok(PlaceTable { places, windows, at })
+    }
+
+    fn of_window(w: &Window) -> Result<PlaceTable> {
+        let place = |d: usize, o: usize, k: usize| {
+            (o * w.stride[d] + k * w.dilation[d]).checked_sub(w.before[d]).filter(|&i| i < w.input[d])
+        };
+        PlaceTable::of(w.input, w.output, w.size, place)
+    }
+
+    /// The largest of each window of x `[n, c, input..]`, and where it was: `[n, c, windows]` both.
+    fn largest(self, x: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (n, c) = (x.dims()[0], x.dims()[1]);
+        let flat = x.try_reshape([n, c, x.dims()[2..].iter().product()])?;
+        let table = Tensor::try_from_vec(self.at, [self.places, self.windows], x.device())?;
+        let seen = flat.detach().try_index_select(2, &table)?; // [n, c, places, windows]
+        let place = seen.try_argmax(2, true)?;
+        let at = table.try_expand([n, c, self.places, self.windows])?.try_gather(2, &place)?.try_reshape([n, c, self.windows])?;
+        Ok((flat.try_gather(2, &at)?, at))
+    }
+}
+
+/// The row-major index of place `i`.
+fn unravel(i: usize, lens: [usize; 3]) -> [usize; 3] {
+    [i / (lens[1] * lens[2]), i / lens[2] % lens[1], i % lens[2]]
+}
+
+impl MaxPool {
+    /// The dtype of the places in a window that a fused kernel keeps.
+    pub fn places_dtype(window: &Window) -> DType {
+        if window.places() <= 256 { DType::U8 } else { DType::I32 }
+    }
+}
+
+impl Composite for MaxPool {
+    fn name(&self) -> &'static str {
+        "max_pool"
+    }
+    fn infer(&self, x: &[Meta]) -> Result<Metas> {
+        let w = &self.window;
+        check_input(&x[0], w.rank, w.input)?;
+        for d in 0..w.rank {
+            // Then each window has a real place in each dimension.
+            if w.before[d] > w.size[d] / 2 || w.input[d] + w.before[d] < w.size[d].min(2) || (w.dilation[d] > w.input[d] && w.before[d] > 0) {
+                return Err(Error::misuse(format!(
+                    "padding of {} (dilation {}) on spatial dimension {d} of length {} leaves windows of {} without a real place; it may be at most half a window",
+                    w.before[d], w.dilation[d], w.input[d], w.size[d]
+                )));
+            }
+        }
+        let shape = w.output_shape(x[0].shape[0], x[0].shape[1])?;
+        let mut metas = one(x[0].dtype, shape);
+        if self.indices {
+            metas.push(Meta::new(DType::I64, shape));
+        }
+        Ok(metas)
+    }
+    fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
+        let shape = self.window.output_shape(x[0].dims()[0], x[0].dims()[1])?;
+        let (values, at) = PlaceTable::of_window(&self.window)?.largest(x[0])?;
+        let mut outputs: Tensors = smallvec![values.try_reshape(shape)?];
+        if self.indices {
+            outputs.push(at.try_reshape(shape)?);
+        }
+        Ok(outputs)
+    }
+    fn saves(&self) -> Saves {
+        Saves::NOTHING // the places are enough
+    }
+    fn vjp(&self, cx: &Vjp<'_>) -> Option<Grads> {
+        let places = cx.aux(0)?;
+        Some(smallvec![Tensor::compose(MaxPoolGrad(self.window), &[&cx.grad(), &places]).pop()])
+    }
+}
+
+impl Composite for MaxPoolGrad {
+    fn name(&self) -> &'static str {
+        "max_pool_grad"
+    }
+    fn infer(&self, x: &[Meta]) -> Result<Metas> {
+        check_input(&x[0], self.0.rank, self.0.output)?;
+        if x[1].shape != x[0].shape || x[1].dtype != MaxPool::places_dtype(&self.0) {
+            return Err(Error::misuse(format!("places of {} {} would fit", MaxPool::places_dtype(&self.0), x[0].shape)));
+        }
+        Ok(one(x[0].dtype, self.0.input_shape(x[0].shape[0], x[0].shape[1])?))
+    }
+    fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
+        let (n, c) = (x[0].dims()[0], x[0].dims()[1]);
+        let table = PlaceTable::of_window(&self.0)?;
+        let (places, windows) = (table.places, table.windows);
+        let place = x[1].try_to_dtype(DType::I64)?.try_reshape([n, c, 1, windows])?;
+        let table = Tensor::try_from_vec(table.at, [places, windows], x[0].device())?;
+        let at = table.try_expand([n, c, places, windows])?.try_gather(2, &place)?.try_reshape([n, c, windows])?;
+        let zeros = Tensor::try_zeros([n, c, self.0.input.iter().product()], x[0].place())?;
+        let dx = zeros.try_scatter_add(2, &at, &x[0].try_reshape([n, c, windows])?)?;
+        Ok(smallvec![dx.try_reshape(self.0.input_shape(n, c)?)?])
+    }
+}
+
+impl AvgPool {
+    /// By how many places window `o` of dimension `d` is divided.
+    pub fn divisor(&self, d: usize, o: usize) -> usize {
+        let w = &self.window;
+        let start = o * w.stride[d];
+        let end = (start + w.size[d]).min(w.before[d] + w.input[d] + self.after[d]);
+        let (start, end) = if self.count_padding {
+            (start, end)
+        } else {
+            (start.max(w.before[d]), end.min(w.before[d] + w.input[d]))
+        };
+        end.saturating_sub(start).max(1)
+    }
+
+    /// One over the places of each window, `[output..]`.
+    fn scale(&self, like: &Tensor) -> Result<Tensor> {
+        let w = &self.window;
+        let at = |i| unravel(i, w.output);
+        let scale: Vec<f64> = (0..w.windows()).map(|i| 1.0 / (0..w.rank).map(|d| self.divisor(d, at(i)[d])).product::<usize>() as f64).collect();
+        let place = like.place();
+        let shape = Shape::try_new(&w.output[..w.rank])?;
+        if place.dtype == DType::F64 {
+            return Tensor::try_from_vec(scale, shape, place.device);
+        }
+        Tensor::try_from_vec(scale.into_iter().map(|s| s as f32).collect(), shape, place.device)?.try_to_dtype(place.dtype)
+    }
+}
+
+impl Composite for AvgPool {
+    fn name(&self) -> &'static str {
+        "avg_pool"
+    }
+    fn infer(&self, x: &[Meta]) -> Result<Metas> {
+        check_input(&x[0], self.window.rank, self.window.input)?;
+        Ok(one(x[0].dtype, self.window.output_shape(x[0].shape[0], x[0].shape[1])?))
+    }
+    fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
+        let dims: Vec<isize> = (2..2 + self.window.rank as isize).collect();
+        Ok(smallvec![self.window.unfold(x[0])?.try_sum_dims(&dims, false)?.try_mul(&self.scale(x[0])?)?])
+    }
+    fn saves(&self) -> Saves {
+        Saves::NOTHING
+    }
+    fn vjp(&self, cx: &Vjp<'_>) -> Option<Grads> {
+        Some(smallvec![Tensor::compose(AvgPoolGrad(*self), &[&cx.grad()]).pop()])
+    }
+}
+
+impl Composite for AvgPoolGrad {
+    fn name(&self) -> &'static str {
+        "avg_pool_grad"
+    }
+    fn infer(&self, x: &[Meta]) -> Result<Metas> {
+        let w = &self.0.window;
+        check_input(&x[0], w.rank, w.output)?;
+        Ok(one(x[0].dtype, w.input_shape(x[0].shape[0], x[0].shape[1])?))
+    }
+    fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
+        let w = &self.0.window;
+        let g = x[0].try_mul(&self.0.scale(x[0])?)?;
+        let (ones, n, c) = ([1; 3], g.dims()[0], g.dims()[1]);
+        let flat = g.try_reshape([&[n, c], &ones[..w.rank], &w.output[..w.rank]].concat())?;
+        let columns = flat.try_expand([&[n, c], &w.size[..w.rank], &w.output[..w.rank]].concat())?;
+        Ok(smallvec![w.fold(&columns)?])
+    }
+    fn saves(&self) -> Saves {
+        Saves::NOTHING
+    }
+    fn vjp(&self, cx: &Vjp<'_>) -> Option<Grads> {
+        Some(smallvec![Tensor::compose(self.0, &[&cx.grad()]).pop()])
+    }
+}
+
+/// The options of pooling. By default: windows side by side, no padding, dilation 1, rounding down, padding counted in means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PoolOptions {
+    /// Places in a window.
+    pub kernel: PerDim,
+    /// The distance of neighbouring windows; `None`: the kernel's lengths.
+    pub stride: Option<PerDim>,
+    /// Padding on either side: −∞ for maxima, 0 for means.
+    pub padding: PerDim,
+    /// The distance of neighbouring places of a window; 1 for means.
+    pub dilation: PerDim,
+    /// Whether a last window that reaches over the end counts.
+    pub ceil_mode: bool,
+    /// Whether zeros of the padding count as places of a mean.
+    pub count_include_pad: bool,
+}
+
+impl PoolOptions {
+    /// Windows of `kernel` places, side by side.
+    pub fn new(kernel: impl Into<PerDim>) -> PoolOptions {
+        let (stride, padding, dilation) = (None, 0.into(), 1.into());
+        PoolOptions { kernel: kernel.into(), stride, padding, dilation, ceil_mode: false, count_include_pad: true }
+    }
+    /// With this stride.
+    pub fn stride(mut self, stride: impl Into<PerDim>) -> Self {
+        self.stride = Some(stride.into());
+        self
+    }
+    /// With so much padding on either side.
+    pub fn padding(mut self, padding: impl Into<PerDim>) -> Self {
+        self.padding = padding.into();
+        self
+    }
+    /// With this dilation (maxima only).
+    pub fn dilation(mut self, dilation: impl Into<PerDim>) -> Self {
+        self.dilation = dilation.into();
+        self
+    }
+    /// With a last window that reaches over the end, where places are left over.
+    pub fn ceil_mode(mut self, ceil: bool) -> Self {
+        self.ceil_mode = ceil;
+        self
+    }
+    /// Whether zeros of the padding count as places of a mean.
+    pub fn count_include_pad(mut self, count: bool) -> Self {
+        self.count_include_pad = count;
+        self
+    }
+
+    fn geometry(&self, rank: usize) -> Result<Geometry> {
+        let size = self.kernel.lens("the kernel", rank, 1)?;
+        let padding = self.padding.lens("the padding", rank, 0)?;
+        if (0..rank).any(|d| padding[d] > size[d] / 2) {
+            return Err(Error::misuse(format!("padding of {:?} is more than half the kernel {:?}", &padding[..rank], &size[..rank])));
+        }
+        let stride = self.stride.unwrap_or(self.kernel).lens("the stride", rank, 1)?;
+        let dilation = self.dilation.lens("the dilation", rank, 1)?;
+        Ok(Geometry { rank, size, stride, before: padding, after: padding, dilation })
+    }
+}
+
+#[track_caller]
+fn max_pool(x: &Tensor, options: &PoolOptions, rank: usize, indices: bool) -> Result<Tensors> {
+    let named = |e: Error| e.in_op("max_pool", [(x.dtype(), *x.shape())]);
+    let (batch, had_batch) = batched(x, rank, "max_pool")?;
+    let window = options.geometry(rank).and_then(|g| g.over(spatial(batch.shape()), options.ceil_mode)).map_err(named)?;
+    let out = Tensor::try_compose(MaxPool { window, indices }, &[&batch])?;
+    if had_batch { Ok(out) } else { out.iter().map(|t| t.try_squeeze(0)).collect() }
+}
+
+#[track_caller]
+fn avg_pool(x: &Tensor, options: &PoolOptions, rank: usize) -> Result<Tensor> {
+    let named = |e: Error| e.in_op("avg_pool", [(x.dtype(), *x.shape())]);
+    let (batch, had_batch) = batched(x, rank, "avg_pool")?;
+    let geometry = options.geometry(rank).map_err(named)?;
+    if geometry.dilation != [1; 3] {
+        return Err(named(Error::misuse("the mean of windows has no dilation")));
+    }
+    let window = geometry.over(spatial(batch.shape()), options.ceil_mode).map_err(named)?;
+    let op = AvgPool { window, after: geometry.after, count_padding: options.count_include_pad };
+    let y = Tensor::try_compose1(op, &[&batch])?;
+    if had_batch { Ok(y) } else { y.try_squeeze(0) }
+}
+
+/// Where window `o` of `output` begins and ends in a dimension of `input` places.
+pub(crate) fn adaptive_bounds(o: usize, input: usize, output: usize) -> (usize, usize) {
+    (o * input / output, ((o + 1) * input).div_ceil(output))
+}
+
+fn adaptive_lens(x: &Tensor, output: PerDim, rank: usize, op: &'static str) -> Result<(Tensor, bool, [usize; 3])> {
+    let (batch, had_batch) = batched(x, rank, op)?;
+    let named = |e: Error| e.in_op(op, [(x.dtype(), *x.shape())]);
+    let lens = output.lens("the output size", rank, 1).map_err(named)?;
+    let bad = |d: &usize| lens[*d] == 0 || batch.dims()[2 + *d] == 0 || lens[*d].checked_mul(batch.dims()[2 + *d]).is_none();
+    if let Some(d) = (0..rank).find(bad) {
+        return Err(named(Error::misuse(format!("spatial dimension {d} of length {} cannot become {}", batch.dims()[2 + d], lens[d]))));
+    }
+    Ok((batch, had_batch, lens))
+}
+
+#[track_caller]
+fn adaptive_avg_pool(x: &Tensor, output: PerDim, rank: usize) -> Result<Tensor> {
+    let (mut y, had_batch, lens) = adaptive_lens(x, output, rank, "adaptive_avg_pool")?;
+    let input = spatial(y.shape());
+    if (0..rank).all(|d| input[d].is_multiple_of(lens[d])) {
+        // Windows of one size, side by side.
+        let size = std::array::from_fn(|d| input[d] / lens[d]);
+        let window = Window { rank, input, output: lens, size, stride: size, before: [0; 3], dilation: [1; 3] };
+        y = Tensor::try_compose1(AvgPool { window, after: [0; 3], count_padding: true }, &[&y])?;
+    } else {
+        // The mean of a box is the mean over each dimension in turn.
+        for d in 0..rank {
+            y = super::interpolate::resampled(&y, 2 + d, lens[d], |o| {
+                let (start, end) = adaptive_bounds(o, input[d], lens[d]);
+                (start..end).map(|i| (i, 1.0 / (end - start) as f64)).collect()
+            })?;
+        }
+    }
+    if had_batch { Ok(y) } else { y.try_squeeze(0) }
+}
+
+#[track_caller]
+fn adaptive_max_pool(x: &Tensor, output: PerDim, rank: usize) -> Result<(Tensor, Tensor)> {
+    let (batch, had_batch, lens) = adaptive_lens(x, output, rank, "adaptive_max_pool")?;
+    let input = spatial(batch.shape());
+    let bounds = |d: usize, o: usize| adaptive_bounds(o, input[d], lens[d]);
+    let size = std::array::from_fn(|d| (0..lens[d]).map(|o| bounds(d, o).1 - bounds(d, o).0).max().unwrap_or(1));
+    let place = |d: usize, o: usize, k: usize| Some(bounds(d, o).0 + k).filter(|&i| i < bounds(d, o).1);
+    let (values, at) = PlaceTable::of(input, lens, size, place)?.largest(&batch)?;
+    let mut shape = [&batch.dims()[..2], &lens[..rank]].concat();
+    if !had_batch {
+        shape.remove(0);
+    }
+    Ok((values.try_reshape(&shape)?, at.try_reshape(&shape)?))
+}
+
+macro_rules! pools {
+    ($($rank:literal: $max:ident | $try_max:ident, $max_at:ident | $try_max_at:ident, $avg:ident | $try_avg:ident,
+        $aavg:ident | $try_aavg:ident, $amax:ident | $try_amax:ident;)*) => {
+        impl Tensor {
+            crate::fallible! {$(
+                #[doc = concat!("The largest of each window of `[batch, channels, spatial..]` (or without the batch). ∂: g to the first of the largest. In PyTorch: `torch.nn.functional.", stringify!($max), "`.")]
+                pub fn $max | $try_max(&self, options: &PoolOptions) -> Tensor {
+                    max_pool(self, options, $rank, false)?.pop().ok_or_else(|| Error::misuse("max_pool gave no output"))
+                }
+                #[doc = concat!("As [`", stringify!($max), "`](Self::", stringify!($max), "), with the places in the spatial dimensions (counted row-major; `i64`) besides.")]
+                pub fn $max_at | $try_max_at(&self, options: &PoolOptions) -> (Tensor, Tensor) {
+                    let mut out = max_pool(self, options, $rank, true)?;
+                    match (out.pop(), out.pop()) {
+                        (Some(at), Some(values)) => Ok((values, at)),
+                        _ => Err(Error::misuse("max_pool gave fewer than two outputs")),
+                    }
+                }
+                #[doc = concat!("The mean of each window of `[batch, channels, spatial..]` (or without the batch). ∂: g/places to each. In PyTorch: `torch.nn.functional.", stringify!($avg), "`.")]
+                pub fn $avg | $try_avg(&self, options: &PoolOptions) -> Tensor { avg_pool(self, options, $rank) }
+                #[doc = concat!("Means of `output` windows in each spatial dimension: window o of n covers ⌊o·L/n⌋ to ⌈(o+1)·L/n⌉. In PyTorch: `torch.nn.functional.", stringify!($aavg), "`.")]
+                pub fn $aavg | $try_aavg<P: Into<PerDim>>(&self, output: P) -> Tensor { adaptive_avg_pool(self, output.into(), $rank) }
+                #[doc = concat!("The largest of `output` windows in each spatial dimension, and their places (counted row-major; `i64`): window o of n covers ⌊o·L/n⌋ to ⌈(o+1)·L/n⌉. In PyTorch: `torch.nn.functional.", stringify!($amax), "`.")]
+                pub fn $amax | $try_amax<P: Into<PerDim>>(&self, output: P) -> (Tensor, Tensor) { adaptive_max_pool(self, output.into(), $rank) }
+            )*}
+        }
+    };
+}
+pools! {
+    1: max_pool1d | try_max_pool1d, max_pool1d_with_indices | try_max_pool1d_with_indices, avg_pool1d | try_avg_pool1d,
+        adaptive_avg_pool1d | try_adaptive_avg_pool1d, adaptive_max_pool1d | try_adaptive_max_pool1d;
+    2: max_pool2d | try_max_pool2d, max_pool2d_with_indices | try_max_pool2d_with_indices, avg_pool2d | try_avg_pool2d,
+        adaptive_avg_pool2d | try_adaptive_avg_pool2d, adaptive_max_pool2d | try_adaptive_max_pool2d;
+    3: max_pool3d | try_max_pool3d, max_pool3d_with_indices | try_max_pool3d_with_indices, avg_pool3d | try_avg_pool3d,
+        adaptive_avg_pool3d | try_adaptive_avg_pool3d, adaptive_max_pool3d | try_adaptive_max_pool3d;
+}

@@ -1,0 +1,202 @@
+//! An op, and the one doorway through which every op passes: check, evaluate, record.
+
+use crate::autodiff::{self, Grads, Node, Rule, Saved, Vjp};
+use crate::backend::{Backend, Buffer, View};
+use crate::device::Device;
+use crate::dtype::DType;
+use crate::error::{Error, Result, or_raise};
+use crate::layout::Layout;
+use crate::shape::Shape;
+use crate::tensor::{Tensor, Value};
+use smallvec::SmallVec;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+/// What is known of a tensor without looking at its elements.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Meta {
+    /// Its dtype.
+    pub dtype: DType,
+    /// Its shape.
+    pub shape: Shape,
+}
+
+impl Meta {
+    /// A tensor of this dtype and shape.
+    #[inline]
+    pub fn new(dtype: DType, shape: Shape) -> Meta {
+        Meta { dtype, shape }
+    }
+}
+
+/// The metas of an op's outputs.
+pub type Metas = SmallVec<[Meta; 1]>;
+/// An op's outputs.
+pub type Tensors = SmallVec<[Tensor; 1]>;
+/// What an op's evaluation gave.
+pub type Outs = SmallVec<[Out; 1]>;
+
+/// One output of an evaluation.
+#[derive(Debug)]
+pub enum Out {
+    /// A view of an input, by its place: no data moves.
+    View(usize, Layout),
+    /// A new buffer, dense and row-major.
+    New(Buffer),
+}
+
+/// The metas of a single output.
+#[inline]
+pub fn one(dtype: DType, shape: Shape) -> Metas {
+    smallvec::smallvec![Meta { dtype, shape }]
+}
+
+/// A single new output.
+#[inline]
+pub fn new(buffer: Buffer) -> Outs {
+    smallvec::smallvec![Out::New(buffer)]
+}
+
+/// What backward needs of a call, and so keeps alive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Saves {
+    inputs: u8,
+    outputs: bool,
+}
+
+impl Saves {
+    /// Nothing but shapes.
+    pub const NOTHING: Saves = Saves { inputs: 0, outputs: false };
+    /// Every input.
+    pub const INPUTS: Saves = Saves { inputs: 0xff, outputs: false };
+    /// Every output.
+    pub const OUTPUT: Saves = Saves { inputs: 0, outputs: true };
+    /// Every input and output.
+    pub const BOTH: Saves = Saves { inputs: 0xff, outputs: true };
+    /// Also input `i`.
+    pub const fn input(self, i: usize) -> Saves {
+        Saves { inputs: self.inputs | 1 << i, outputs: self.outputs }
+    }
+    /// Also every output.
+    pub const fn output(self) -> Saves {
+        Saves { inputs: self.inputs, outputs: true }
+    }
+    #[inline]
+    pub(crate) fn has_input(self, i: usize) -> bool {
+        // The eighth bit stands for every later input too, for ops of many inputs (`cat`), which save all or none.
+        self.inputs >> i.min(7) & 1 == 1
+    }
+    #[inline]
+    pub(crate) fn has_outputs(self) -> bool {
+        self.outputs
+    }
+}
+
+/// A primitive: what a backend evaluates, and whose gradient is written in tensors.
+pub trait Op: Debug + Send + Sync + 'static {
+    /// Its name, as in the catalog.
+    fn name(&self) -> &'static str;
+    /// Every check of the inputs, once; gives the outputs' dtypes and shapes.
+    fn infer(&self, x: &[Meta]) -> Result<Metas>;
+    /// The outputs. The inputs have passed [`infer`](Op::infer) and live on one device.
+    fn eval(&self, on: &dyn Backend, x: &[View<'_>]) -> Result<Outs>;
+    /// What backward keeps alive.
+    fn saves(&self) -> Saves {
+        Saves::INPUTS
+    }
+    /// The vector-Jacobian product, in tensors: differentiable again. One entry for each input; `None` where no gradient
+    /// flows (integers, indices). The engine accumulates and un-broadcasts.
+    fn vjp(&self, cx: &Vjp<'_>) -> Grads;
+}
+
+impl Tensor {
+    /// Runs an op: the one doorway. Panics at the caller's line on misuse.
+    #[inline]
+    #[track_caller]
+    pub fn apply(op: impl Op, x: &[&Tensor]) -> Tensors {
+        or_raise(Tensor::try_apply(op, x))
+    }
+
+    /// Runs an op with one output.
+    #[inline]
+    #[track_caller]
+    pub fn try_apply1(op: impl Op, x: &[&Tensor]) -> Result<Tensor> {
+        let mut out = Tensor::try_apply(op, x)?;
+        out.pop().ok_or_else(|| Error::misuse("an op gave no output"))
+    }
+
+    /// Runs an op: infer, evaluate, record.
+    #[track_caller]
+    pub fn try_apply<O: Op>(op: O, x: &[&Tensor]) -> Result<Tensors> {
+        let (device, metas) = checked(op.name(), x, |m| op.infer(m))?;
+        let views: SmallVec<[View<'_>; 3]> = x.iter().map(|t| t.view()).collect();
+        let outs = op.eval(device.backend(), &views).map_err(|e| with_inputs(e, op.name(), x))?;
+        let mut values: SmallVec<[Arc<Value>; 1]> = SmallVec::new();
+        for (out, meta) in outs.into_iter().zip(&metas) {
+            values.push(Arc::new(match out {
+                Out::New(buffer) => Value { buffer, layout: Layout::dense(meta.shape), dtype: meta.dtype, device },
+                Out::View(i, layout) => Value { buffer: x[i].value.buffer.clone(), layout, dtype: meta.dtype, device },
+            }));
+        }
+        if !autodiff::records(x) {
+            return Ok(values.into_iter().map(Tensor::from_value).collect());
+        }
+        let saves = op.saves();
+        Ok(record(OpRule(op), saves, x, values, SmallVec::new()))
+    }
+}
+
+/// The common device and the output metas, or an error that names the op and its inputs.
+#[inline]
+pub(crate) fn checked(
+    name: &'static str,
+    x: &[&Tensor],
+    infer: impl FnOnce(&[Meta]) -> Result<Metas>,
+) -> Result<(Device, Metas)> {
+    let Some(first) = x.first() else {
+        return Err(Error::misuse("needs at least one tensor").in_op(name, []));
+    };
+    let device = first.device();
+    let inputs: SmallVec<[Meta; 3]> = x.iter().map(|t| t.meta()).collect();
+    if x.iter().any(|t| t.device() != device) {
+        let names: Vec<_> = x.iter().map(|t| t.device().name()).collect();
+        let e = Error::misuse(format!("the tensors live on different devices: {}; move them with `to`", names.join(", ")));
+        return Err(with_inputs(e, name, x));
+    }
+    let metas = infer(&inputs).map_err(|e| with_inputs(e, name, x))?;
+    for m in &metas {
+        m.shape.checked_elements(m.dtype.size()).map_err(|e| with_inputs(e, name, x))?;
+    }
+    Ok((device, metas))
+}
+
+#[cold]
+pub(crate) fn with_inputs(e: Error, name: &'static str, x: &[&Tensor]) -> Error {
+    e.in_op(name, x.iter().map(|t| (t.dtype(), *t.shape())))
+}
+
+/// Turns evaluated values into tensors that remember where they came from.
+#[track_caller]
+pub(crate) fn record(
+    rule: impl Rule,
+    saves: Saves,
+    x: &[&Tensor],
+    outputs: SmallVec<[Arc<Value>; 1]>,
+    aux: SmallVec<[Arc<Value>; 1]>,
+) -> Tensors {
+    let inputs = x.iter().enumerate().map(|(i, t)| saves.has_input(i).then(|| t.value.clone())).collect();
+    let kept = if saves.has_outputs() { outputs.iter().cloned().collect() } else { SmallVec::new() };
+    Node::call(Box::new(rule), x, Saved { inputs, outputs: kept, aux }, outputs)
+}
+
+#[derive(Debug)]
+struct OpRule<O>(O);
+
+impl<O: Op> Rule for OpRule<O> {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+    fn vjp(&self, cx: &Vjp<'_>) -> Grads {
+        self.0.vjp(cx)
+    }
+}

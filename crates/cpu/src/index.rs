@@ -1,0 +1,164 @@
+//! Picking and combining by index. An index out of range is an error that names it; scattering goes through the source in
+//! order, each destination slice on one thread, so it is deterministic.
+
+use crate::elementwise::{finish, with_dtype};
+use crate::launch::{In, Out, fail, failure, launch, storage};
+use crate::memory::CpuStorage;
+use crate::strided::Walk;
+use crate::threads::for_chunks;
+use gradus_core::backend::View;
+use gradus_core::ops::{Index, ScatterOp};
+use gradus_core::{Buffer, DType, Element, Error, Layout, Result};
+
+/// Indices as a kernel reads them: when it runs, so that a replay sees new ones.
+#[derive(Clone, Copy)]
+struct Picks {
+    x: In<i64>,
+    walk: Walk,
+    count: usize,
+    len: usize,
+}
+
+impl Picks {
+    fn of(index: View<'_>, x: View<'_>, how: Index) -> Result<Picks> {
+        let (s, walk) = (storage(index.buffer)?, Walk::new(index.layout));
+        Ok(Picks { x: In::of(s), walk, count: index.elements(), len: x.shape()[how.dim()] })
+    }
+
+    /// The indices, negative ones counted from the end; `None`, with the failure noted, if one is out of range.
+    fn get(&self) -> Option<Vec<usize>> {
+        let mut raw = vec![0i64; self.count];
+        self.walk.gather(self.x.slice(), 0, &mut raw);
+        let len = self.len as i64;
+        let mut picks = Vec::with_capacity(raw.len());
+        for (at, i) in raw.into_iter().enumerate() {
+            let j = if i < 0 { i + len } else { i };
+            if j < 0 || j >= len {
+                fail(Error::misuse(format!("index {i} (element {at} of the indices) is out of range for a dimension of length {len}")));
+                return None;
+            }
+            picks.push(j as usize);
+        }
+        Some(picks)
+    }
+}
+
+/// A dense version of a view: the view itself if it is dense.
+fn dense<'a>(x: View<'a>, copy: &'a mut Option<Buffer>) -> Result<(&'a CpuStorage, usize)> {
+    if x.layout.is_dense() {
+        return Ok((storage(x.buffer)?, x.layout.offset()));
+    }
+    let made: &'a Buffer = copy.insert(crate::elementwise::copy(x)?);
+    Ok((storage(made)?, 0))
+}
+
+/// For each element of an index of shape `index` used along `dim` of `x`: the place in dense `x` it names.
+fn places(x: &Layout, index: &Layout, dim: usize, picks: &[usize]) -> Vec<usize> {
+    let mut strides = x.shape().strides();
+    let step = strides[dim] as usize;
+    strides[dim] = 0;
+    Layout::strided(*index.shape(), strides, 0).offsets().zip(picks).map(|(at, &i)| at + i * step).collect()
+}
+
+pub(crate) fn gather(x: View<'_>, index: View<'_>, how: Index) -> Result<Buffer> {
+    let (picks, count, reads) = (Picks::of(index, x, how)?, index.elements(), storage(index.buffer)?);
+    let mut copy = None;
+    let (from, offset) = dense(x, &mut copy)?;
+    let (lx, li) = (*x.layout, *index.layout);
+    with_dtype!(x.dtype, T => {
+        match how {
+            Index::Along(dim) => {
+                let to = CpuStorage::new(count * size_of::<T>())?;
+                let (src, out) = (In::<T>::of(from), Out::<T>::of(&to));
+                launch(&[from, reads], &[&to], move || {
+                    let Some(picks) = picks.get() else { return };
+                    let at = places(&lx, &li, dim, &picks);
+                    let x = &src.slice()[offset..];
+                    for_chunks(at.len().div_ceil(4096), at.len(), |c| {
+                        let n = 4096.min(at.len() - c * 4096);
+                        out.part(c * 4096, n).iter_mut().zip(&at[c * 4096..]).for_each(|(o, &p)| *o = x[p]);
+                    });
+                });
+                failure()?;
+                finish(to)
+            }
+            Index::Slices(dim) => {
+                let (outer, len, inner) = split(x.layout, dim);
+                let to = CpuStorage::new(outer * count * inner * size_of::<T>())?;
+                let (src, out) = (In::<T>::of(from), Out::<T>::of(&to));
+                launch(&[from, reads], &[&to], move || {
+                    let Some(picks) = picks.get() else { return };
+                    let x = &src.slice()[offset..];
+                    let rows = (4096 / inner.max(1)).max(1);
+                    for_chunks((outer * count).div_ceil(rows), outer * count * inner, |c| {
+                        for r in c * rows..(outer * count).min((c + 1) * rows) {
+                            let at = (r / count * len + picks[r % count]) * inner;
+                            out.part(r * inner, inner).copy_from_slice(&x[at..at + inner]);
+                        }
+                    });
+                });
+                failure()?;
+                finish(to)
+            }
+        }
+    })
+}
+
+fn split(layout: &Layout, dim: usize) -> (usize, usize, usize) {
+    let s = layout.shape();
+    (s[..dim].iter().product(), s[dim], s[dim + 1..].iter().product())
+}
+
+pub(crate) fn scatter(op: ScatterOp, base: View<'_>, index: View<'_>, src: View<'_>, how: Index) -> Result<Buffer> {
+    let (picks, count, reads) = (Picks::of(index, base, how)?, index.elements(), storage(index.buffer)?);
+    let mut copy = None;
+    let (from, offset) = dense(src, &mut copy)?;
+    let buffer = crate::elementwise::copy(base)?;
+    let (to, lb, li) = (storage(&buffer)?, *base.layout, *index.layout);
+    with_dtype!(base.dtype, T => {
+        let (s, out) = (In::<T>::of(from), Out::<T>::of(to));
+        match how {
+            Index::Along(dim) => {
+                launch(&[from, reads], &[to], move || {
+                    let Some(picks) = picks.get() else { return };
+                    let at = places(&lb, &li, dim, &picks);
+                    let (x, y) = (&s.slice()[offset..], out.slice());
+                    for (&p, &v) in at.iter().zip(x) {
+                        y[p] = meet(op, y[p], v);
+                    }
+                });
+            }
+            Index::Slices(dim) => {
+                let (outer, len, inner) = split(base.layout, dim);
+                launch(&[from, reads], &[to], move || {
+                    let Some(picks) = picks.get() else { return };
+                    let x = &s.slice()[offset..];
+                    // Threads share the columns: every thread sees all of the source, in order.
+                    let width = 256.min(inner.max(1));
+                    let strips = inner.div_ceil(width);
+                    for_chunks(outer * strips, outer * count * inner, |c| {
+                        let (o, c0) = (c / strips, c % strips * width);
+                        let n = width.min(inner - c0);
+                        for (i, &p) in picks.iter().enumerate() {
+                            let v = &x[(o * count + i) * inner + c0..][..n];
+                            let y = out.part((o * len + p) * inner + c0, n);
+                            y.iter_mut().zip(v).for_each(|(y, &v)| *y = meet(op, *y, v));
+                        }
+                    });
+                });
+            }
+        }
+    });
+    failure()?;
+    Ok(buffer)
+}
+
+#[inline(always)]
+fn meet<T: Element>(op: ScatterOp, old: T, new: T) -> T {
+    match op {
+        ScatterOp::Set => new,
+        ScatterOp::Add if T::DTYPE.is_float() => T::from_f64(old.to_f64() + new.to_f64()),
+        ScatterOp::Add => T::from_i64(old.to_i64().wrapping_add(new.to_i64())),
+    }
+}
+

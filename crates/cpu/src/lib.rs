@@ -1,0 +1,166 @@
+//! The CPU backend: rayon threads, SIMD chosen at run time, a pool of buffers, and one doorway ([`launch`](self)) that every
+//! kernel runs through.
+//!
+//! | for | see |
+//! |---|---|
+//! | the device | [`device`] |
+//! | how many threads | [`threads`], [`set_threads`], [`with_threads`], `GRADUS_THREADS` |
+//! | memory that waits for reuse | [`trim`] |
+//! | kernels | a file a family: `elementwise`, `reduce`, `matmul`, `index`, `random`; fused ones: `softmax`, `norm`, … |
+//!
+//! Every kernel cuts its work by shape alone, so results have the same bits for any number of threads.
+
+mod elementwise;
+mod index;
+mod launch;
+mod math;
+mod matmul;
+mod memory;
+mod random;
+mod reduce;
+mod simd;
+mod strided;
+mod threads;
+
+pub use memory::{CpuStorage, trim};
+pub use simd::{Level, level};
+pub use threads::{set_threads, threads, with_threads};
+
+use gradus_core::backend::{Backend, Dims, MatmulSpec, MemoryReport, Operand, Replay, View, WriteMode};
+use gradus_core::composite::KernelTable;
+use gradus_core::ops::{ArgReduceOp, BinaryOp, CompareOp, Index, ReduceOp, ScanOp, ScatterOp, UnaryOp};
+use gradus_core::rng::{Distribution, Key};
+use gradus_core::{Buffer, DType, Device, Element, Error, Layout, Result, Scalar};
+use std::sync::OnceLock;
+
+/// The CPU of this machine.
+pub fn device() -> Device {
+    static CPU: OnceLock<Cpu> = OnceLock::new();
+    Device::new(CPU.get_or_init(Cpu::new))
+}
+
+/// The CPU backend; there is one, behind [`device`].
+#[derive(Debug)]
+struct Cpu {
+    kernels: KernelTable,
+}
+
+impl Cpu {
+    fn new() -> Cpu {
+        let kernels = KernelTable::new();
+        Cpu { kernels }
+    }
+}
+
+impl Backend for Cpu {
+    fn name(&self) -> &str {
+        "cpu"
+    }
+    fn supports(&self, _dtype: DType) -> bool {
+        true
+    }
+    fn memory(&self) -> MemoryReport {
+        memory::report()
+    }
+    fn kernels(&self) -> &KernelTable {
+        &self.kernels
+    }
+    fn upload(&self, dtype: DType, bytes: &[u8]) -> Result<Buffer> {
+        launch::outside_recording("making a tensor from host data")?;
+        let to = CpuStorage::new(bytes.len())?;
+        let whole = launch::Out::<u8>::of(&to);
+        let out = whole.slice();
+        if dtype == DType::Bool {
+            out.iter_mut().zip(bytes).for_each(|(o, &b)| *o = (b != 0) as u8);
+        } else {
+            out.copy_from_slice(bytes);
+        }
+        elementwise::finish(to)
+    }
+    fn download(&self, x: View<'_>, out: &mut [u8]) -> Result<()> {
+        launch::outside_recording("reading a tensor back")?;
+        let made;
+        let (s, offset) = if x.layout.is_dense() {
+            (launch::storage(x.buffer)?, x.layout.offset() * x.dtype.size())
+        } else {
+            made = elementwise::copy(x)?;
+            (launch::storage(&made)?, 0)
+        };
+        let n = x.elements() * x.dtype.size();
+        if out.len() != n {
+            return Err(Error::misuse(format!("a read-back of {n} bytes was given room for {}", out.len())));
+        }
+        out.copy_from_slice(&launch::In::<u8>::of(s).slice()[offset..offset + n]);
+        Ok(())
+    }
+    fn empty(&self, elements: usize, dtype: DType) -> Result<Buffer> {
+        elementwise::finish(CpuStorage::new(elements * dtype.size())?)
+    }
+    fn fill(&self, elements: usize, dtype: DType, value: &Scalar) -> Result<Buffer> {
+        let value = value.clone();
+        let to = CpuStorage::new(elements * dtype.size())?;
+        elementwise::with_dtype!(dtype, T => {
+            let out = launch::Out::<T>::of(&to);
+            let (float, bool) = (dtype.is_float(), dtype == DType::Bool);
+            launch::launch(&[], &[&to], move || {
+                let v: T = if bool { Element::from_i64((value.to_f64() != 0.0) as i64) } else if float { Element::from_f64(value.to_f64()) } else { Element::from_i64(value.to_i64()) };
+                threads::for_ranges(elements, 1 << 16, 100, |start, len| out.part(start, len).fill(v));
+            });
+        });
+        elementwise::finish(to)
+    }
+    fn copy(&self, x: View<'_>) -> Result<Buffer> {
+        elementwise::copy(x)
+    }
+    fn cast(&self, x: View<'_>, to: DType) -> Result<Buffer> {
+        elementwise::cast(x, to)
+    }
+    fn write(&self, dst: &mut Buffer, at: &Layout, src: View<'_>, mode: WriteMode) -> Result<()> {
+        elementwise::write(dst, at, src, mode)
+    }
+    fn random(&self, distribution: Distribution, key: &Key, elements: usize, dtype: DType) -> Result<Buffer> {
+        random::random(distribution, key, elements, dtype)
+    }
+    fn unary(&self, op: UnaryOp, x: View<'_>) -> Result<Buffer> {
+        elementwise::unary(op, x)
+    }
+    fn binary(&self, op: BinaryOp, a: Operand<'_>, b: Operand<'_>) -> Result<Buffer> {
+        elementwise::binary(op, a, b)
+    }
+    fn compare(&self, op: CompareOp, a: Operand<'_>, b: Operand<'_>) -> Result<Buffer> {
+        elementwise::compare(op, a, b)
+    }
+    fn select(&self, condition: View<'_>, a: View<'_>, b: View<'_>) -> Result<Buffer> {
+        elementwise::select(condition, a, b)
+    }
+    fn reduce(&self, op: ReduceOp, x: View<'_>, dims: Dims) -> Result<Buffer> {
+        reduce::reduce(op, x, dims)
+    }
+    fn arg_reduce(&self, op: ArgReduceOp, x: View<'_>, dim: usize) -> Result<Buffer> {
+        reduce::arg_reduce(op, x, dim)
+    }
+    fn scan(&self, op: ScanOp, x: View<'_>, dim: usize) -> Result<Buffer> {
+        reduce::scan(op, x, dim)
+    }
+    fn argsort(&self, x: View<'_>, dim: usize, descending: bool) -> Result<Buffer> {
+        reduce::argsort(x, dim, descending)
+    }
+    fn matmul(&self, a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>) -> Result<Buffer> {
+        matmul::matmul(a, b, spec)
+    }
+    fn gather(&self, x: View<'_>, index: View<'_>, how: Index) -> Result<Buffer> {
+        index::gather(x, index, how)
+    }
+    fn scatter(&self, op: ScatterOp, base: View<'_>, index: View<'_>, src: View<'_>, how: Index) -> Result<Buffer> {
+        index::scatter(op, base, index, src, how)
+    }
+    fn synchronize(&self) -> Result<()> {
+        Ok(())
+    }
+    fn begin_capture(&self) -> Result<()> {
+        launch::begin()
+    }
+    fn end_capture(&self) -> Result<Box<dyn Replay>> {
+        launch::end()
+    }
+}

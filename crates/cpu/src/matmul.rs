@@ -1,0 +1,191 @@
+//! Matrix products, by the `gemm` crate; batches and epilogues around it.
+//!
+//! Transposed operands are read by their strides, never copied. Small products run without packing; a batch is shared out
+//! among the threads product by product. The work is cut by its shape alone, so the bits do not depend on the threads.
+
+use crate::elementwise::{finish, refused};
+use crate::launch::{In, Out, launch, storage};
+use crate::memory::CpuStorage;
+use crate::simd::vectorized;
+use crate::threads::{for_chunks, in_pool};
+use gemm::{Parallelism, gemm};
+use gradus_core::backend::{MatmulSpec, View};
+use gradus_core::ops::UnaryOp;
+use gradus_core::{Buffer, DType, Element, Result};
+
+/// One side of a product: where each matrix of the batch begins, and its strides.
+#[derive(Clone)]
+struct Side<T> {
+    x: In<T>,
+    starts: Vec<usize>,
+    rows: isize,
+    columns: isize,
+}
+
+impl<T> Side<T> {
+    fn of(v: View<'_>) -> Result<Side<T>> {
+        let (shape, rank) = (v.shape(), v.shape().rank());
+        let strides = v.layout.strides();
+        let mut lead = *v.layout;
+        // The batch's places: the layout at row 0 and column 0.
+        for d in [rank - 2, rank - 1] {
+            lead = lead.slice(d, 0, shape[d].min(1), 1);
+        }
+        let starts = lead.offsets().collect();
+        Ok(Side { x: In::of(storage(v.buffer)?), starts, rows: strides[rank - 2], columns: strides[rank - 1] })
+    }
+}
+
+/// A strided matrix inside a slice.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix<T> {
+    pub(crate) ptr: *const T,
+    pub(crate) row: isize,
+    pub(crate) column: isize,
+}
+
+/// out = alpha·out + a·b for row-major `out` `[m, n]`, a `[m, k]`, b `[k, n]`, on `threads` threads of the current pool.
+///
+/// # Safety
+/// The matrices' elements must lie in live memory, and `out`'s `m × n` must be held alone.
+pub(crate) unsafe fn multiply<T: 'static>(out: *mut T, [m, k, n]: [usize; 3], a: Matrix<T>, b: Matrix<T>, add: bool, one: T, zero: T, threads: usize)
+where
+    T: Copy,
+{
+    let threads = if threads > 1 && m * k * n >= 1 << 18 { Parallelism::Rayon(threads) } else { Parallelism::None };
+    let alpha = if add { one } else { zero };
+    // SAFETY: by the caller.
+    unsafe {
+        gemm(m, n, k, out, 1, n as isize, add, a.ptr, a.column, a.row, b.ptr, b.column, b.row, alpha, one, false, false, false, threads)
+    }
+}
+
+fn product<T: Element>(a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>, one: T, zero: T, epilogue: Option<fn(&mut [T], &[T], Option<UnaryOp>)>) -> Result<Buffer> {
+    let (ra, rb) = (a.shape().rank(), b.shape().rank());
+    let (m, k, n) = (a.shape()[ra - 2], a.shape()[ra - 1], b.shape()[rb - 1]);
+    let (sa, sb) = (Side::<T>::of(a)?, Side::<T>::of(b)?);
+    let batch: usize = a.shape()[..ra - 2].iter().product();
+    let to = CpuStorage::new(batch * m * n * size_of::<T>())?;
+    let out = Out::<T>::of(&to);
+    let mut reads = vec![storage(a.buffer)?, storage(b.buffer)?];
+    let (bias, activation) = (spec.bias.map(|v| (v.buffer, v.layout.offset())), spec.activation);
+    let bias = match bias {
+        Some((buffer, offset)) => {
+            reads.push(storage(buffer)?);
+            Some((In::<T>::of(storage(buffer)?), offset))
+        }
+        None => None,
+    };
+    launch(&reads, &[&to], move || {
+        if m == 0 || n == 0 || batch == 0 {
+            return;
+        }
+        if k == 0 {
+            out.slice().fill(zero);
+        } else {
+            // About 100 GFLOP/s a core: 50 multiply-adds a nanosecond.
+            let work = m * n * k / 50;
+            let one_product = |i: usize, threads: usize| {
+                let (pa, pb) = (sa.x.slice()[sa.starts[i]..].as_ptr(), sb.x.slice()[sb.starts[i]..].as_ptr());
+                let (x, y) = (Matrix { ptr: pa, row: sa.rows, column: sa.columns }, Matrix { ptr: pb, row: sb.rows, column: sb.columns });
+                // SAFETY: core checked that the layouts lie inside their buffers; products write disjoint parts.
+                unsafe { multiply(out.part(i * m * n, m * n).as_mut_ptr(), [m, k, n], x, y, false, one, zero, threads) }
+            };
+            if batch == 1 {
+                in_pool(work, |threads| one_product(0, threads));
+            } else {
+                for_chunks(batch, work * batch, |i| one_product(i, 1));
+            }
+        }
+        if let Some(epilogue) = epilogue {
+            let empty: &[T] = &[];
+            let bias = bias.as_ref().map_or(empty, |(b, at)| &b.slice()[*at..*at + n]);
+            if !bias.is_empty() || activation.is_some() {
+                let rows = (16 * 1024 / n).max(1);
+                let total = batch * m;
+                for_chunks(total.div_ceil(rows), total * n / 4, |c| {
+                    for r in c * rows..total.min((c + 1) * rows) {
+                        epilogue(out.part(r * n, n), bias, activation);
+                    }
+                });
+            }
+        }
+    });
+    finish(to)
+}
+
+vectorized! {
+    fn finish_row(y: &mut [f32], bias: &[f32], f: Option<UnaryOp>) {
+        use crate::math::Float;
+        if !bias.is_empty() {
+            for (y, &b) in y.iter_mut().zip(bias) { *y += b; }
+        }
+        match f {
+            Some(UnaryOp::Relu) => for y in y.iter_mut() { *y = if *y < 0.0 { 0.0 } else { *y }; },
+            Some(UnaryOp::Tanh) => for y in y.iter_mut() { *y = Float::tanh(*y); },
+            Some(UnaryOp::Sigmoid) => for y in y.iter_mut() { *y = Float::sigmoid(*y); },
+            _ => {}
+        }
+    }
+}
+
+/// Whether [`matmul`] can do this epilogue.
+pub(crate) fn can_finish(dtype: DType, activation: Option<UnaryOp>) -> bool {
+    dtype == DType::F32 && matches!(activation, None | Some(UnaryOp::Relu | UnaryOp::Tanh | UnaryOp::Sigmoid))
+}
+
+pub(crate) fn matmul(a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>) -> Result<Buffer> {
+    if (spec.bias.is_some() || spec.activation.is_some()) && !can_finish(a.dtype, spec.activation) {
+        return Err(refused("this matmul epilogue", a.dtype));
+    }
+    match a.dtype {
+        DType::F32 => product::<f32>(a, b, spec, 1.0, 0.0, Some(finish_row)),
+        DType::F64 => product::<f64>(a, b, spec, 1.0, 0.0, None),
+        DType::F16 | DType::Bf16 => through_f32(a, b, spec),
+        DType::I64 => integers::<i64>(a, b),
+        DType::I32 => integers::<i32>(a, b),
+        DType::U32 => integers::<u32>(a, b),
+        DType::U8 => integers::<u8>(a, b),
+        DType::Bool => Err(refused("matmul", a.dtype)),
+    }
+}
+
+/// Halves are widened, multiplied in `f32`, and rounded once.
+fn through_f32(a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>) -> Result<Buffer> {
+    use crate::elementwise::cast;
+    let (wa, wb) = (cast(a, DType::F32)?, cast(b, DType::F32)?);
+    let (la, lb) = (gradus_core::Layout::dense(*a.shape()), gradus_core::Layout::dense(*b.shape()));
+    let view = |buffer, layout| View { buffer, layout, dtype: DType::F32 };
+    let y = matmul(view(&wa, &la), view(&wb, &lb), spec)?;
+    let mut shape = *a.shape();
+    let last = shape.rank() - 1;
+    shape[last] = b.shape()[last];
+    let ly = gradus_core::Layout::dense(shape);
+    cast(view(&y, &ly), a.dtype)
+}
+
+/// Integer products: exact, wrapping, row by row.
+fn integers<T: Element>(a: View<'_>, b: View<'_>) -> Result<Buffer> {
+    let (ra, rb) = (a.shape().rank(), b.shape().rank());
+    let (m, k, n) = (a.shape()[ra - 2], a.shape()[ra - 1], b.shape()[rb - 1]);
+    let (sa, sb) = (Side::<T>::of(a)?, Side::<T>::of(b)?);
+    let batch: usize = a.shape()[..ra - 2].iter().product();
+    let to = CpuStorage::new(batch * m * n * size_of::<T>())?;
+    let out = Out::<T>::of(&to);
+    launch(&[storage(a.buffer)?, storage(b.buffer)?], &[&to], move || {
+        for_chunks(batch * m, batch * m * n * k, |r| {
+            let (i, row) = (r / m, r % m);
+            let mut acc = vec![0i64; n];
+            for p in 0..k {
+                let x = sa.x.slice()[(sa.starts[i] as isize + row as isize * sa.rows + p as isize * sa.columns) as usize].to_i64();
+                for (j, acc) in acc.iter_mut().enumerate() {
+                    let y = sb.x.slice()[(sb.starts[i] as isize + p as isize * sb.rows + j as isize * sb.columns) as usize].to_i64();
+                    *acc = acc.wrapping_add(x.wrapping_mul(y));
+                }
+            }
+            out.part(r * n, n).iter_mut().zip(acc).for_each(|(o, a)| *o = T::from_i64(a));
+        });
+    });
+    finish(to)
+}
+

@@ -1,0 +1,256 @@
+//! Memory: 64-byte aligned blocks that go back to a pool, and are handed out again without being cleared.
+//!
+//! A fresh page costs more than most kernels that would fill it, so blocks are kept by size class. Small ones rest with the
+//! thread that freed them, where taking one costs no lock; large ones go to a shared list. A recording ([`crate::launch`]) has
+//! blocks of its own, so that its replays never write where somebody else reads.
+
+use gradus_core::backend::{MemoryReport, Storage};
+use gradus_core::{Error, ErrorKind, Result};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::any::Any;
+use std::cell::RefCell;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Cache lines, and the widest vectors.
+const ALIGN: usize = 64;
+/// Blocks up to this size rest with their thread.
+const LOCAL_MAX: usize = 1 << 18;
+/// How many blocks of one class rest with a thread.
+const LOCAL_COUNT: usize = 32;
+/// Size classes: four to each power of two, from 64 bytes.
+const CLASSES: usize = 4 * 58;
+
+/// A block of memory. It was zeroed when it came from the system, so it never holds uninitialized bytes.
+#[derive(Debug)]
+pub(crate) struct Block {
+    ptr: NonNull<u8>,
+    class: usize,
+    /// The recording it belongs to, if any.
+    home: Option<Arc<Arena>>,
+}
+
+// SAFETY: a block is plain memory; who may touch it when is ruled by `CpuStorage` and the doorway `launch`.
+unsafe impl Send for Block {}
+// SAFETY: as above.
+unsafe impl Sync for Block {}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        RESERVED.fetch_sub(class_size(self.class), Ordering::Relaxed);
+        // SAFETY: allocated in `Block::new` with this layout, and dropped once.
+        unsafe { dealloc(self.ptr.as_ptr(), class_layout(self.class)) }
+    }
+}
+
+impl Block {
+    fn new(class: usize, home: Option<Arc<Arena>>) -> Result<Block> {
+        let layout = class_layout(class);
+        // SAFETY: the layout's size is at least 64.
+        let ptr = unsafe { alloc_zeroed(layout) };
+        let Some(ptr) = NonNull::new(ptr) else {
+            return Err(Error::new(ErrorKind::Memory, format!("the system has no {} bytes of memory left", layout.size())));
+        };
+        RESERVED.fetch_add(layout.size(), Ordering::Relaxed);
+        Ok(Block { ptr, class, home })
+    }
+}
+
+fn class_of(bytes: usize) -> usize {
+    let n = bytes.max(64).next_multiple_of(16);
+    let log = n.ilog2() as usize;
+    let quarter = ((n - (1 << log)) * 4).div_ceil(1 << log);
+    (log - 6) * 4 + quarter
+}
+
+fn class_size(class: usize) -> usize {
+    let base = 64usize << (class / 4);
+    base + base / 4 * (class % 4)
+}
+
+fn class_layout(class: usize) -> Layout {
+    // SAFETY: 64 is a power of two, and `take` refuses sizes near `isize::MAX`.
+    unsafe { Layout::from_size_align_unchecked(class_size(class).next_multiple_of(ALIGN), ALIGN) }
+}
+
+static IN_USE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+static RESERVED: AtomicUsize = AtomicUsize::new(0);
+
+type FreeLists = Vec<Vec<Arc<Block>>>;
+
+static SHARED: Mutex<FreeLists> = Mutex::new(Vec::new());
+
+thread_local! {
+    static LOCAL: RefCell<FreeLists> = const { RefCell::new(Vec::new()) };
+}
+
+/// The blocks of one recording: free ones wait here for its later kernels.
+#[derive(Debug, Default)]
+pub(crate) struct Arena {
+    free: Mutex<FreeLists>,
+    pub(crate) live: AtomicUsize,
+    closed: AtomicBool,
+}
+
+impl Arena {
+    /// No block is handed out from here on: the recording has ended.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+}
+
+fn pop(lists: &mut FreeLists, class: usize) -> Option<Arc<Block>> {
+    lists.get_mut(class)?.pop()
+}
+
+fn push(lists: &mut FreeLists, block: Arc<Block>) {
+    if lists.is_empty() {
+        lists.resize_with(CLASSES, Vec::new);
+    }
+    lists[block.class].push(block);
+}
+
+fn take(bytes: usize) -> Result<Arc<Block>> {
+    if bytes > isize::MAX as usize / 2 {
+        return Err(Error::new(ErrorKind::Memory, format!("{bytes} bytes are more than any machine has")));
+    }
+    let class = class_of(bytes);
+    if let Some(arena) = crate::launch::arena() {
+        arena.live.fetch_add(1, Ordering::Relaxed);
+        let free = pop(&mut arena.free.lock().unwrap_or_else(PoisonError::into_inner), class);
+        return free.map_or_else(|| Block::new(class, Some(arena)).map(Arc::new), Ok);
+    }
+    if class_size(class) <= LOCAL_MAX
+        && let Some(block) = LOCAL.try_with(|l| pop(&mut l.borrow_mut(), class)).ok().flatten()
+    {
+        return Ok(block);
+    }
+    if let Some(block) = pop(&mut SHARED.lock().unwrap_or_else(PoisonError::into_inner), class) {
+        return Ok(block);
+    }
+    Block::new(class, None).map(Arc::new)
+}
+
+fn give_back(block: Arc<Block>) {
+    if let Some(home) = block.home.clone() {
+        home.live.fetch_sub(1, Ordering::Relaxed);
+        if !home.closed.load(Ordering::Relaxed) {
+            push(&mut home.free.lock().unwrap_or_else(PoisonError::into_inner), block);
+        }
+        return;
+    }
+    if Arc::strong_count(&block) > 1 {
+        return; // a recording holds it, and drops it when it goes
+    }
+    let mut block = Some(block);
+    if class_size(block.as_ref().map_or(0, |b| b.class)) <= LOCAL_MAX {
+        // A thread that is ending has no list any more; the block then goes to the shared one.
+        let _ = LOCAL.try_with(|l| {
+            let mut l = l.borrow_mut();
+            let room = block.as_ref().is_some_and(|b| l.get(b.class).is_none_or(|c| c.len() < LOCAL_COUNT));
+            if room && let Some(b) = block.take() {
+                push(&mut l, b);
+            }
+        });
+    }
+    if let Some(b) = block {
+        push(&mut SHARED.lock().unwrap_or_else(PoisonError::into_inner), b);
+    }
+}
+
+/// Gives the memory that waits for reuse, of this thread and of the shared list, back to the system.
+pub fn trim() {
+    let _ = LOCAL.try_with(|l| l.borrow_mut().clear());
+    SHARED.lock().unwrap_or_else(PoisonError::into_inner).clear();
+}
+
+/// What is known about the memory.
+pub(crate) fn report() -> MemoryReport {
+    MemoryReport {
+        in_use: IN_USE.load(Ordering::Relaxed),
+        peak: PEAK.load(Ordering::Relaxed),
+        reserved: RESERVED.load(Ordering::Relaxed),
+    }
+}
+
+/// A tensor's memory on the CPU.
+#[derive(Debug)]
+pub struct CpuStorage {
+    /// `None` only while it is being dropped.
+    block: Option<Arc<Block>>,
+    bytes: usize,
+}
+
+impl CpuStorage {
+    /// Memory of `bytes` bytes with unspecified (but initialized) content.
+    pub(crate) fn new(bytes: usize) -> Result<CpuStorage> {
+        let block = take(bytes)?;
+        let now = IN_USE.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if now > PEAK.load(Ordering::Relaxed) {
+            PEAK.fetch_max(now, Ordering::Relaxed);
+        }
+        Ok(CpuStorage { block: Some(block), bytes })
+    }
+
+    /// Its length in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    #[inline]
+    pub(crate) fn ptr(&self) -> *mut u8 {
+        self.block.as_ref().map_or(std::ptr::null_mut(), |b| b.ptr.as_ptr())
+    }
+
+    pub(crate) fn block(&self) -> Option<&Arc<Block>> {
+        self.block.as_ref()
+    }
+}
+
+impl Drop for CpuStorage {
+    fn drop(&mut self) {
+        IN_USE.fetch_sub(self.bytes, Ordering::Relaxed);
+        if let Some(block) = self.block.take() {
+            give_back(block);
+        }
+    }
+}
+
+impl Storage for CpuStorage {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_hold_what_they_are_asked_for_and_waste_little() {
+        for bytes in (1..5000).chain([1 << 20, (1 << 20) + 1, 3 << 30]) {
+            let size = class_size(class_of(bytes));
+            assert!(size >= bytes, "{bytes} bytes in {size}");
+            assert!(bytes <= 64 || size <= bytes + bytes / 4 + 64, "{bytes} bytes in {size}");
+        }
+    }
+
+    #[test]
+    fn blocks_are_aligned_and_come_back() {
+        let a = CpuStorage::new(1000).expect("1000 bytes");
+        let ptr = a.ptr();
+        assert_eq!(ptr.addr() % ALIGN, 0);
+        drop(a);
+        assert_eq!(CpuStorage::new(1000).expect("1000 bytes").ptr(), ptr);
+    }
+
+    #[test]
+    fn absurd_sizes_are_refused() {
+        assert!(CpuStorage::new(usize::MAX).is_err());
+    }
+}

@@ -1,0 +1,479 @@
+//! Reductions, in an order fixed by the shape alone.
+//!
+//! The view is turned so that the reduced dimensions come last. If they (or what is kept) are dense innermost, rows are
+//! folded with many lanes at once; a long row is cut into segments of [`SEGMENT`] elements, whose results are folded in order.
+
+use crate::elementwise::{finish, refused};
+use crate::launch::{In, Out, launch, storage};
+use crate::math::Float;
+use crate::memory::CpuStorage;
+use crate::simd::vectorized;
+use crate::strided::Walk;
+use crate::threads::for_chunks;
+use gradus_core::backend::{Dims, View};
+use gradus_core::ops::{ArgReduceOp, ReduceOp, ScanOp};
+use gradus_core::{Buffer, DType, Result};
+use half::{bf16, f16};
+
+/// Elements that are folded in one go.
+const SEGMENT: usize = 16 * 1024;
+/// Partial results that a fold of a row keeps: enough for the latency of the widest vectors.
+const LANES: usize = 32;
+
+/// How elements of `T` fold into an `A`.
+trait Fold<T>: Copy + Send + Sync + 'static {
+    type A: Copy + Default + Send + Sync + 'static;
+    fn start(self) -> Self::A;
+    fn step(self, a: Self::A, x: T) -> Self::A;
+    fn join(self, a: Self::A, b: Self::A) -> Self::A;
+}
+
+#[derive(Clone, Copy)]
+struct Sum;
+#[derive(Clone, Copy)]
+struct Prod;
+#[derive(Clone, Copy)]
+struct Max;
+#[derive(Clone, Copy)]
+struct Min;
+#[derive(Clone, Copy)]
+struct Any;
+#[derive(Clone, Copy)]
+struct All;
+
+macro_rules! float_folds {
+    ($($t:ty),*) => {$(
+        impl Fold<$t> for Sum {
+            type A = $t;
+            #[inline(always)] fn start(self) -> $t { 0.0 }
+            #[inline(always)] fn step(self, a: $t, x: $t) -> $t { a + x }
+            #[inline(always)] fn join(self, a: $t, b: $t) -> $t { a + b }
+        }
+        impl Fold<$t> for Prod {
+            type A = $t;
+            #[inline(always)] fn start(self) -> $t { 1.0 }
+            #[inline(always)] fn step(self, a: $t, x: $t) -> $t { a * x }
+            #[inline(always)] fn join(self, a: $t, b: $t) -> $t { a * b }
+        }
+        impl Fold<$t> for Max {
+            type A = $t;
+            #[inline(always)] fn start(self) -> $t { <$t>::NEG_INFINITY }
+            #[inline(always)] fn step(self, a: $t, x: $t) -> $t { if x > a || x.is_nan() { x } else { a } }
+            #[inline(always)] fn join(self, a: $t, b: $t) -> $t { if a.is_nan() { a } else { self.step(a, b) } }
+        }
+        impl Fold<$t> for Min {
+            type A = $t;
+            #[inline(always)] fn start(self) -> $t { <$t>::INFINITY }
+            #[inline(always)] fn step(self, a: $t, x: $t) -> $t { if x < a || x.is_nan() { x } else { a } }
+            #[inline(always)] fn join(self, a: $t, b: $t) -> $t { if a.is_nan() { a } else { self.step(a, b) } }
+        }
+    )*};
+}
+float_folds!(f32, f64);
+
+macro_rules! int_folds {
+    ($($t:ty),*) => {$(
+        impl Fold<$t> for Sum {
+            type A = i64;
+            #[inline(always)] fn start(self) -> i64 { 0 }
+            #[inline(always)] fn step(self, a: i64, x: $t) -> i64 { a.wrapping_add(x as i64) }
+            #[inline(always)] fn join(self, a: i64, b: i64) -> i64 { a.wrapping_add(b) }
+        }
+        impl Fold<$t> for Prod {
+            type A = i64;
+            #[inline(always)] fn start(self) -> i64 { 1 }
+            #[inline(always)] fn step(self, a: i64, x: $t) -> i64 { a.wrapping_mul(x as i64) }
+            #[inline(always)] fn join(self, a: i64, b: i64) -> i64 { a.wrapping_mul(b) }
+        }
+        impl Fold<$t> for Max {
+            type A = $t;
+            #[inline(always)] fn start(self) -> $t { <$t>::MIN }
+            #[inline(always)] fn step(self, a: $t, x: $t) -> $t { a.max(x) }
+            #[inline(always)] fn join(self, a: $t, b: $t) -> $t { a.max(b) }
+        }
+        impl Fold<$t> for Min {
+            type A = $t;
+            #[inline(always)] fn start(self) -> $t { <$t>::MAX }
+            #[inline(always)] fn step(self, a: $t, x: $t) -> $t { a.min(x) }
+            #[inline(always)] fn join(self, a: $t, b: $t) -> $t { a.min(b) }
+        }
+    )*};
+}
+int_folds!(u8, u32, i32, i64);
+
+macro_rules! truth_folds {
+    ($($t:ty),*) => {$(
+        impl Fold<$t> for Any {
+            type A = u8;
+            #[inline(always)] fn start(self) -> u8 { 0 }
+            #[inline(always)] fn step(self, a: u8, x: $t) -> u8 { a | (x != <$t>::default()) as u8 }
+            #[inline(always)] fn join(self, a: u8, b: u8) -> u8 { a | b }
+        }
+        impl Fold<$t> for All {
+            type A = u8;
+            #[inline(always)] fn start(self) -> u8 { 1 }
+            #[inline(always)] fn step(self, a: u8, x: $t) -> u8 { a & (x != <$t>::default()) as u8 }
+            #[inline(always)] fn join(self, a: u8, b: u8) -> u8 { a & b }
+        }
+    )*};
+}
+truth_folds!(u8, u32, i32, i64, f16, bf16, f32, f64);
+
+/// Halves fold as the `f32` that they widen to.
+macro_rules! half_folds {
+    ($($f:ident),* ; $t:ty) => {$(
+        impl Fold<$t> for $f {
+            type A = f32;
+            #[inline(always)] fn start(self) -> f32 { <$f as Fold<f32>>::start(self) }
+            #[inline(always)] fn step(self, a: f32, x: $t) -> f32 { <$f as Fold<f32>>::step(self, a, x.to_f32()) }
+            #[inline(always)] fn join(self, a: f32, b: f32) -> f32 { <$f as Fold<f32>>::join(self, a, b) }
+        }
+    )*};
+}
+half_folds!(Sum, Prod, Max, Min; f16);
+half_folds!(Sum, Prod, Max, Min; bf16);
+
+vectorized! {
+    /// Folds a dense row: lane by lane, then the lanes in order, then the rest.
+    fn fold_row<T: Copy, F: FoldOf<T>>(f: F, x: &[T]) -> F::A {
+        let mut lanes = [f.start(); LANES];
+        let chunks = x.chunks_exact(LANES);
+        let rest = chunks.remainder();
+        for c in chunks {
+            for (l, &x) in lanes.iter_mut().zip(c) {
+                *l = f.step(*l, x);
+            }
+        }
+        for (l, &x) in lanes.iter_mut().zip(rest) {
+            *l = f.step(*l, x);
+        }
+        let mut width = LANES / 2;
+        while width > 0 {
+            for i in 0..width {
+                lanes[i] = f.join(lanes[i], lanes[i + width]);
+            }
+            width /= 2;
+        }
+        lanes[0]
+    }
+    /// Folds a row of elements into one accumulator each.
+    fn fold_columns<T: Copy, F: FoldOf<T>>(f: F, acc: &mut [F::A], x: &[T]) {
+        for (a, &x) in acc.iter_mut().zip(x) {
+            *a = f.step(*a, x);
+        }
+    }
+}
+
+/// [`Fold`] under a name that the vectorizing macro can take as a bound.
+trait FoldOf<T>: Fold<T> {}
+impl<T, F: Fold<T>> FoldOf<T> for F {}
+
+/// A reduction's geometry: the kept dimensions as `outer`, then the reduced ones as `rows` of `inner` kept-or-reduced elements.
+struct Turned {
+    layout: gradus_core::Layout,
+    kept: usize,
+    reduced: usize,
+    /// Elements of the last kept dimensions lie densely side by side, and the reduced ones do not.
+    columns: Option<usize>,
+}
+
+fn turn(x: View<'_>, dims: Dims) -> Turned {
+    let rank = x.shape().rank();
+    let order = |first: bool| (0..rank).filter(move |&d| dims.has(d) != first);
+    let rows_last: Vec<usize> = order(true).chain(order(false)).collect();
+    let layout = x.layout.permute(&rows_last);
+    let reduced: usize = order(false).map(|d| x.shape()[d]).product();
+    let kept: usize = order(true).map(|d| x.shape()[d]).product();
+    // The kept dimensions that end the original order and are dense there can be folded side by side.
+    let mut width = 1usize;
+    for d in (0..rank).rev() {
+        if x.shape()[d] == 1 {
+            continue;
+        }
+        if dims.has(d) || x.layout.strides()[d] != width as isize {
+            break;
+        }
+        width *= x.shape()[d];
+    }
+    let columns = (width >= 4 && reduced > 1).then_some(width);
+    Turned { layout, kept, reduced, columns }
+}
+
+/// Reduces `x`, turning each accumulator into an output element by `out`.
+fn fold<T, F, Y>(x: View<'_>, dims: Dims, f: F, finish_one: impl Fn(F::A) -> Y + Copy + Send + Sync + 'static) -> Result<Buffer>
+where
+    T: Copy + Default + Send + Sync + 'static,
+    F: Fold<T>,
+    Y: Copy + Send + Sync + 'static,
+{
+    let Turned { layout, kept, reduced, columns } = turn(x, dims);
+    let (from, to) = (storage(x.buffer)?, CpuStorage::new(kept * size_of::<Y>())?);
+    let (src, out, walk) = (In::<T>::of(from), Out::<Y>::of(&to), Walk::new(&layout));
+    let work = kept * reduced / 4;
+    if reduced == 0 {
+        launch(&[from], &[&to], move || out.slice().fill(finish_one(f.start())));
+        return finish(to);
+    }
+    if let Some(width) = columns {
+        launch(&[from], &[&to], move || by_columns(src, &walk, out, [kept, reduced, width], f, finish_one));
+        return finish(to);
+    }
+    launch(&[from], &[&to], move || {
+        let x = src.slice();
+        if kept == 1 && reduced > SEGMENT {
+            // One long row: its segments' results, folded in order.
+            let segments = reduced.div_ceil(SEGMENT);
+            let mut partial = vec![f.start(); segments];
+            let parts = Parts(partial.as_mut_ptr());
+            for_chunks(segments, work, |s| {
+                let n = SEGMENT.min(reduced - s * SEGMENT);
+                parts.set(s, fold_segment(f, x, &walk, s * SEGMENT, n));
+            });
+            out.slice()[0] = finish_one(partial.iter().fold(f.start(), |a, &b| f.join(a, b)));
+            return;
+        }
+        let rows = (SEGMENT / reduced).max(1);
+        for_chunks(kept.div_ceil(rows), work, |c| {
+            for r in c * rows..kept.min((c + 1) * rows) {
+                let mut acc = f.start();
+                for s in (0..reduced).step_by(SEGMENT) {
+                    acc = f.join(acc, fold_segment(f, x, &walk, r * reduced + s, SEGMENT.min(reduced - s)));
+                }
+                out.part(r, 1)[0] = finish_one(acc);
+            }
+        });
+    });
+    finish(to)
+}
+
+/// A pointer that chunks write their own result through.
+struct Parts<A>(*mut A);
+// SAFETY: each chunk writes its own element of a vector that outlives the loop.
+unsafe impl<A: Send> Send for Parts<A> {}
+// SAFETY: as above.
+unsafe impl<A: Send> Sync for Parts<A> {}
+impl<A> Parts<A> {
+    fn set(&self, i: usize, a: A) {
+        // SAFETY: `i` is a chunk's number, below the vector's length, and no other chunk has it.
+        unsafe { *self.0.add(i) = a }
+    }
+}
+
+#[inline]
+fn fold_segment<T: Copy + Default, F: Fold<T>>(f: F, x: &[T], walk: &Walk, start: usize, len: usize) -> F::A {
+    if walk.dense {
+        let at = walk.offset() + start;
+        return fold_row(f, &x[at..at + len]);
+    }
+    let mut scratch = vec![T::default(); len];
+    walk.gather(x, start, &mut scratch);
+    fold_row(f, &scratch)
+}
+
+/// Kept elements that lie side by side: whole rows of them are folded into rows of accumulators.
+fn by_columns<T, F, Y>(src: In<T>, walk: &Walk, out: Out<Y>, [kept, reduced, width]: [usize; 3], f: F, finish_one: impl Fn(F::A) -> Y + Copy + Send + Sync)
+where
+    T: Copy + Default + Send + Sync + 'static,
+    F: Fold<T>,
+    Y: Copy + Send + Sync + 'static,
+{
+    let x = src.slice();
+    // The walk's order is kept × reduced; the place of (k, r) is that of (k's group, 0, r) plus the column.
+    let groups = kept / width;
+    let strip = width.min(2048); // accumulators that stay in L1
+    let strips = width.div_ceil(strip);
+    // A tall reduction is cut into segments too, so that its length, not its threads, fixes the order.
+    let tall = (SEGMENT / strip).max(64);
+    let segments = reduced.div_ceil(tall);
+    let mut partial = vec![f.start(); groups * width * segments];
+    let parts = Parts(partial.as_mut_ptr());
+    for_chunks(groups * strips * segments, kept * reduced / 4, |c| {
+        let (g, rest) = (c / (strips * segments), c % (strips * segments));
+        let (s, seg) = (rest / segments, rest % segments);
+        let (c0, n) = (s * strip, strip.min(width - s * strip));
+        let mut acc = vec![f.start(); n];
+        let (r0, rn) = (seg * tall, tall.min(reduced - seg * tall));
+        // The offsets of the reduced elements of the group's first column.
+        walk.rows(g * width * reduced + r0, rn, |_, at, len, step| {
+            for i in 0..len {
+                let p = (at + i as isize * step) as usize + c0;
+                fold_columns(f, &mut acc, &x[p..p + n]);
+            }
+        });
+        for (i, a) in acc.into_iter().enumerate() {
+            parts.set((g * segments + seg) * width + c0 + i, a);
+        }
+    });
+    let y = out.slice();
+    for g in 0..groups {
+        for c in 0..width {
+            let a = (0..segments).fold(f.start(), |a, s| f.join(a, partial[(g * segments + s) * width + c]));
+            y[g * width + c] = finish_one(a);
+        }
+    }
+}
+
+pub(crate) fn reduce(op: ReduceOp, x: View<'_>, dims: Dims) -> Result<Buffer> {
+    let n = dims.count(x.shape());
+    macro_rules! floats {
+        ($t:ty, $w:ty, |$a:ident| $narrow:expr) => {
+            match op {
+                ReduceOp::Sum => fold::<$t, _, _>(x, dims, Sum, |$a| $narrow),
+                ReduceOp::Mean => fold::<$t, _, _>(x, dims, Sum, move |a| { let $a = a / n as $w; $narrow }),
+                ReduceOp::Prod => fold::<$t, _, _>(x, dims, Prod, |$a| $narrow),
+                ReduceOp::Max => fold::<$t, _, _>(x, dims, Max, |$a| $narrow),
+                ReduceOp::Min => fold::<$t, _, _>(x, dims, Min, |$a| $narrow),
+                ReduceOp::Any => fold::<$t, _, _>(x, dims, Any, |a| a),
+                ReduceOp::All => fold::<$t, _, _>(x, dims, All, |a| a),
+            }
+        };
+    }
+    macro_rules! ints {
+        ($t:ty) => {
+            match op {
+                ReduceOp::Sum => fold::<$t, _, _>(x, dims, Sum, |a| a),
+                ReduceOp::Prod => fold::<$t, _, _>(x, dims, Prod, |a| a),
+                ReduceOp::Max => fold::<$t, _, _>(x, dims, Max, |a| a),
+                ReduceOp::Min => fold::<$t, _, _>(x, dims, Min, |a| a),
+                ReduceOp::Any => fold::<$t, _, _>(x, dims, Any, |a| a),
+                ReduceOp::All => fold::<$t, _, _>(x, dims, All, |a| a),
+                ReduceOp::Mean => Err(refused(op.name(), x.dtype)),
+            }
+        };
+    }
+    match x.dtype {
+        DType::F32 => floats!(f32, f32, |a| a),
+        DType::F64 => floats!(f64, f64, |a| a),
+        DType::F16 => floats!(f16, f32, |a| f16::from_f32(a)),
+        DType::Bf16 => floats!(bf16, f32, |a| bf16::from_f32(a)),
+        DType::I64 => ints!(i64),
+        DType::I32 => ints!(i32),
+        DType::U32 => ints!(u32),
+        DType::U8 | DType::Bool => ints!(u8),
+    }
+}
+
+/// The elements of each row along `dim`, handed to `row(x, y)` densely; rows lie in the order of the other dimensions.
+pub(crate) fn along<T, Y>(x: View<'_>, dim: usize, out_len: usize, row: impl Fn(&[T], &mut [Y]) + Send + Sync + 'static) -> Result<CpuStorage>
+where
+    T: Copy + Default + Send + Sync + 'static,
+    Y: Copy + Default + Send + Sync + 'static,
+{
+    let n = x.shape()[dim];
+    let mut order: Vec<usize> = (0..x.shape().rank()).filter(|&d| d != dim).collect();
+    order.push(dim);
+    let rows: usize = order[..order.len() - 1].iter().map(|&d| x.shape()[d]).product();
+    let inner: usize = x.shape()[dim + 1..].iter().product();
+    let (from, to) = (storage(x.buffer)?, CpuStorage::new(rows * out_len * size_of::<Y>())?);
+    let (src, out, walk) = (In::<T>::of(from), Out::<Y>::of(&to), Walk::new(&x.layout.permute(&order)));
+    let per_chunk = (SEGMENT / n.max(1)).max(1);
+    launch(&[from], &[&to], move || {
+        for_chunks(rows.div_ceil(per_chunk), rows * n * 4, |c| {
+            let (mut buf, mut res) = (vec![T::default(); n], vec![Y::default(); out_len]);
+            for r in c * per_chunk..rows.min((c + 1) * per_chunk) {
+                let data = if walk.dense {
+                    &src.slice()[walk.offset() + r * n..walk.offset() + (r + 1) * n]
+                } else {
+                    walk.gather(src.slice(), r * n, &mut buf);
+                    &buf[..]
+                };
+                if inner == 1 {
+                    row(data, out.part(r * out_len, out_len));
+                } else {
+                    row(data, &mut res);
+                    let base = (r / inner) * out_len * inner + r % inner;
+                    res.iter().enumerate().for_each(|(i, &v)| out.part(base + i * inner, 1)[0] = v);
+                }
+            }
+        });
+    });
+    Ok(to)
+}
+
+/// A number's place in the total order that sorting and extremes use: NaN is the largest.
+pub(crate) trait Ordered: Copy {
+    fn less(self, other: Self) -> bool;
+}
+macro_rules! ordered {
+    (float $($t:ty),*) => {$( impl Ordered for $t {
+        #[inline(always)] fn less(self, o: Self) -> bool { self < o || (o.is_nan() && !self.is_nan()) }
+    } )*};
+    (int $($t:ty),*) => {$( impl Ordered for $t {
+        #[inline(always)] fn less(self, o: Self) -> bool { self < o }
+    } )*};
+}
+ordered!(float f16, bf16, f32, f64);
+ordered!(int u8, u32, i32, i64);
+
+pub(crate) fn arg_reduce(op: ArgReduceOp, x: View<'_>, dim: usize) -> Result<Buffer> {
+    crate::elementwise::with_dtype!(x.dtype, T => {
+        finish(along::<T, i64>(x, dim, 1, move |x, y| {
+            let mut best = 0;
+            for i in 1..x.len() {
+                // NaN wins either way.
+                let nan = |v: T| v.partial_cmp(&v).is_none();
+                let better = match op {
+                    ArgReduceOp::Max => x[best].less(x[i]),
+                    ArgReduceOp::Min => !nan(x[best]) && (nan(x[i]) || x[i].less(x[best])),
+                };
+                if better { best = i }
+            }
+            y[0] = best as i64;
+        })?)
+    })
+}
+
+pub(crate) fn argsort(x: View<'_>, dim: usize, descending: bool) -> Result<Buffer> {
+    crate::elementwise::with_dtype!(x.dtype, T => {
+        finish(along::<T, i64>(x, dim, x.shape()[dim], move |x, y| {
+            y.iter_mut().enumerate().for_each(|(i, y)| *y = i as i64);
+            y.sort_by(|&a, &b| {
+                let (a, b) = if descending { (x[b as usize], x[a as usize]) } else { (x[a as usize], x[b as usize]) };
+                if a.less(b) { std::cmp::Ordering::Less } else if b.less(a) { std::cmp::Ordering::Greater } else { std::cmp::Ordering::Equal }
+            });
+        })?)
+    })
+}
+
+pub(crate) fn scan(op: ScanOp, x: View<'_>, dim: usize) -> Result<Buffer> {
+    let n = x.shape()[dim];
+    macro_rules! run {
+        ($t:ty, $a:ty, $y:ty, |$v:ident| $wide:expr, |$w:ident| $narrow:expr, $one:expr) => {
+            finish(along::<$t, $y>(x, dim, n, move |x, y| {
+                let mut acc: $a = if op == ScanOp::Sum { Default::default() } else { $one };
+                for (y, &$v) in y.iter_mut().zip(x) {
+                    let v: $a = $wide;
+                    acc = if op == ScanOp::Sum { add(acc, v) } else { mul(acc, v) };
+                    let $w = acc;
+                    *y = $narrow;
+                }
+            })?)
+        };
+    }
+    trait Arithmetic {
+        fn add(self, o: Self) -> Self;
+        fn mul(self, o: Self) -> Self;
+    }
+    impl Arithmetic for i64 {
+        fn add(self, o: i64) -> i64 { self.wrapping_add(o) }
+        fn mul(self, o: i64) -> i64 { self.wrapping_mul(o) }
+    }
+    impl<T: Float> Arithmetic for T {
+        fn add(self, o: T) -> T { self + o }
+        fn mul(self, o: T) -> T { self * o }
+    }
+    fn add<T: Arithmetic>(a: T, b: T) -> T { a.add(b) }
+    fn mul<T: Arithmetic>(a: T, b: T) -> T { a.mul(b) }
+    match x.dtype {
+        // A running sum in f64 keeps its digits however long the row is.
+        DType::F32 => run!(f32, f64, f32, |v| v as f64, |w| w as f32, 1.0),
+        DType::F64 => run!(f64, f64, f64, |v| v, |w| w, 1.0),
+        DType::F16 => run!(f16, f32, f16, |v| v.to_f32(), |w| f16::from_f32(w), 1.0),
+        DType::Bf16 => run!(bf16, f32, bf16, |v| v.to_f32(), |w| bf16::from_f32(w), 1.0),
+        DType::I64 => run!(i64, i64, i64, |v| v, |w| w, 1),
+        DType::I32 => run!(i32, i64, i64, |v| v as i64, |w| w, 1),
+        DType::U32 => run!(u32, i64, i64, |v| v as i64, |w| w, 1),
+        DType::U8 | DType::Bool => run!(u8, i64, i64, |v| v as i64, |w| w, 1),
+    }
+}
+

@@ -1,0 +1,81 @@
+//! Run-time choice of instruction sets.
+//!
+//! A kernel's loop is written once, in plain Rust that the compiler vectorizes, and compiled for each level; the level is
+//! detected once. No fused multiply-add is used: every level gives the same bits.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// What the processor offers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Level {
+    /// What the target guarantees (SSE2 on x86-64, NEON on aarch64).
+    Baseline = 1,
+    /// x86-64-v3: AVX2 and FMA.
+    Avx2 = 2,
+    /// x86-64-v4: AVX-512 F, BW, CD, DQ, VL.
+    Avx512 = 3,
+}
+
+static LEVEL: AtomicU8 = AtomicU8::new(0);
+
+/// The best level here.
+#[inline(always)]
+pub fn level() -> Level {
+    match LEVEL.load(Ordering::Relaxed) {
+        3 => Level::Avx512,
+        2 => Level::Avx2,
+        1 => Level::Baseline,
+        _ => detect(),
+    }
+}
+
+#[cold]
+fn detect() -> Level {
+    #[allow(unused_mut)]
+    let mut level = Level::Baseline;
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::is_x86_feature_detected as has;
+        if has!("avx2") && has!("fma") && has!("bmi2") && has!("f16c") {
+            level = Level::Avx2;
+            if has!("avx512f") && has!("avx512bw") && has!("avx512cd") && has!("avx512dq") && has!("avx512vl") {
+                level = Level::Avx512;
+            }
+        }
+    }
+    LEVEL.store(level as u8, Ordering::Relaxed);
+    level
+}
+
+/// Compiles a function's body for each level, and calls the best. The body must be safe code; what it calls must be
+/// `#[inline(always)]`, or it runs at the baseline.
+macro_rules! vectorized {
+    ($(
+        $(#[$meta:meta])*
+        $vis:vis fn $name:ident $(<$($g:ident $(: $b:path)?),+>)? ($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block
+    )*) => {$(
+        $(#[$meta])*
+        #[inline]
+        $vis fn $name $(<$($g $(: $b)?),+>)? ($($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            fn body $(<$($g $(: $b)?),+>)? ($($arg: $ty),*) $(-> $ret)? $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,lzcnt,popcnt,f16c")]
+                fn avx512 $(<$($g $(: $b)?),+>)? ($($arg: $ty),*) $(-> $ret)? { body $(::<$($g),+>)? ($($arg),*) }
+                #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt,f16c")]
+                fn avx2 $(<$($g $(: $b)?),+>)? ($($arg: $ty),*) $(-> $ret)? { body $(::<$($g),+>)? ($($arg),*) }
+                match $crate::simd::level() {
+                    // SAFETY: `level` has detected these features.
+                    $crate::simd::Level::Avx512 => return unsafe { avx512 $(::<$($g),+>)? ($($arg),*) },
+                    // SAFETY: as above.
+                    $crate::simd::Level::Avx2 => return unsafe { avx2 $(::<$($g),+>)? ($($arg),*) },
+                    $crate::simd::Level::Baseline => {}
+                }
+            }
+            body $(::<$($g),+>)? ($($arg),*)
+        }
+    )*};
+}
+pub(crate) use vectorized;

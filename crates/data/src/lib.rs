@@ -1,0 +1,29 @@
+//! Data sets, splits and the loader that turns them into batches.
+//!
+//! A user's own data enters through one small trait, [`Source`]: how many samples there are, and what the one at an index is.
+//! Everything after that (order, batches, augmentation) is a pure function of (seed, epoch, position), so a run that is
+//! resumed in the middle of an epoch sees exactly the batches that it would have seen.
+//!
+//! | for | see |
+//! |---|---|
+//! | your own data | [`Source`], [`Map`], [`Subset`] |
+//! | arrays in memory | [`InMemory`] |
+//! | what a sample may be, and the batch it becomes | [`Collate`], [`Sample`], [`Batch`] |
+//! | training, validation and test parts | [`split`], [`stratified_split`] |
+//! | shuffled batches on a device | [`Loader`] |
+//! | 1,797 real handwritten digits | [`digits`] |
+
+mod collate;
+mod digits;
+mod in_memory;
+mod loader;
+mod source;
+mod split;
+
+pub use collate::{Batch, Collate, Sample};
+pub use digits::digits;
+pub use gradus_core::tensor::TensorData;
+pub use in_memory::InMemory;
+pub use loader::{Epoch, Loader, order};
+pub use source::{Map, Source, Subset};
+pub use split::{split, stratified_split};

@@ -1,0 +1,243 @@
+//! The backend: one type for every runtime, and the families of the [`Backend`] trait.
+
+use crate::memory::{GpuBuffer, Ledger};
+use crate::runtime::GpuRuntime;
+use crate::types::{Types, U32};
+use cubecl::client::ComputeClient;
+use cubecl::prelude::*;
+use cubecl::server::{Handle, ServerError};
+use cubecl::stream_id::StreamId;
+use gradus_core::backend::{Dims, MatmulSpec, MemoryReport, Operand, WriteMode};
+use gradus_core::composite::KernelTable;
+use gradus_core::ops::{ArgReduceOp, BinaryOp, CompareOp, Index, ReduceOp, ScanOp, ScatterOp, UnaryOp};
+use gradus_core::rng::{Distribution, Key};
+use gradus_core::{Backend, Buffer, DType, Error, ErrorKind, Layout, Result, Scalar, View};
+use gradus_kernels::copy::fill_kernel;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
+
+/// A device of a runtime.
+pub(crate) struct Gpu<R: GpuRuntime> {
+    pub(crate) name: Arc<str>,
+    pub(crate) client: ComputeClient<R>,
+    pub(crate) device: R::Device,
+    pub(crate) types: Types,
+    pub(crate) ledger: Arc<Ledger>,
+    /// One word that kernels set when an index is out of range.
+    pub(crate) fault: Handle,
+    pub(crate) launches: AtomicUsize,
+    /// What went wrong while nobody was waiting.
+    pending: Mutex<Option<Error>>,
+    table: KernelTable,
+}
+
+impl<R: GpuRuntime> std::fmt::Debug for Gpu<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Gpu({})", self.name)
+    }
+}
+
+impl<R: GpuRuntime> Gpu<R> {
+    /// Starts the runtime on `device`, which has `memory` bytes.
+    pub(crate) fn start(name: &str, device: R::Device, memory: usize) -> Result<Gpu<R>> {
+        let started = catch_unwind(AssertUnwindSafe(|| {
+            let mut client = R::client(&device);
+            // SAFETY: every client of a device of ours works on this one stream, so its commands run in the order they were
+            // given, from whichever thread; handles never meet another stream.
+            unsafe { client.set_stream(StreamId { value: 0 }) };
+            let fault = client.create_from_slice(&0u32.to_ne_bytes());
+            (client, fault)
+        }));
+        let (client, fault) = started.map_err(|_| Error::new(ErrorKind::Device, format!("{name}: the runtime could not be started on {device:?}")))?;
+        let properties = client.properties();
+        let types = Types::of(properties, R::DOUBLES);
+        let largest = usize::try_from(properties.memory.max_page_size).unwrap_or(usize::MAX);
+        // The runtime's pools round sizes up: a tenth is left to them.
+        let ledger = Ledger::new(largest, memory - memory / 10);
+        Ok(Gpu {
+            name: name.into(),
+            client,
+            device,
+            types,
+            ledger,
+            fault,
+            launches: AtomicUsize::new(0),
+            pending: Mutex::new(None),
+            table: KernelTable::new(),
+        })
+    }
+
+    /// Keeps an error for whoever waits next.
+    pub(crate) fn note(&self, error: Error) {
+        let mut pending = self.pending.lock().unwrap_or_else(|e| e.into_inner());
+        pending.get_or_insert(error);
+    }
+
+    fn noted(&self) -> Result<()> {
+        match self.pending.lock().unwrap_or_else(|e| e.into_inner()).take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs a call that waits for the runtime's thread; if that thread is gone, so is the device.
+    fn waiting<T>(&self, call: impl FnOnce() -> std::result::Result<T, ServerError>) -> Result<T> {
+        match catch_unwind(AssertUnwindSafe(call)) {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(self.failed(&error)),
+            Err(_) => Err(Error::new(ErrorKind::Device, format!("{}: the runtime has stopped; start the program anew", self.name))),
+        }
+    }
+
+    /// The runtime's error without its backtraces.
+    fn failed(&self, error: &ServerError) -> Error {
+        let text = error.to_string();
+        let lines: Vec<&str> = text.lines().map(str::trim).take_while(|l| !l.starts_with("Backtrace") && !l.starts_with("0:")).collect();
+        Error::new(ErrorKind::Device, format!("{}: {}", self.name, lines.join(" ")))
+    }
+
+    /// Waits until all work handed over is done.
+    pub(crate) fn wait(&self) -> Result<()> {
+        self.waiting(|| cubecl::future::block_on(self.client.sync()))
+    }
+
+    /// Waits, and reads the bytes of `memory`, and whether a kernel noted a fault.
+    fn read(&self, memory: &GpuBuffer) -> Result<Vec<u8>> {
+        self.noted()?;
+        // A read does not report the errors of what was launched before it; a flush does.
+        self.waiting(|| self.client.flush())?;
+        let handles = vec![memory.handle.clone(), self.fault.clone()];
+        let parts = self.waiting(|| cubecl::future::block_on(self.client.read_async(handles)))?;
+        if parts[1].iter().any(|&b| b != 0) {
+            self.reset_fault();
+            return Err(self.out_of_range());
+        }
+        Ok(parts[0].to_vec())
+    }
+
+    fn out_of_range(&self) -> Error {
+        Error::misuse(format!(
+            "an index was out of range in a gather or scatter that ran on {} since it was last waited for; run on the CPU to see which",
+            self.name
+        ))
+    }
+
+    fn reset_fault(&self) {
+        // SAFETY: the kernel writes the one word that the handle has.
+        unsafe {
+            fill_kernel::launch_unchecked::<R>(
+                &self.client,
+                CubeCount::new_single(),
+                CubeDim::new_1d(1),
+                cubecl::ir::AddressType::U32,
+                self.raw(&self.fault, 1),
+                InputScalar::new(0u32, U32),
+                1,
+                U32,
+            );
+        }
+    }
+}
+
+impl<R: GpuRuntime> Backend for Gpu<R> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+    fn supports(&self, dtype: DType) -> bool {
+        self.types.has(dtype)
+    }
+    fn memory(&self) -> MemoryReport {
+        let reserved = self.waiting(|| self.client.memory_usage()).map_or(0, |usage| usage.bytes_reserved as usize);
+        self.ledger.report(reserved)
+    }
+    fn kernels(&self) -> &KernelTable {
+        &self.table
+    }
+
+    fn upload(&self, dtype: DType, bytes: &[u8]) -> Result<Buffer> {
+        if !self.types.has(dtype) {
+            return Err(self.lacks(dtype));
+        }
+        let elements = bytes.len() / dtype.size();
+        let mut data = self.types.to_device(dtype, bytes)?;
+        data.resize(data.len().next_multiple_of(4).max(4), 0); // copies move whole words
+        let held = self.ledger.hold(data.len(), &self.name)?;
+        self.done(GpuBuffer::new(self.client.create_from_slice(&data), elements, self.name.clone(), held))
+    }
+    fn download(&self, x: View<'_>, out: &mut [u8]) -> Result<()> {
+        if x.elements() == 0 {
+            return self.noted();
+        }
+        let dense = self.dense(x)?;
+        let stored = self.read(self.memory_of(&dense)?)?;
+        self.types.to_host(x.dtype, &stored, out);
+        Ok(())
+    }
+    fn empty(&self, elements: usize, dtype: DType) -> Result<Buffer> {
+        self.done(self.reserve(elements, dtype)?)
+    }
+    fn fill(&self, elements: usize, dtype: DType, value: &Scalar) -> Result<Buffer> {
+        self.filled(elements, dtype, value)
+    }
+    fn copy(&self, x: View<'_>) -> Result<Buffer> {
+        self.convert(x, x.dtype)
+    }
+    fn cast(&self, x: View<'_>, to: DType) -> Result<Buffer> {
+        self.convert(x, to)
+    }
+    fn write(&self, dst: &mut Buffer, at: &Layout, src: View<'_>, mode: WriteMode) -> Result<()> {
+        self.write_into(dst, at, src, mode)
+    }
+    fn random(&self, distribution: Distribution, key: &Key, elements: usize, dtype: DType) -> Result<Buffer> {
+        self.drawn(distribution, key, elements, dtype)
+    }
+
+    fn unary(&self, op: UnaryOp, x: View<'_>) -> Result<Buffer> {
+        self.map(op, x)
+    }
+    fn binary(&self, op: BinaryOp, a: Operand<'_>, b: Operand<'_>) -> Result<Buffer> {
+        self.zip(op, a, b)
+    }
+    fn compare(&self, op: CompareOp, a: Operand<'_>, b: Operand<'_>) -> Result<Buffer> {
+        self.compared(op, a, b)
+    }
+    fn select(&self, condition: View<'_>, a: View<'_>, b: View<'_>) -> Result<Buffer> {
+        self.chosen(condition, a, b)
+    }
+
+    fn reduce(&self, op: ReduceOp, x: View<'_>, dims: Dims) -> Result<Buffer> {
+        self.reduced(op, x, dims)
+    }
+    fn arg_reduce(&self, op: ArgReduceOp, x: View<'_>, dim: usize) -> Result<Buffer> {
+        self.arg_reduced(op, x, dim)
+    }
+    fn scan(&self, op: ScanOp, x: View<'_>, dim: usize) -> Result<Buffer> {
+        self.scanned(op, x, dim)
+    }
+    fn argsort(&self, x: View<'_>, dim: usize, descending: bool) -> Result<Buffer> {
+        self.sorted(x, dim, descending)
+    }
+
+    fn matmul(&self, a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>) -> Result<Buffer> {
+        self.product(a, b, spec)
+    }
+    fn gather(&self, x: View<'_>, index: View<'_>, how: Index) -> Result<Buffer> {
+        self.picked(x, index, how)
+    }
+    fn scatter(&self, op: ScatterOp, base: View<'_>, index: View<'_>, src: View<'_>, how: Index) -> Result<Buffer> {
+        self.scattered(op, base, index, src, how)
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        let fault = self.waiting(|| cubecl::future::block_on(self.client.read_async(vec![self.fault.clone()])));
+        let done = self.wait();
+        self.noted()?;
+        done?;
+        if fault?[0].iter().any(|&b| b != 0) {
+            self.reset_fault();
+            return Err(self.out_of_range());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,197 @@
+//! Matrix products: our own kernel, or Burn's for large ones.
+//!
+//! Burn's tiled kernels are several times faster on large products, but each class of shapes takes seconds to compile; ours
+//! compiles once, reads any strides, and never rounds `f32` to TF32. The choice is made by [`choice`] from the shapes and
+//! the dtype alone: nothing is timed at run time, so a run's bits do not depend on timing.
+
+use crate::Gpu;
+use crate::launch::{Steps, folded, lengths};
+use crate::memory::GpuBuffer;
+use crate::runtime::GpuRuntime;
+use crate::types::F32;
+use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::*;
+use gradus_core::backend::{MatmulSpec, Operand};
+use gradus_core::ops::BinaryOp;
+use gradus_core::{Buffer, DType, Error, ErrorKind, Layout, Result, Shape, View};
+use gradus_kernels::matmul::{MatrixLaunch, SIDE, matmul_kernel};
+use gradus_kernels::strided::PlaceLaunch;
+
+/// Which kernel computes a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// Ours, with tiles of `16·t` rows and columns.
+    Own(usize),
+    /// Burn's.
+    Burn,
+}
+
+/// The committed choice for `batches` products `[m, k] × [k, n]`.
+pub(crate) fn choice(dtype: DType, m: usize, n: usize, k: usize, tensor_cores: bool) -> Choice {
+    let large = m.min(n).min(k) >= 128 && m.saturating_mul(n).saturating_mul(k) >= 1 << 27;
+    match dtype {
+        // Where there are tensor cores, Burn may round f32 to TF32: ours keeps every bit.
+        DType::F32 if large && !tensor_cores => Choice::Burn,
+        DType::F16 | DType::Bf16 if large => Choice::Burn,
+        _ => Choice::Own(match m.min(n) {
+            0..=16 => 1,
+            17..=64 => 2,
+            _ => 4,
+        }),
+    }
+}
+
+/// The geometry of a product.
+struct Product {
+    lead: Shape,
+    m: usize,
+    n: usize,
+    k: usize,
+}
+
+impl<R: GpuRuntime> Gpu<R> {
+    pub(crate) fn product(&self, a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>) -> Result<Buffer> {
+        let (sa, sb) = (a.shape(), b.shape());
+        let rank = sa.rank();
+        let p = Product { lead: Shape::try_new(&sa[..rank - 2])?, m: sa[rank - 2], k: sa[rank - 1], n: sb[rank - 1] };
+        let len = p.lead.elements() * p.m * p.n;
+        if len == 0 {
+            return self.done(self.reserve(0, a.dtype)?);
+        }
+        let tensor_cores = !self.client.properties().features.matmul.cmma.is_empty();
+        match choice(a.dtype, p.m, p.n, p.k, tensor_cores) {
+            Choice::Own(t) => self.own_product(a, b, spec, &p, t),
+            Choice::Burn => self.burn_product(a, b, spec, &p),
+        }
+    }
+
+    fn own_product(&self, a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>, p: &Product, t: usize) -> Result<Buffer> {
+        let (left, right) = (self.memory_of(a.buffer)?, self.memory_of(b.buffer)?);
+        let bias = spec.bias.map(|v| self.memory_of(v.buffer)).transpose()?;
+        let batches = p.lead.elements();
+        let out = self.reserve(batches * p.m * p.n, a.dtype)?;
+        let lead = p.lead.rank();
+        let leading = |v: View<'_>| Steps { strides: v.layout.strides()[..lead].to_vec(), offset: v.layout.offset() as isize };
+        let (shape, [at_a, at_b]) = folded(&p.lead, [&leading(a), &leading(b)]);
+        let matrix = |s: &Steps, v: View<'_>| {
+            let place: PlaceLaunch<R> = s.place();
+            MatrixLaunch::new(place, v.layout.strides()[lead], v.layout.strides()[lead + 1])
+        };
+        let activation = match spec.activation {
+            Some(op) => Some(crate::elementwise::float_unary(op).ok_or_else(|| Error::unsupported(format!("no product ends in {}", op.name())))?),
+            None => None,
+        };
+        let (bias_offset, bias_step) = spec.bias.map_or((0, 0), |v| (v.layout.offset() as isize, v.layout.strides()[0]));
+        let address = self.address(&[left.elements, right.elements, out.elements])?;
+        let stored = self.types.stored(a.dtype);
+        let computed = self.types.computed(a.dtype);
+        let float = if a.dtype.is_float() { computed } else { F32 };
+        let side = SIDE as usize * t;
+        let (rows, columns) = (p.m.div_ceil(side), p.n.div_ceil(side));
+        if rows > 65_535 || columns > 65_535 {
+            return Err(Error::unsupported(format!("{} multiplies at most {} rows or columns", self.name, 65_535 * side)));
+        }
+        for first in (0..batches).step_by(65_535) {
+            let depth = (batches - first).min(65_535);
+            let count = CubeCount::Static(columns as u32, rows as u32, depth as u32);
+            // SAFETY: the views lie inside their buffers (the caller's contract), and the kernel checks every row, column
+            // and step in k against m, n and k.
+            unsafe {
+                matmul_kernel::launch_unchecked::<R>(
+                    &self.client, count, CubeDim::new_2d(SIDE, SIDE), address, self.array(left), self.array(right),
+                    self.array(bias.unwrap_or(left)), self.array(&out), lengths(&shape), matrix(&at_a, a), matrix(&at_b, b), bias_offset,
+                    bias_step, p.m, p.n, p.k, first, t, bias.is_some(), activation, [stored, computed, float, stored],
+                );
+            }
+            self.launched();
+        }
+        self.done(out)
+    }
+
+    fn burn_product(&self, a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>, p: &Product) -> Result<Buffer> {
+        let (left, right) = (self.matrix(a)?, self.matrix(b)?);
+        let (x, y) = (self.tensor(&left, a)?, self.tensor(&right, b)?);
+        let batches = p.lead.elements();
+        let memory = self.reserve(batches * p.m * p.n, a.dtype)?;
+        let dtype = burn_dtype(a.dtype);
+        let shape = [&p.lead[..], &[p.m, p.n]].concat();
+        let target = CubeTensor::new_contiguous(self.client.clone(), self.device.clone(), shape.into(), memory.handle.clone(), dtype);
+        matmul(x, y, Some(target), MatmulStrategy::Cube, dtype).map_err(|e| {
+            Error::new(ErrorKind::Device, format!("{} could not set up a product of {} and {}: {e:?}", self.name, a.shape(), b.shape()))
+        })?;
+        self.launched();
+        let out = self.done(memory)?;
+        self.finished(out, a.dtype, p, spec)
+    }
+
+    /// The bias and the activation of a product, where its kernel has none.
+    fn finished(&self, out: Buffer, dtype: DType, p: &Product, spec: &MatmulSpec<'_>) -> Result<Buffer> {
+        let shape = p.lead.try_insert(p.lead.rank(), p.m)?.try_insert(p.lead.rank() + 1, p.n)?;
+        let layout = Layout::dense(shape);
+        let with_bias = match spec.bias {
+            None => out,
+            Some(bias) => {
+                let stretched = bias.layout.expand(&shape);
+                let (y, c) = (View { buffer: &out, layout: &layout, dtype }, View { layout: &stretched, ..bias });
+                self.zip(BinaryOp::Add, Operand::View(y), Operand::View(c))?
+            }
+        };
+        match spec.activation {
+            None => Ok(with_bias),
+            Some(op) => self.map(op, View { buffer: &with_bias, layout: &layout, dtype }),
+        }
+    }
+
+    /// The view's matrices where Burn can read them: whole, dense, or dense and transposed; else a dense copy.
+    fn matrix(&self, x: View<'_>) -> Result<(Buffer, bool)> {
+        let rank = x.shape().rank();
+        let mut order: Vec<usize> = (0..rank).collect();
+        order.swap(rank - 2, rank - 1);
+        let turned = x.layout.permute(&order);
+        let whole = x.layout.offset() == 0 && x.elements() == self.memory_of(x.buffer)?.elements;
+        if whole && !x.layout.is_dense() && turned.is_dense() {
+            return Ok((x.buffer.clone(), true));
+        }
+        Ok((self.dense(x)?, false))
+    }
+
+    /// Burn's tensor over memory of ours.
+    fn tensor(&self, (buffer, turned): &(Buffer, bool), x: View<'_>) -> Result<CubeTensor<R>> {
+        let memory: &GpuBuffer = self.memory_of(buffer)?;
+        let rank = x.shape().rank();
+        let mut shape = x.shape().to_vec();
+        if *turned {
+            shape.swap(rank - 2, rank - 1);
+        }
+        let mut tensor =
+            CubeTensor::new_contiguous(self.client.clone(), self.device.clone(), shape.into(), memory.handle.clone(), burn_dtype(x.dtype));
+        if *turned {
+            tensor.meta.swap(rank - 2, rank - 1);
+        }
+        Ok(tensor)
+    }
+}
+
+fn burn_dtype(dtype: DType) -> burn_backend::DType {
+    match dtype {
+        DType::F16 => burn_backend::DType::F16,
+        DType::Bf16 => burn_backend::DType::BF16,
+        _ => burn_backend::DType::F32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_choice_depends_on_shape_and_dtype_alone() {
+        assert_eq!(choice(DType::F32, 32, 10, 64, false), Choice::Own(1));
+        assert_eq!(choice(DType::F32, 64, 64, 64, false), Choice::Own(2));
+        assert_eq!(choice(DType::F32, 512, 512, 512, false), Choice::Burn);
+        assert_eq!(choice(DType::F32, 512, 512, 512, true), Choice::Own(4));
+        assert_eq!(choice(DType::F16, 512, 512, 512, true), Choice::Burn);
+        assert_eq!(choice(DType::I64, 512, 512, 512, false), Choice::Own(4));
+    }
+}

@@ -1,0 +1,106 @@
+//! Giving a whole model other values: all or nothing.
+
+use super::EntryMut;
+use gradus_core::{Error, Result, Tensor};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+/// Calls the function with every leaf of the model. (A closure, because a provided method cannot hand out `self` as a `dyn`.)
+type Walk<'w> = dyn FnMut(&mut dyn FnMut(&str, EntryMut<'_>)) + 'w;
+
+/// Takes values by name. See [`Module::load_state_dict`](super::Module::load_state_dict).
+pub(super) fn load(walk: &mut Walk<'_>, state: &BTreeMap<String, Tensor>) -> Result<()> {
+    let mut faults = Vec::new();
+    let mut known = BTreeSet::new();
+    walk(&mut |name, e| {
+        let Some(have) = e.value() else { return };
+        if !known.insert(name.to_owned()) {
+            faults.push(format!("{name}: two parts of the model have this name"));
+            return;
+        }
+        match state.get(name) {
+            None => faults.push(format!("{name}: missing; the model wants {} {}", have.dtype(), have.shape())),
+            Some(given) if given.meta() != have.meta() => faults.push(format!(
+                "{name}: the model has {} {}, the state {} {}",
+                have.dtype(),
+                have.shape(),
+                given.dtype(),
+                given.shape()
+            )),
+            Some(_) => {}
+        }
+    });
+    for (name, given) in state.iter().filter(|(name, _)| !known.contains(*name)) {
+        faults.push(format!("{name}: unexpected; the state has {} {}, the model nothing of that name", given.dtype(), given.shape()));
+    }
+    if !faults.is_empty() {
+        return Err(Error::data(listed(&faults)));
+    }
+    // Moves may fail, so all of them come before the first change.
+    let mut moved = BTreeMap::new();
+    let mut failed = None;
+    walk(&mut |name, e| {
+        let (Some(have), Some(given)) = (e.value(), state.get(name)) else { return };
+        match gradus_core::tensor::to_device(&given.detach(), have.device()) {
+            Ok(value) => drop(moved.insert(name.to_owned(), value)),
+            Err(e) => drop(failed.get_or_insert_with(|| e.context(name))),
+        }
+    });
+    if let Some(e) = failed {
+        return Err(e);
+    }
+    let mut outcome = Ok(());
+    walk(&mut |name, e| {
+        let Some(value) = moved.remove(name) else { return };
+        let set = match e {
+            EntryMut::Parameter(p) => p.value_mut().set_value(&value),
+            EntryMut::State(s) => s.set(&value),
+            EntryMut::Site(_) => Ok(()),
+        };
+        if let Err(e) = set {
+            outcome = Err(e.context(name));
+        }
+    });
+    outcome
+}
+
+fn listed(faults: &[String]) -> String {
+    let plural = if faults.len() == 1 { "" } else { "es" };
+    let mut message = format!("the state does not fit the model ({} mismatch{plural}):", faults.len());
+    for fault in faults {
+        let _ = write!(message, "\n  {fault}"); // writing to a string cannot fail
+    }
+    message
+}
+
+/// Replaces every value by what `to` makes of it; nothing changes if that fails for any.
+pub(super) fn convert(walk: &mut Walk<'_>, to: &dyn Fn(&Tensor) -> Result<Tensor>) -> Result<()> {
+    let mut made = Vec::new();
+    let mut failed = None;
+    walk(&mut |name, e| {
+        let Some(have) = e.value() else { return };
+        match gradus_core::no_grad(|| to(&have)) {
+            Ok(value) => made.push(value),
+            Err(e) => drop(failed.get_or_insert_with(|| e.context(name))),
+        }
+    });
+    if let Some(e) = failed {
+        return Err(e);
+    }
+    let mut made = made.into_iter();
+    let mut outcome = Ok(());
+    walk(&mut |name, e| match e {
+        EntryMut::Site(_) => {}
+        EntryMut::Parameter(p) => {
+            if let Some(Err(e)) = made.next().map(|value| p.replace(value)) {
+                outcome = Err(e.context(name));
+            }
+        }
+        EntryMut::State(s) => {
+            if let Some(value) = made.next() {
+                s.replace(value);
+            }
+        }
+    });
+    outcome
+}

@@ -1,0 +1,1 @@
+//! The trainer of Gradus: callbacks, checkpoints, logs.

@@ -1,0 +1,28 @@
+//! GPU kernels of Gradus, written once in Rust (cubecl's `#[cube]` dialect) and compiled at run time for the device at hand:
+//! SPIR-V for Vulkan, CUDA C++ for NVIDIA.
+//!
+//! Each file is one kernel, or a family that differs in one function: its formula, its CPU reference, and what keeps its
+//! bits the same from run to run. Kernels read strided views where they lie (see [`strided`]), take element types at launch
+//! (`#[define]`), accumulate halves in `f32`, and use no float atomics. Nothing here allocates, knows a tensor, or names a
+//! runtime; `gradus-gpu` launches them.
+//!
+//! Every kernel is launched unchecked: its host side passes lengths that keep each access inside its buffer.
+//!
+//! The kernels are there with the feature `cubecl`, which `gradus-gpu` turns on with either of its runtimes.
+#![cfg(feature = "cubecl")]
+// `#[cube]` writes a module, a struct and functions beside each kernel that carry no docs of their own; the kernel's stand
+// for them. Its dialect has no `!is_nan()`, and compound assignment only on variables.
+#![allow(missing_docs, clippy::eq_op, clippy::nonminimal_bool, clippy::neg_cmp_op_on_partial_ord, clippy::assign_op_pattern)]
+
+pub mod binary;
+pub mod compare;
+pub mod copy;
+pub mod elementary;
+pub mod gather;
+pub mod matmul;
+pub mod random;
+pub mod reduce;
+pub mod scan;
+pub mod sort;
+pub mod strided;
+pub mod unary;
