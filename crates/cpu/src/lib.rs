@@ -10,17 +10,24 @@
 //!
 //! Every kernel cuts its work by shape alone, so results have the same bits for any number of threads.
 
+mod dropout;
 mod elementwise;
 mod index;
 mod launch;
+mod linear;
+mod loss;
 mod math;
 mod matmul;
 mod memory;
+mod norm;
 mod random;
 mod reduce;
 mod simd;
+mod softmax;
 mod strided;
 mod threads;
+mod unary_grad;
+mod update;
 
 pub use memory::{CpuStorage, trim};
 pub use simd::{Level, level};
@@ -48,6 +55,13 @@ struct Cpu {
 impl Cpu {
     fn new() -> Cpu {
         let kernels = KernelTable::new();
+        dropout::register(&kernels);
+        linear::register(&kernels);
+        loss::register(&kernels);
+        norm::register(&kernels);
+        softmax::register(&kernels);
+        unary_grad::register(&kernels);
+        update::register(&kernels);
         Cpu { kernels }
     }
 }

@@ -224,7 +224,7 @@ where
             // One long row: its segments' results, folded in order.
             let segments = reduced.div_ceil(SEGMENT);
             let mut partial = vec![f.start(); segments];
-            let parts = Parts(partial.as_mut_ptr());
+            let parts = Shared::of(&mut partial);
             for_chunks(segments, work, |s| {
                 let n = SEGMENT.min(reduced - s * SEGMENT);
                 parts.set(s, fold_segment(f, x, &walk, s * SEGMENT, n));
@@ -246,16 +246,25 @@ where
     finish(to)
 }
 
-/// A pointer that chunks write their own result through.
-struct Parts<A>(*mut A);
-// SAFETY: each chunk writes its own element of a vector that outlives the loop.
-unsafe impl<A: Send> Send for Parts<A> {}
+/// A slice whose disjoint parts several chunks write.
+pub(crate) struct Shared<T>(*mut T, usize);
+// SAFETY: each chunk writes a part of its own of a slice that outlives the loop.
+unsafe impl<T: Send> Send for Shared<T> {}
 // SAFETY: as above.
-unsafe impl<A: Send> Sync for Parts<A> {}
-impl<A> Parts<A> {
-    fn set(&self, i: usize, a: A) {
-        // SAFETY: `i` is a chunk's number, below the vector's length, and no other chunk has it.
-        unsafe { *self.0.add(i) = a }
+unsafe impl<T: Send> Sync for Shared<T> {}
+impl<T> Shared<T> {
+    pub(crate) fn of(x: &mut [T]) -> Shared<T> {
+        Shared(x.as_mut_ptr(), x.len())
+    }
+    /// Elements `start..start + len`; parts alive at the same time must not overlap.
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) fn part(&self, start: usize, len: usize) -> &mut [T] {
+        assert!(start + len <= self.1);
+        // SAFETY: inside the slice; the caller's chunks take disjoint parts.
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(start), len) }
+    }
+    fn set(&self, i: usize, x: T) {
+        self.part(i, 1)[0] = x;
     }
 }
 
@@ -286,7 +295,7 @@ where
     let tall = (SEGMENT / strip).max(64);
     let segments = reduced.div_ceil(tall);
     let mut partial = vec![f.start(); groups * width * segments];
-    let parts = Parts(partial.as_mut_ptr());
+    let parts = Shared::of(&mut partial);
     for_chunks(groups * strips * segments, kept * reduced / 4, |c| {
         let (g, rest) = (c / (strips * segments), c % (strips * segments));
         let (s, seg) = (rest / segments, rest % segments);

@@ -3,16 +3,46 @@
 //! | for | see |
 //! |---|---|
 //! | what a model is: names, parameters, states | [`Module`], [`Param`], [`State`] |
+//! | writing a layer | [`Layer`], [`Cx`], [`Site`] |
+//! | where parameters start | [`Init`], [`init`] |
+//! | losses | [`loss`] |
+//! | a model as a table | [`Table`] |
 
 // The derive names this crate from outside; inside it, this is the same name.
 extern crate self as gradus_nn;
 
+mod activation;
+mod conv;
+mod cx;
+mod dropout;
+mod embedding;
+pub mod init;
+mod layer;
+mod linear;
+pub mod loss;
 mod module;
 mod param;
+mod pooling;
+mod sequential;
+mod shape;
 mod site;
 mod state;
+mod table;
 
+pub use activation::*;
+pub use conv::{Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d};
+pub use cx::{Call, Cx, Mode};
+pub use dropout::{ChannelDropout, Dropout};
+pub use embedding::Embedding;
+pub use gradus_macros::Module;
+pub use init::Init;
+pub use layer::Layer;
+pub use linear::Linear;
 pub use module::{Entry, EntryMut, Module, ParameterPath, Visitor, VisitorMut};
 pub use param::Param;
+pub use pooling::*;
+pub use sequential::{AnyLayer, Sequential};
+pub use shape::{Flatten, Unflatten};
 pub use site::Site;
 pub use state::State;
+pub use table::{Row, Table};

@@ -2,7 +2,7 @@
 
 use crate::module::{Module, Visitor, VisitorMut};
 use gradus_core::error::or_raise;
-use gradus_core::{Device, Result, Tensor};
+use gradus_core::{Result, Tensor};
 use std::fmt;
 use std::ops::Deref;
 
@@ -80,9 +80,6 @@ impl Param {
     /// when their gradient is wanted.
     pub(crate) fn alias(&self) -> Param {
         Param { tensor: self.tensor.clone() }
-    }
-    pub(crate) fn moved(&self, device: Device) -> Result<Tensor> {
-        gradus_core::tensor::to_device(&self.tensor.detach(), device)
     }
 }
 

@@ -18,6 +18,10 @@ impl Site {
     pub fn path(&self) -> Option<&Arc<str>> {
         self.path.as_ref()
     }
+    /// The name of the layer's stream of random numbers: its path, or, while it has none, one shared by all such layers.
+    pub fn stream(&self) -> &str {
+        self.path.as_deref().unwrap_or_default()
+    }
     pub(crate) fn assign(&mut self, path: &str) {
         if self.path.as_deref() != Some(path) {
             self.path = Some(path.into());

@@ -12,7 +12,9 @@
 mod elementwise;
 mod functions;
 mod indexing;
+mod networks;
 mod reductions;
+mod spatial;
 mod tables;
 mod views;
 
@@ -146,6 +148,8 @@ pub fn all() -> Vec<Entry> {
         reductions::entries,
         indexing::entries,
         functions::entries,
+        spatial::entries,
+        networks::entries,
     ];
     families.into_iter().flat_map(|entries| entries()).collect()
 }

@@ -120,14 +120,11 @@ impl Composite for MaxPool {
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
         let w = &self.window;
         check_input(&x[0], w.rank, w.input)?;
-        for d in 0..w.rank {
-            // Then each window has a real place in each dimension.
-            if w.before[d] > w.size[d] / 2 || w.input[d] + w.before[d] < w.size[d].min(2) || (w.dilation[d] > w.input[d] && w.before[d] > 0) {
-                return Err(Error::misuse(format!(
-                    "padding of {} (dilation {}) on spatial dimension {d} of length {} leaves windows of {} without a real place; it may be at most half a window",
-                    w.before[d], w.dilation[d], w.input[d], w.size[d]
-                )));
-            }
+        if let Some(d) = (0..w.rank).find(|&d| w.is_blind(d)) {
+            return Err(Error::misuse(format!(
+                "a window of {} places on spatial dimension {d} of length {} sees nothing but padding, of which there is no largest",
+                w.size[d], w.input[d]
+            )));
         }
         let shape = w.output_shape(x[0].shape[0], x[0].shape[1])?;
         let mut metas = one(x[0].dtype, shape);

@@ -173,6 +173,15 @@ impl Window {
         self.size == [1; 3] && self.stride == [1; 3] && self.before == [0; 3] && self.input == self.output
     }
 
+    /// Whether some window of dimension `d` sees nothing but padding.
+    pub(crate) fn is_blind(&self, d: usize) -> bool {
+        let place = |o: usize, k: usize| (o * self.stride[d] + k * self.dilation[d]).checked_sub(self.before[d]);
+        let sees = |o: usize| (0..self.size[d]).any(|k| place(o, k).is_some_and(|i| i < self.input[d]));
+        // Windows that begin inside the input see its first place.
+        let early = (0..self.output[d]).take_while(|&o| place(o, 0).is_none());
+        early.chain(self.output[d].checked_sub(1)).any(|o| !sees(o))
+    }
+
     /// How long a dimension is from the first window's first place to the last one's last.
     fn needed(&self, d: usize) -> usize {
         self.output[d].saturating_sub(1) * self.stride[d] + self.span(d)

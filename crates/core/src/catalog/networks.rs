@@ -1,0 +1,146 @@
+//! Normalization over batches and groups, attention and Einstein's summation, and the composites of their gradients.
+
+use super::{Entry, Fill, Input, input, reals};
+use crate::composite::Composite;
+use crate::error::Result;
+use crate::functional::attention::{Attention, AttentionGrad, AttentionOptions};
+use crate::functional::batch_norm::BatchNormGrad;
+use crate::functional::rms_norm::RmsNormGrad;
+use crate::rng::Key;
+use crate::tensor::Tensor;
+
+pub(super) fn entries() -> Vec<Entry> {
+    let mut entries = batch_norm();
+    entries.extend(group_norm());
+    entries.extend(attention());
+    entries.push(attention_grad());
+    entries.push(einsum());
+    entries
+}
+
+fn composed<C: Composite>(op: C, x: &[Tensor]) -> Result<Vec<Tensor>> {
+    Ok(Tensor::try_compose(op, &x.iter().collect::<Vec<_>>())?.into_iter().collect())
+}
+
+fn batch_norm() -> Vec<Entry> {
+    let train = |x: &[Tensor]| {
+        let (y, mean, var) = x[0].try_batch_norm_train(x.get(1), x.get(2), 1e-3)?;
+        Ok(vec![y, mean, var])
+    };
+    let positive = |shape: &[usize]| input(shape, Fill::Real(0.5, 2.0));
+    vec![
+        Entry::new("batch_norm_train", "torch.nn.functional.batch_norm(training=True)", "Normalization by the batch's own statistics.")
+            .case(reals(&[&[4, 3], &[3], &[3]]), train)
+            .case(reals(&[&[2, 3, 2, 2], &[3], &[3]]), train)
+            .case(reals(&[&[3, 2, 4]]), train)
+            .large(reals(&[&[40, 13, 9, 11], &[13], &[13]]), move |x| Ok(train(x)?.swap_remove(0))),
+        Entry::new("batch_norm", "torch.nn.functional.batch_norm(training=False)", "Normalization by given statistics.")
+            .one([reals(&[&[2, 3, 4], &[3]]), vec![positive(&[3])], reals(&[&[3], &[3]])].concat(), |x| {
+                x[0].try_batch_norm(&x[1], &x[2], Some(&x[3]), Some(&x[4]), 1e-3)
+            })
+            .one([reals(&[&[2, 3], &[3]]), vec![positive(&[3])]].concat(), |x| x[0].try_batch_norm(&x[1], &x[2], None, None, 1e-3)),
+        Entry::new("batch_norm_grad", "torch.native_batch_norm_backward", "The gradients of batch normalization.").case(
+            reals(&[&[2, 3, 4], &[2, 3, 4], &[3]]),
+            |x| {
+                // The kept statistics are functions of x, which the definition works out for itself.
+                let mean = x[1].detach().try_mean_dims(&[0, 2], false)?;
+                let rstd = (x[1].detach().try_var(&[0, 2], 0, false)? + 1e-3).try_rsqrt()?;
+                composed(BatchNormGrad { eps: 1e-3 }, &[x[0].clone(), x[1].clone(), x[2].clone(), mean, rstd])
+            },
+        ),
+    ]
+}
+
+fn group_norm() -> Vec<Entry> {
+    vec![
+        Entry::new("group_norm", "torch.nn.functional.group_norm", "Normalization of groups of channels.")
+            .one(reals(&[&[2, 4, 3], &[4], &[4]]), |x| x[0].try_group_norm(2, Some(&x[1]), Some(&x[2]), 1e-3))
+            .one(reals(&[&[2, 6]]), |x| x[0].try_group_norm(3, None, None, 1e-3)),
+        Entry::new("instance_norm", "torch.nn.functional.instance_norm", "Normalization of each channel of each image.")
+            .one(reals(&[&[2, 3, 4], &[3], &[3]]), |x| x[0].try_instance_norm(Some(&x[1]), Some(&x[2]), 1e-3)),
+        Entry::new("rms_norm", "torch.nn.functional.rms_norm", "x/√(mean(x²) + eps)·w over trailing dimensions.")
+            .one(reals(&[&[3, 5], &[5]]), |x| x[0].try_rms_norm([5], Some(&x[1]), Some(1e-3)))
+            .one(reals(&[&[2, 2, 3]]), |x| x[0].try_rms_norm([2, 3], None, None))
+            .large(reals(&[&[301, 211], &[211]]), |x| x[0].try_rms_norm([211], Some(&x[1]), Some(1e-5))),
+        Entry::new("rms_norm_grad", "torch.ops.aten._fused_rms_norm_backward", "The gradients of root-mean-square normalization.").case(
+            reals(&[&[3, 5], &[3, 5], &[5]]),
+            |x| {
+                let rstd = (x[1].detach().try_square()?.try_mean_dims(&[1], false)? + 1e-3).try_rsqrt()?;
+                composed(RmsNormGrad { eps: 1e-3 }, &[x[0].clone(), x[1].clone(), x[2].clone(), rstd])
+            },
+        ),
+    ]
+}
+
+/// Queries, keys and values with these lengths.
+fn heads(batch: usize, heads: usize, queries: usize, keys: usize, width: usize, values: usize) -> Vec<Input> {
+    reals(&[&[batch, heads, queries, width], &[batch, heads, keys, width], &[batch, heads, keys, values]])
+}
+
+fn attention() -> Vec<Entry> {
+    let entry = Entry::new("attention", "torch.nn.functional.scaled_dot_product_attention", "softmax(q·kᵀ·scale + mask)·v.");
+    let run = |x: &[Tensor], options: &AttentionOptions| x[0].try_attention(&x[1], &x[2], options);
+    let masked = |x: &[Tensor]| run(x, &AttentionOptions::default().mask(&x[3]));
+    let mask = |shape: &[usize], fill: Fill| vec![input(shape, fill)];
+    let dropped = |x: &[Tensor]| run(x, &AttentionOptions::causal().dropout(0.3, Key::new(5).fold("attention")));
+    vec![
+        entry
+            .one(heads(2, 2, 3, 4, 2, 3), move |x| run(x, &AttentionOptions::default()))
+            .one(heads(1, 2, 4, 4, 3, 2), move |x| run(x, &AttentionOptions::causal().scale(0.7)))
+            .one(heads(1, 2, 3, 5, 2, 2), move |x| run(x, &AttentionOptions::causal()))
+            .one(reals(&[&[3, 2], &[4, 2], &[4, 2]]), move |x| run(x, &AttentionOptions::default()))
+            .one(reals(&[&[2, 3, 2, 2], &[1, 3, 4, 2], &[3, 4, 2]]), move |x| run(x, &AttentionOptions::default()))
+            .one([heads(2, 2, 3, 4, 2, 2), mask(&[3, 4], Fill::Bool)].concat(), masked)
+            .one([heads(2, 2, 3, 4, 2, 2), mask(&[2, 1, 1, 4], Fill::Real(-2.0, 2.0))].concat(), masked)
+            .one(reals(&[&[1, 4, 3, 2], &[1, 2, 3, 2], &[1, 2, 3, 2]]), move |x| run(x, &AttentionOptions::default().grouped()))
+            .one(heads(1, 2, 3, 3, 2, 2), dropped)
+            .large(heads(3, 5, 70, 70, 16, 16), dropped)
+            .large(heads(2, 3, 33, 130, 24, 8), move |x| run(x, &AttentionOptions::default())),
+    ]
+}
+
+fn attention_grad() -> Entry {
+    let plain = Attention { scale: 0.6, causal: true, dropout: None };
+    let dropping = Attention { dropout: Some((0.3, Key::new(5))), ..plain.clone() };
+    let entry = Entry::new(
+        "attention_grad",
+        "torch.ops.aten._scaled_dot_product_flash_attention_backward",
+        "The gradients of attention with respect to queries, keys and values.",
+    );
+    [plain, dropping].into_iter().fold(entry, |entry, op| {
+        let inputs = [reals(&[&[1, 2, 4, 2]]), heads(1, 2, 4, 4, 3, 2)].concat();
+        entry.case(inputs, move |x| {
+            // What forward keeps is a function of the inputs, which the definition works out for itself.
+            let d: Vec<Tensor> = x.iter().map(Tensor::detach).collect();
+            let y = Tensor::try_compose1(op.clone(), &[&d[1], &d[2], &d[3]])?;
+            let seen = Tensor::try_ones([4, 4], x[0].place())?.try_tril(0)?.try_eq_scalar(0.0)?;
+            let scores = (d[1].try_matmul(&d[2].try_t()?)? * op.scale).try_masked_fill(&seen, f64::NEG_INFINITY)?;
+            let kept = scores.try_logsumexp(&[-1], false)?;
+            composed(AttentionGrad(op.clone()), &[x[0].clone(), x[1].clone(), x[2].clone(), x[3].clone(), y, kept])
+        })
+    })
+}
+
+fn einsum() -> Entry {
+    let rows: [(&'static str, &'static [&'static [usize]]); 15] = [
+        ("ij,jk->ik", &[&[2, 3], &[3, 4]]),
+        ("ij,jk", &[&[2, 3], &[3, 4]]),
+        ("bij,bkj->bik", &[&[2, 2, 3], &[2, 4, 3]]),
+        ("ii", &[&[3, 3]]),
+        ("ii->i", &[&[3, 3]]),
+        ("iji->j", &[&[2, 3, 2]]),
+        ("ij->ji", &[&[2, 3]]),
+        ("i,j->ij", &[&[2], &[3]]),
+        ("i,i->", &[&[4], &[4]]),
+        ("...ij,...jk->...ik", &[&[2, 2, 3], &[1, 3, 2]]),
+        ("b...,b...->...", &[&[2, 3, 2], &[2, 3, 2]]),
+        ("bhqd,bhkd->bhqk", &[&[2, 2, 3, 2], &[2, 2, 2, 2]]),
+        ("ij,jk,kl->il", &[&[2, 3], &[3, 2], &[2, 2]]),
+        ("ab,cb->ca", &[&[2, 3], &[4, 1]]),
+        ("i,ij,j", &[&[2], &[2, 3], &[3]]),
+    ];
+    rows.into_iter().fold(
+        Entry::new("einsum", "torch.einsum", "Products of named dimensions, summed over those that the result lacks."),
+        |entry, (spec, shapes)| entry.one(reals(shapes), move |x| Tensor::try_einsum(spec, &x.iter().collect::<Vec<_>>())),
+    )
+}

@@ -1,0 +1,116 @@
+//! Fused softmax cross-entropy: one pass for the loss, keeping ln Σ e^x of each row; one for the gradient.
+
+use crate::elementwise::finish;
+use crate::launch::{In, Out, fail, failure, launch, storage};
+use crate::math::Float;
+use crate::memory::CpuStorage;
+use crate::simd::vectorized;
+use crate::softmax::{for_rows, row_exp, row_max};
+use gradus_core::backend::View;
+use gradus_core::composite::{Fused, FusedCall, KernelTable};
+use gradus_core::functional::loss::{CrossEntropyGrad, CrossEntropyRows};
+use gradus_core::{DType, Error, Meta, Result};
+use smallvec::smallvec;
+
+pub(crate) fn register(table: &KernelTable) {
+    table.register(|c: FusedCall<'_, CrossEntropyRows>| {
+        if c.x.len() > 2 || c.op.smoothing != 0.0 || !dense(c.x) {
+            return Ok(None); // class weights and smoothing: by definition
+        }
+        match c.x[0].dtype {
+            DType::F32 => forward::<f32>(*c.op, c.x, c.outputs[0], f32::NEG_INFINITY),
+            DType::F64 => forward::<f64>(*c.op, c.x, c.outputs[0], f64::NEG_INFINITY),
+            _ => Ok(None),
+        }
+    });
+    table.register(|c: FusedCall<'_, CrossEntropyGrad>| {
+        if c.x.len() > 4 || c.op.0.smoothing != 0.0 || !dense(&c.x[1..]) || c.x[0].layout.strides()[0] < 0 {
+            return Ok(None);
+        }
+        match c.x[1].dtype {
+            DType::F32 => backward::<f32>(c.op.0, c.x),
+            DType::F64 => backward::<f64>(c.op.0, c.x),
+            _ => Ok(None),
+        }
+    });
+}
+
+fn dense(x: &[View<'_>]) -> bool {
+    x.iter().all(|v| v.layout.is_dense()) && x[0].elements() > 0
+}
+
+/// The target's class, if the row counts; a class that does not exist is noted as a failure.
+#[inline(always)]
+fn class(target: i64, op: CrossEntropyRows, row: usize, classes: usize) -> Option<usize> {
+    if target == op.ignore {
+        return None;
+    }
+    let class = usize::try_from(target).ok().filter(|&t| t < classes);
+    if class.is_none() {
+        fail(Error::misuse(format!("target {target} of row {row} is not a class: there are {classes}")));
+    }
+    class
+}
+
+/// Checks every target on the launching thread, where failures are noted.
+fn check(targets: &[i64], op: CrossEntropyRows, classes: usize) {
+    for (row, &t) in targets.iter().enumerate() {
+        if (t < 0 || t as usize >= classes) && t != op.ignore {
+            class(t, op, row, classes);
+        }
+    }
+}
+
+fn forward<T: Float>(op: CrossEntropyRows, x: &[View<'_>], out: Meta, low: T) -> Result<Option<Fused>> {
+    let (rows, classes) = (x[0].shape()[0], x[0].shape()[1]);
+    let (sx, st) = (storage(x[0].buffer)?, storage(x[1].buffer)?);
+    let (losses, lse) = (CpuStorage::new(rows * size_of::<T>())?, CpuStorage::new(rows * size_of::<T>())?);
+    let (logits, targets, y, kept) = (In::<T>::of(sx), In::<i64>::of(st), Out::<T>::of(&losses), Out::<T>::of(&lse));
+    let (ox, ot) = (x[0].layout.offset(), x[1].layout.offset());
+    launch(&[sx, st], &[&losses, &lse], move || {
+        let targets = &targets.slice()[ot..ot + rows];
+        check(targets, op, classes);
+        for_rows(rows, classes, 1200, |r| {
+            let x = &logits.slice()[ox + r * classes..][..classes];
+            let max = row_max(x, low);
+            let mut sum = T::ZERO;
+            let mut e = [T::ZERO; 256];
+            for part in x.chunks(e.len()) {
+                sum = sum + row_exp(part, max, &mut e[..part.len()]);
+            }
+            let total = max + sum.ln();
+            kept.part(r, 1)[0] = total;
+            let class = usize::try_from(targets[r]).ok().filter(|&t| t < classes && targets[r] != op.ignore);
+            y.part(r, 1)[0] = class.map_or(T::ZERO, |t| total - x[t]);
+        });
+    });
+    failure()?;
+    Ok(Some(Fused { outputs: smallvec![finish(losses)?], ..Fused::default() }.keep(out, finish(lse)?)))
+}
+
+vectorized! {
+    fn row_grad<T: Float>(x: &[T], lse: T, g: T, dx: &mut [T]) {
+        for (d, &x) in dx.iter_mut().zip(x) { *d = (x - lse).exp() * g; }
+    }
+}
+
+fn backward<T: Float>(op: CrossEntropyRows, x: &[View<'_>]) -> Result<Option<Fused>> {
+    let (rows, classes) = (x[1].shape()[0], x[1].shape()[1]);
+    let (sg, sx, st, sl) = (storage(x[0].buffer)?, storage(x[1].buffer)?, storage(x[2].buffer)?, storage(x[3].buffer)?);
+    let to = CpuStorage::new(rows * classes * size_of::<T>())?;
+    let (g, logits, targets, lse, out) = (In::<T>::of(sg), In::<T>::of(sx), In::<i64>::of(st), In::<T>::of(sl), Out::<T>::of(&to));
+    let (og, gs) = (x[0].layout.offset(), x[0].layout.strides()[0] as usize);
+    let (ox, ot, ol) = (x[1].layout.offset(), x[2].layout.offset(), x[3].layout.offset());
+    launch(&[sg, sx, st, sl], &[&to], move || {
+        let targets = &targets.slice()[ot..ot + rows];
+        for_rows(rows, classes, 900, |r| {
+            let dx = out.part(r * classes, classes);
+            let class = usize::try_from(targets[r]).ok().filter(|&t| t < classes && targets[r] != op.ignore);
+            let Some(class) = class else { return dx.fill(T::ZERO) };
+            let g = g.slice()[og + r * gs];
+            row_grad(&logits.slice()[ox + r * classes..][..classes], lse.slice()[ol + r], g, dx);
+            dx[class] = dx[class] - g;
+        });
+    });
+    Ok(Some(Fused::one(finish(to)?)))
+}

@@ -1,0 +1,138 @@
+//! Fused softmax and log-softmax along the last dimension, forward and backward: three passes over a row that stays in L1.
+
+use crate::elementwise::finish;
+use crate::launch::{In, Out, launch, storage};
+use crate::math::Float;
+use crate::memory::CpuStorage;
+use crate::simd::vectorized;
+use crate::threads::for_chunks;
+use gradus_core::backend::View;
+use gradus_core::composite::{Fused, FusedCall, KernelTable};
+use gradus_core::functional::softmax::{LogSoftmax, LogSoftmaxGrad, Softmax, SoftmaxGrad};
+use gradus_core::{DType, Result};
+
+pub(crate) fn register(table: &KernelTable) {
+    table.register(|c: FusedCall<'_, Softmax>| forward(c.x, c.op.dim, false));
+    table.register(|c: FusedCall<'_, LogSoftmax>| forward(c.x, c.op.dim, true));
+    table.register(|c: FusedCall<'_, SoftmaxGrad>| backward(c.x, c.op.dim, false));
+    table.register(|c: FusedCall<'_, LogSoftmaxGrad>| backward(c.x, c.op.dim, true));
+}
+
+/// Dense views of one float type whose last dimension is `dim`.
+fn fits(x: &[View<'_>], dim: usize) -> bool {
+    let d = x[0].dtype;
+    matches!(d, DType::F32 | DType::F64) && dim + 1 == x[0].shape().rank() && x.iter().all(|v| v.layout.is_dense() && v.elements() > 0)
+}
+
+vectorized! {
+    /// The largest of a row; NaN if it has one.
+    pub(crate) fn row_max<T: Float>(x: &[T], low: T) -> T {
+        const LANES: usize = 16;
+        let mut m = [low; LANES];
+        let mut nan = [false; LANES];
+        for c in x.chunks(LANES) {
+            for (i, &v) in c.iter().enumerate() {
+                m[i] = if v > m[i] { v } else { m[i] };
+                nan[i] |= v.is_nan();
+            }
+        }
+        let mut all = low;
+        for &v in &m { all = if v > all { v } else { all }; }
+        if nan.contains(&true) { x.iter().copied().find(|v| v.is_nan()).unwrap_or(all) } else { all }
+    }
+    /// y = e^(x − max); gives Σ y, lane by lane.
+    pub(crate) fn row_exp<T: Float>(x: &[T], max: T, y: &mut [T]) -> T {
+        const LANES: usize = 16;
+        let mut sum = [T::ZERO; LANES];
+        for (cx, cy) in x.chunks(LANES).zip(y.chunks_mut(LANES)) {
+            for (i, (&v, y)) in cx.iter().zip(cy).enumerate() {
+                let e = (v - max).exp();
+                *y = e;
+                sum[i] = sum[i] + e;
+            }
+        }
+        let mut all = T::ZERO;
+        for &s in &sum { all = all + s; }
+        all
+    }
+    fn row_scale<T: Float>(y: &mut [T], by: T) {
+        for y in y { *y = *y * by; }
+    }
+    fn row_minus<T: Float>(x: &[T], by: T, y: &mut [T]) {
+        for (y, &x) in y.iter_mut().zip(x) { *y = x - by; }
+    }
+    fn row_dot<T: Float>(a: &[T], b: &[T]) -> T {
+        const LANES: usize = 16;
+        let mut sum = [T::ZERO; LANES];
+        for (ca, cb) in a.chunks(LANES).zip(b.chunks(LANES)) {
+            for (i, (&a, &b)) in ca.iter().zip(cb).enumerate() { sum[i] = sum[i] + a * b; }
+        }
+        let mut all = T::ZERO;
+        for &s in &sum { all = all + s; }
+        all
+    }
+    fn row_softmax_grad<T: Float>(g: &[T], y: &[T], inner: T, dx: &mut [T]) {
+        for ((d, &g), &y) in dx.iter_mut().zip(g).zip(y) { *d = y * (g - inner); }
+    }
+    fn row_log_grad<T: Float>(g: &[T], y: &[T], total: T, dx: &mut [T]) {
+        for ((d, &g), &y) in dx.iter_mut().zip(g).zip(y) { *d = g - y.exp() * total; }
+    }
+}
+
+/// Calls `row(r)` for every row, several rows to a chunk.
+pub(crate) fn for_rows(rows: usize, width: usize, cost: usize, row: impl Fn(usize) + Send + Sync) {
+    let per = (8192 / width.max(1)).max(1);
+    for_chunks(rows.div_ceil(per), rows * width / 1000 * cost + 1, |c| (c * per..rows.min((c + 1) * per)).for_each(&row));
+}
+
+fn forward(x: &[View<'_>], dim: usize, log: bool) -> Result<Option<Fused>> {
+    if !fits(x, dim) {
+        return Ok(None);
+    }
+    match x[0].dtype {
+        DType::F32 => forward_as::<f32>(x[0], log, f32::NEG_INFINITY),
+        _ => forward_as::<f64>(x[0], log, f64::NEG_INFINITY),
+    }
+}
+
+fn forward_as<T: Float>(x: View<'_>, log: bool, low: T) -> Result<Option<Fused>> {
+    let (n, width) = (x.elements(), x.shape()[x.shape().rank() - 1]);
+    let (from, to) = (storage(x.buffer)?, CpuStorage::new(n * size_of::<T>())?);
+    let (src, out, offset) = (In::<T>::of(from), Out::<T>::of(&to), x.layout.offset());
+    launch(&[from], &[&to], move || {
+        for_rows(n / width, width, 1500, |r| {
+            let x = &src.slice()[offset + r * width..][..width];
+            let y = out.part(r * width, width);
+            let max = row_max(x, low);
+            let sum = row_exp(x, max, y);
+            if log { row_minus(x, max + sum.ln(), y) } else { row_scale(y, T::ONE / sum) }
+        });
+    });
+    Ok(Some(Fused::one(finish(to)?)))
+}
+
+fn backward(x: &[View<'_>], dim: usize, log: bool) -> Result<Option<Fused>> {
+    if !fits(x, dim) {
+        return Ok(None);
+    }
+    match x[0].dtype {
+        DType::F32 => backward_as::<f32>(x, log),
+        _ => backward_as::<f64>(x, log),
+    }
+}
+
+fn backward_as<T: Float>(x: &[View<'_>], log: bool) -> Result<Option<Fused>> {
+    let (n, width) = (x[0].elements(), x[0].shape()[x[0].shape().rank() - 1]);
+    let (sg, sy, to) = (storage(x[0].buffer)?, storage(x[1].buffer)?, CpuStorage::new(n * size_of::<T>())?);
+    let (g, y, out) = (In::<T>::of(sg), In::<T>::of(sy), Out::<T>::of(&to));
+    let (og, oy) = (x[0].layout.offset(), x[1].layout.offset());
+    launch(&[sg, sy], &[&to], move || {
+        let ones = vec![T::ONE; width];
+        for_rows(n / width, width, 800, |r| {
+            let (g, y) = (&g.slice()[og + r * width..][..width], &y.slice()[oy + r * width..][..width]);
+            let dx = out.part(r * width, width);
+            if log { row_log_grad(g, y, row_dot(g, &ones), dx) } else { row_softmax_grad(g, y, row_dot(g, y), dx) }
+        });
+    });
+    Ok(Some(Fused::one(finish(to)?)))
+}

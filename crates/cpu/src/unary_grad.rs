@@ -1,0 +1,66 @@
+//! Gradients of the commonest activations in one pass.
+
+use crate::elementwise::{CHUNK, finish, source};
+use crate::launch::{Out, launch, storage};
+use crate::math::Float;
+use crate::memory::CpuStorage;
+use crate::simd::vectorized;
+use crate::strided::{BLOCK, Scratch};
+use crate::threads::for_ranges;
+use gradus_core::DType;
+use gradus_core::composite::{Fused, FusedCall, KernelTable};
+use gradus_core::ops::{UnaryGrad, UnaryOp};
+
+type Fn2 = fn(&[f32], &[f32], &mut [f32]);
+
+macro_rules! grad {
+    (|$g:ident, $v:ident| $body:expr) => {{
+        vectorized! { fn run(g: &[f32], v: &[f32], d: &mut [f32]) { for ((d, &$g), &$v) in d.iter_mut().zip(g).zip(v) { *d = $body; } } }
+        run as Fn2
+    }};
+}
+
+/// The loop for an op's gradient, of the output's gradient and the saved input or output.
+fn table(op: UnaryOp) -> Option<Fn2> {
+    Some(match op {
+        UnaryOp::Relu => grad!(|g, y| if y <= 0.0 { 0.0 } else { g }),
+        UnaryOp::Sigmoid => grad!(|g, y| g * (y * (1.0 - y))),
+        UnaryOp::Tanh => grad!(|g, y| g * (1.0 - y * y)),
+        UnaryOp::Exp => grad!(|g, y| g * y),
+        UnaryOp::Sqrt => grad!(|g, y| g / (y * 2.0)),
+        UnaryOp::Log => grad!(|g, x| g / x),
+        UnaryOp::Square => grad!(|g, x| g * x * 2.0),
+        UnaryOp::Silu => grad!(|g, x| { let s = Float::sigmoid(x); g * (s * (x * (1.0 - s) + 1.0)) }),
+        UnaryOp::Gelu => grad!(|g, x| {
+            let cdf = (Float::erf(x * std::f32::consts::FRAC_1_SQRT_2) + 1.0) * 0.5;
+            g * (cdf + x * Float::exp(x * x * -0.5) * 0.398_942_3)
+        }),
+        UnaryOp::GeluTanh => grad!(|g, x| {
+            let x2 = x * x;
+            let t = Float::tanh(x * (x2 * 0.044_715 + 1.0) * 0.797_884_6);
+            g * ((t + 1.0) * 0.5 + x * (1.0 - t * t) * (x2 * (3.0 * 0.044_715) + 1.0) * (0.5 * 0.797_884_6))
+        }),
+        _ => return None,
+    })
+}
+
+pub(crate) fn register(kernels: &KernelTable) {
+    kernels.register(|c: FusedCall<'_, UnaryGrad>| {
+        let Some(f) = table(c.op.0).filter(|_| c.x.len() == 2 && c.x[0].dtype == DType::F32) else {
+            return Ok(None);
+        };
+        let n = c.x[0].elements();
+        let (sg, sv, to) = (storage(c.x[0].buffer)?, storage(c.x[1].buffer)?, CpuStorage::new(n * 4)?);
+        let (g, v, out) = (source::<f32>(c.x[0])?, source::<f32>(c.x[1])?, Out::<f32>::of(&to));
+        launch(&[sg, sv], &[&to], move || {
+            for_ranges(n, CHUNK, 400, |start, len| {
+                let (mut kg, mut kv) = (Scratch::new(), Scratch::new());
+                for at in (start..start + len).step_by(BLOCK) {
+                    let k = BLOCK.min(start + len - at);
+                    f(g.block(at, k, &mut kg), v.block(at, k, &mut kv), out.part(at, k));
+                }
+            });
+        });
+        Ok(Some(Fused::one(finish(to)?)))
+    });
+}

@@ -1,0 +1,203 @@
+//! Convolutions and their transposes, over one to three spatial dimensions.
+
+use crate::init::{Init, Initializer, fans};
+use crate::layer::layer;
+use crate::linear::{bias_like, uniform_bias};
+use crate::{Module, Param, Site};
+use gradus_core::error::or_raise;
+use gradus_core::functional::conv::{ConvOptions, Padding};
+use gradus_core::functional::window::PerDim;
+use gradus_core::{Error, Result, Tensor};
+
+/// The options that change no parameter, as builder methods.
+macro_rules! convolution_options {
+    ($t:ident) => {
+        /// With this stride: the distance of neighbouring windows.
+        pub fn stride(mut self, stride: impl Into<PerDim>) -> $t {
+            self.options = self.options.stride(stride);
+            self
+        }
+        /// With so much padding on either side of each spatial dimension.
+        pub fn padding(mut self, padding: impl Into<PerDim>) -> $t {
+            self.options = self.options.padding(padding);
+            self
+        }
+        /// With this dilation: the distance of neighbouring places of a window.
+        pub fn dilation(mut self, dilation: impl Into<PerDim>) -> $t {
+            self.options = self.options.dilation(dilation);
+            self
+        }
+        /// Whether it adds a bias.
+        pub fn bias(mut self, bias: bool) -> $t {
+            self.bias = self.bias.filter(|_| bias);
+            self
+        }
+        /// Stride, padding, dilation and groups.
+        pub fn options(&self) -> &ConvOptions {
+            &self.options
+        }
+    };
+}
+
+macro_rules! convolutions {
+    ($($t:ident, $try_conv:ident, $rank:literal, $shape:literal;)*) => {$(
+        #[doc = concat!("The convolution of x `[batch, inputs, ", $shape, "]` (or without the batch) with `outputs` kernels. In PyTorch: `torch.nn.", stringify!($t), "`.")]
+        ///
+        /// The weight `[outputs, inputs/groups, kernel..]` and the bias `[outputs]` start uniform on ±1/√(inputs/groups · places of the
+        /// kernel). A length L becomes ⌊(L + 2·padding − dilation·(kernel − 1) − 1)/stride⌋ + 1.
+        #[derive(Module, Clone, Debug)]
+        #[module(describe = $t::described)]
+        pub struct $t {
+            /// The kernels, `[outputs, inputs/groups, kernel..]`.
+            pub weight: Param,
+            /// Added to each output channel, `[outputs]`.
+            pub bias: Option<Param>,
+            #[module(skip)]
+            options: ConvOptions,
+            site: Site,
+        }
+
+        impl $t {
+            /// Kernels of `kernel` places (one number for all dimensions, or one for each). Panics at the caller's line on misuse.
+            #[track_caller]
+            pub fn new(inputs: usize, outputs: usize, kernel: impl Into<PerDim>, init: &mut Init) -> $t {
+                or_raise($t::try_new(inputs, outputs, kernel, 1, init))
+            }
+            /// As [`new`](Self::new), with channels in `groups` that see nothing of each other; `groups = inputs` is a depthwise
+            /// convolution.
+            #[track_caller]
+            pub fn grouped(inputs: usize, outputs: usize, kernel: impl Into<PerDim>, groups: usize, init: &mut Init) -> $t {
+                or_raise($t::try_new(inputs, outputs, kernel, groups, init))
+            }
+            /// As [`grouped`](Self::grouped), with misuse returned as an error.
+            pub fn try_new(inputs: usize, outputs: usize, kernel: impl Into<PerDim>, groups: usize, init: &mut Init) -> Result<$t> {
+                let shape = weight_shape(outputs, inputs, kernel.into(), groups, $rank)?;
+                let key = init.next_key();
+                let weight = Initializer::layer_default().try_draw(&shape[..], init.place(), key.fold("weight"))?;
+                let bias = Some(bias_like(&weight, init, &key)?);
+                Ok($t { weight: Param::try_new(weight)?, bias, options: ConvOptions::default().groups(groups), site: Site::default() })
+            }
+            convolution_options!($t);
+            /// With the padding that keeps the lengths (stride 1 only).
+            pub fn same(mut self) -> $t {
+                self.options = self.options.same();
+                self
+            }
+            fn described(&self) -> String {
+                let (out, inputs) = (self.weight.dim(0), self.weight.dim(1) * self.options.groups);
+                described(inputs, out, &self.weight, &self.options, self.bias.is_some())
+            }
+        }
+
+        layer!($t, |self, x, _cx| x.$try_conv(&self.weight, self.bias.as_deref(), &self.options));
+    )*};
+}
+convolutions! {
+    Conv1d, try_conv1d, 1, "length";
+    Conv2d, try_conv2d, 2, "height, width";
+    Conv3d, try_conv3d, 3, "depth, height, width";
+}
+
+macro_rules! transposed_convolutions {
+    ($($t:ident, $try_conv:ident, $rank:literal, $shape:literal;)*) => {$(
+        #[doc = concat!("The transposed convolution of x `[batch, inputs, ", $shape, "]` (or without the batch): the adjoint of a convolution, used to enlarge. In PyTorch: `torch.nn.", stringify!($t), "`.")]
+        ///
+        /// The weight `[inputs, outputs/groups, kernel..]` and the bias `[outputs]` start uniform on ±1/√(outputs/groups · places of
+        /// the kernel). A length L becomes (L − 1)·stride − 2·padding + dilation·(kernel − 1) + output padding + 1.
+        #[derive(Module, Clone, Debug)]
+        #[module(describe = $t::described)]
+        pub struct $t {
+            /// The kernels, `[inputs, outputs/groups, kernel..]`.
+            pub weight: Param,
+            /// Added to each output channel, `[outputs]`.
+            pub bias: Option<Param>,
+            #[module(skip)]
+            options: ConvOptions,
+            site: Site,
+        }
+
+        impl $t {
+            /// Kernels of `kernel` places (one number for all dimensions, or one for each). Panics at the caller's line on misuse.
+            #[track_caller]
+            pub fn new(inputs: usize, outputs: usize, kernel: impl Into<PerDim>, init: &mut Init) -> $t {
+                or_raise($t::try_new(inputs, outputs, kernel, 1, init))
+            }
+            /// As [`new`](Self::new), with channels in `groups` that see nothing of each other.
+            #[track_caller]
+            pub fn grouped(inputs: usize, outputs: usize, kernel: impl Into<PerDim>, groups: usize, init: &mut Init) -> $t {
+                or_raise($t::try_new(inputs, outputs, kernel, groups, init))
+            }
+            /// As [`grouped`](Self::grouped), with misuse returned as an error.
+            pub fn try_new(inputs: usize, outputs: usize, kernel: impl Into<PerDim>, groups: usize, init: &mut Init) -> Result<$t> {
+                let shape = weight_shape(inputs, outputs, kernel.into(), groups, $rank)?;
+                let key = init.next_key();
+                let weight = Initializer::layer_default().try_draw(&shape[..], init.place(), key.fold("weight"))?;
+                let bound = 1.0 / (fans(weight.shape())?.0.max(1) as f64).sqrt();
+                let bias = Some(uniform_bias(outputs, bound, init, &key)?);
+                Ok($t { weight: Param::try_new(weight)?, bias, options: ConvOptions::default().groups(groups), site: Site::default() })
+            }
+            convolution_options!($t);
+            /// With so many places added at the end of each dimension of the output.
+            pub fn output_padding(mut self, places: impl Into<PerDim>) -> $t {
+                self.options = self.options.output_padding(places);
+                self
+            }
+            fn described(&self) -> String {
+                let (inputs, out) = (self.weight.dim(0), self.weight.dim(1) * self.options.groups);
+                described(inputs, out, &self.weight, &self.options, self.bias.is_some())
+            }
+        }
+
+        layer!($t, |self, x, _cx| x.$try_conv(&self.weight, self.bias.as_deref(), &self.options));
+    )*};
+}
+transposed_convolutions! {
+    ConvTranspose1d, try_conv_transpose1d, 1, "length";
+    ConvTranspose2d, try_conv_transpose2d, 2, "height, width";
+    ConvTranspose3d, try_conv_transpose3d, 3, "depth, height, width";
+}
+
+/// `[first, second/groups, kernel..]`.
+fn weight_shape(first: usize, second: usize, kernel: PerDim, groups: usize, rank: usize) -> Result<Vec<usize>> {
+    let kernel = kernel.lens("the kernel", rank, 1)?;
+    if groups == 0 || !first.is_multiple_of(groups) || !second.is_multiple_of(groups) {
+        return Err(Error::misuse(format!("a convolution's channels fall into equal groups; {first} and {second} do not into {groups}")));
+    }
+    if kernel[..rank].contains(&0) {
+        return Err(Error::misuse(format!("a kernel has at least 1 place in each dimension, not {:?}", &kernel[..rank])));
+    }
+    Ok([&[first, second / groups], &kernel[..rank]].concat())
+}
+
+/// `16 → 32, 3×3, stride 2, padding 1`.
+fn described(inputs: usize, outputs: usize, weight: &Tensor, options: &ConvOptions, bias: bool) -> String {
+    let rank = weight.rank() - 2;
+    let mut out = format!("{inputs} → {outputs}, {}", by(&weight.dims()[2..]));
+    out += &noted("stride", options.stride, rank, 1);
+    out += &match options.padding {
+        Padding::Zeros(p) => noted("padding", p, rank, 0),
+        Padding::Same => ", same padding".into(),
+    };
+    out += &noted("dilation", options.dilation, rank, 1);
+    out += &noted("output padding", options.output_padding, rank, 0);
+    if options.groups != 1 {
+        out += &format!(", {} groups", options.groups);
+    }
+    if !bias {
+        out += ", no bias";
+    }
+    out
+}
+
+/// `, stride 2`, or nothing where it is as usual. (Lengths of another rank are reported by the first forward.)
+fn noted(what: &str, given: PerDim, rank: usize, usual: usize) -> String {
+    match given.lens(what, rank, usual) {
+        Ok(lens) if lens[..rank].iter().any(|&n| n != usual) => format!(", {what} {}", by(&lens[..rank])),
+        _ => String::new(),
+    }
+}
+
+/// `3×3`.
+pub(crate) fn by(lens: &[usize]) -> String {
+    lens.iter().map(usize::to_string).collect::<Vec<_>>().join("×")
+}

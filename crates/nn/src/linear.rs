@@ -1,0 +1,67 @@
+//! The affine layer.
+
+use crate::init::{Init, Initializer, fans};
+use crate::layer::layer;
+use crate::{Module, Param, Site};
+use gradus_core::error::or_raise;
+use gradus_core::{Result, Tensor};
+
+/// y = x·Wᵀ + b, for x `[.., inputs]` → `[.., outputs]`. In PyTorch: `torch.nn.Linear`.
+///
+/// W `[outputs, inputs]` and b `[outputs]` start uniform on ±1/√inputs.
+///
+/// ```
+/// use gradus_core::Tensor;
+/// use gradus_nn::{Cx, Init, Layer, Linear};
+/// let device = gradus_cpu::device();
+/// let fc = Linear::new(64, 10, &mut Init::new(device, 0));
+/// let y = fc.call(&Tensor::ones([32, 64], device), &Cx::eval());
+/// assert_eq!(y.dims(), [32, 10]);
+/// ```
+#[derive(Module, Clone, Debug)]
+#[module(describe = Linear::options)]
+pub struct Linear {
+    /// W, `[outputs, inputs]`.
+    pub weight: Param,
+    /// b, `[outputs]`.
+    pub bias: Option<Param>,
+    site: Site,
+}
+
+impl Linear {
+    /// A layer from `inputs` to `outputs` numbers. Panics at the caller's line if it is too large to be held.
+    #[track_caller]
+    pub fn new(inputs: usize, outputs: usize, init: &mut Init) -> Linear {
+        or_raise(Linear::try_new(inputs, outputs, init))
+    }
+    /// As [`new`](Self::new), with misuse returned as an error.
+    pub fn try_new(inputs: usize, outputs: usize, init: &mut Init) -> Result<Linear> {
+        let (place, key) = (init.place(), init.next_key());
+        let weight = Initializer::layer_default().try_draw([outputs, inputs], place, key.fold("weight"))?;
+        let bias = bias_like(&weight, init, &key)?;
+        Ok(Linear { weight: Param::try_new(weight)?, bias: Some(bias), site: Site::default() })
+    }
+    /// Whether it adds a bias.
+    pub fn bias(mut self, bias: bool) -> Linear {
+        self.bias = self.bias.filter(|_| bias);
+        self
+    }
+
+    fn options(&self) -> String {
+        let bias = if self.bias.is_some() { "" } else { ", no bias" };
+        format!("{} → {}{bias}", self.weight.dim(1), self.weight.dim(0))
+    }
+}
+
+layer!(Linear, |self, x, _cx| x.try_linear(&self.weight, self.bias.as_deref()));
+
+/// The bias that goes with a weight `[outputs, inputs, size..]`: uniform on ±1/√(fan in).
+pub(crate) fn bias_like(weight: &Tensor, init: &Init, key: &gradus_core::Key) -> Result<Param> {
+    let bound = 1.0 / (fans(weight.shape())?.0.max(1) as f64).sqrt();
+    uniform_bias(weight.dim(0), bound, init, key)
+}
+
+/// A bias of `n` numbers, uniform on ±`bound`.
+pub(crate) fn uniform_bias(n: usize, bound: f64, init: &Init, key: &gradus_core::Key) -> Result<Param> {
+    Param::try_new(Initializer::Uniform { low: -bound, high: bound }.try_draw([n], init.place(), key.fold("bias"))?)
+}

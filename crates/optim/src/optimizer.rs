@@ -1,0 +1,344 @@
+//! The optimizer: a rule, its settings by group, transforms, a schedule, and state under the parameters' names.
+//!
+//! A step has two halves. [`prepare`](Optimizer::prepare) is arithmetic on the host: it counts the step and writes the
+//! numbers that vary (learning rates, bias corrections) into cells. The rest reads gradients and runs kernels, which read
+//! the cells. A recorded step replays the kernels alone, so whoever replays calls `prepare` before each run; whoever does
+//! not, never needs to know of it.
+
+use crate::group::Group;
+use crate::rule::{At, Call, Rule};
+use crate::schedule::{Schedule, demand_rate};
+use crate::transform::{NamedGrad, NamedGrads, Notes, Transform};
+use gradus_core::ops::BinaryOp;
+use gradus_core::{DType, Error, Result, Scalar, Slot, Tensor, no_grad};
+use gradus_nn::{Module, Param};
+use smallvec::SmallVec;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Updates a model's parameters by their gradients. Made by [`OptimizerBuilder::build`](crate::OptimizerBuilder::build).
+#[derive(Debug)]
+pub struct Optimizer {
+    pub(crate) rule: Box<dyn Rule>,
+    groups: Vec<Group>,
+    transforms: Vec<Box<dyn Transform>>,
+    schedule: Box<dyn Schedule>,
+    /// Updates done or, between `prepare` and the kernels, under way.
+    pub(crate) step: u64,
+    pub(crate) base: f64,
+    /// For each group, and last for the parameters of none: the learning rate of the step that was prepared last.
+    rates: Vec<f64>,
+    momentum: Option<f64>,
+    prepared: bool,
+    /// In the model's order.
+    pub(crate) entries: Vec<Entry>,
+}
+
+/// What is kept for one parameter.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) name: Arc<str>,
+    group: usize,
+    /// The updates that the parameter had.
+    pub(crate) steps: u64,
+    /// Whether `steps` already counts the update that is being prepared.
+    counted: bool,
+    /// Whether the parameter had a gradient at the last step.
+    active: bool,
+    /// The state tensors; none before the first update.
+    pub(crate) state: Vec<Tensor>,
+    slots: SmallVec<[Slot; 4]>,
+    numbers: SmallVec<[Scalar; 4]>,
+}
+
+/// What a step did.
+#[derive(Clone, Debug)]
+pub struct StepReport {
+    /// Which step it was, from 1.
+    pub step: u64,
+    /// The learning rate of parameters in no group.
+    pub learning_rate: f64,
+    /// How many parameters were updated.
+    pub updated: usize,
+    /// How many were left as they are: frozen, or without a gradient.
+    pub skipped: usize,
+    /// The gradients' global norm before clipping, if a transform took it; a tensor without dimensions.
+    pub gradient_norm: Option<Tensor>,
+}
+
+impl Optimizer {
+    pub(crate) fn new(
+        rule: Box<dyn Rule>,
+        groups: Vec<Group>,
+        transforms: Vec<Box<dyn Transform>>,
+        schedule: Box<dyn Schedule>,
+        names: &[&str],
+    ) -> Result<Optimizer> {
+        let base = rule.learning_rate();
+        let mut new = Optimizer {
+            rule,
+            groups,
+            transforms,
+            schedule,
+            step: 0,
+            base,
+            rates: Vec::new(),
+            momentum: None,
+            prepared: false,
+            entries: Vec::new(),
+        };
+        new.rates = new.rates_at(0)?;
+        new.entries = names.iter().map(|n| new.entry(n)).collect();
+        Ok(new)
+    }
+
+    /// How many updates were done.
+    pub fn steps(&self) -> u64 {
+        self.step
+    }
+    /// The rule.
+    pub fn rule(&self) -> &dyn Rule {
+        &*self.rule
+    }
+    /// The learning rate, by the schedule, of the next update of parameters in no group.
+    pub fn learning_rate(&self) -> f64 {
+        self.schedule.learning_rate(self.base, if self.prepared { self.step - 1 } else { self.step })
+    }
+    /// Changes the base rate, which the schedule goes on from. An error, and nothing changed, unless it is finite and not
+    /// negative.
+    pub fn set_learning_rate(&mut self, learning_rate: f64) -> Result<()> {
+        crate::demand::demand_size(self.rule.name(), "the learning rate", learning_rate)?;
+        self.base = learning_rate;
+        Ok(())
+    }
+
+    /// Forgets every gradient of the model.
+    pub fn zero_grad(&self, model: &dyn Module) {
+        model.zero_grad();
+    }
+
+    /// Updates every parameter that has a gradient. One without (frozen, or not reached by backward) is left as it is, and
+    /// so is its state. Gradients stay until [`zero_grad`](Self::zero_grad).
+    pub fn step(&mut self, model: &mut dyn Module) -> Result<StepReport> {
+        self.step_averaged(model, 1)
+    }
+
+    /// As [`step`](Self::step), after several backward passes over parts of a batch: the gathered gradients are divided by
+    /// `passes` first, so that they are those of the mean over the whole batch. Passes of unequal size want losses that are
+    /// weighted before backward.
+    pub fn step_averaged(&mut self, model: &mut dyn Module, passes: usize) -> Result<StepReport> {
+        if passes == 0 {
+            return Err(Error::misuse("a step averages over at least 1 backward pass; got 0"));
+        }
+        if !self.prepared {
+            self.prepare()?;
+        }
+        no_grad(|| {
+            let mut notes = Notes::default();
+            let changed = match self.transforms.is_empty() && passes == 1 {
+                true => None,
+                false => Some(self.transformed(model, passes, &mut notes)?),
+            };
+            let (updated, skipped) = self.update_all(model, changed)?;
+            self.prepared = false;
+            let (step, learning_rate) = (self.step, self.rates.last().copied().unwrap_or(self.base));
+            Ok(StepReport { step, learning_rate, updated, skipped, gradient_norm: notes.gradient_norm })
+        })
+    }
+
+    /// Counts a step and writes the numbers of its kernels, which a replay reads. To be called before each run of a captured
+    /// step that has [`step`](Self::step) in it; `step` itself then does not count again. A parameter that had a gradient in
+    /// the last step is taken to have one in this.
+    ///
+    /// An error, and nothing changed, if the schedule gives a rate that cannot be used.
+    pub fn prepare(&mut self) -> Result<()> {
+        self.rates = self.rates_at(self.step)?;
+        self.momentum = self.schedule.momentum(self.step);
+        self.step += 1;
+        self.prepared = true;
+        for i in 0..self.entries.len() {
+            self.entries[i].counted = self.entries[i].active;
+            if self.entries[i].active {
+                self.entries[i].steps += 1;
+                self.write_numbers(i);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the transforms' penalties add to the loss of this model, without dimensions: its frozen parameters are not
+    /// counted. `None` if no transform has one.
+    pub fn penalty(&self, model: &dyn Module) -> Result<Option<Tensor>> {
+        no_grad(|| {
+            let mut sum: Option<Tensor> = None;
+            for (name, p) in model.named_parameters().into_iter().filter(|(_, p)| !p.is_frozen()) {
+                for t in &self.transforms {
+                    let Some(more) = t.penalty(&name, &p.detach()).map_err(|e| e.context(&name))? else { continue };
+                    sum = Some(match sum {
+                        None => more,
+                        Some(sum) => sum.try_add(&gradus_core::tensor::to_device(&more, sum.device())?)?,
+                    });
+                }
+            }
+            Ok(sum)
+        })
+    }
+
+    /// Takes loaded counts and state tensors, in the model's order, in place of its own.
+    pub(crate) fn adopt(&mut self, loaded: Vec<(String, u64, Vec<Tensor>)>) {
+        // The cells stay, since a recorded step may be reading them. The tensors are new ones, not new values in the old: a
+        // recorded step notices that its memory is gone, and is recorded anew.
+        let mut old: BTreeMap<Arc<str>, Entry> = self.entries.drain(..).map(|e| (e.name.clone(), e)).collect();
+        for (name, steps, state) in loaded {
+            let entry = old.remove(name.as_str()).unwrap_or_else(|| self.entry(&name));
+            self.entries.push(Entry { steps, state, counted: false, ..entry });
+        }
+        self.prepared = false;
+    }
+
+    fn rates_at(&self, step: u64) -> Result<Vec<f64>> {
+        let factors = self.groups.iter().map(|g| g.factor).chain([1.0]);
+        let rate = |f: f64| demand_rate(&*self.schedule, self.schedule.learning_rate(self.base * f, step), step);
+        factors.map(rate).collect()
+    }
+
+    fn weight_decay(&self, group: usize) -> f64 {
+        self.groups.get(group).and_then(|g| g.weight_decay).unwrap_or_else(|| self.rule.weight_decay())
+    }
+
+    fn entry(&self, name: &str) -> Entry {
+        let group = self.groups.iter().position(|g| g.has(name)).unwrap_or(self.groups.len());
+        let (slots, numbers) = (SmallVec::new(), SmallVec::new());
+        Entry { name: name.into(), group, steps: 0, counted: false, active: false, state: Vec::new(), slots, numbers }
+    }
+
+    /// The entry of the model's `i`-th parameter; a new one if the model has grown.
+    fn find(&mut self, i: usize, name: &str) -> usize {
+        if self.entries.get(i).is_some_and(|e| *e.name == *name) {
+            return i;
+        }
+        if let Some(at) = self.entries.iter().position(|e| *e.name == *name) {
+            return at;
+        }
+        let at = i.min(self.entries.len());
+        self.entries.insert(at, self.entry(name));
+        at
+    }
+
+    fn write_numbers(&mut self, i: usize) {
+        let (steps, group) = (self.entries[i].steps, self.entries[i].group);
+        let at = At {
+            step: steps,
+            learning_rate: self.rates[group],
+            weight_decay: self.weight_decay(group),
+            momentum: self.momentum,
+        };
+        let numbers = self.rule.numbers(&at);
+        let e = &mut self.entries[i];
+        if e.slots.len() != numbers.len() {
+            e.slots = numbers.iter().map(|&n| Slot::new(n)).collect();
+            e.numbers = e.slots.iter().map(Scalar::from).collect();
+        }
+        e.slots.iter().zip(&numbers).for_each(|(slot, &n)| slot.set(n));
+    }
+
+    /// The gradients, by the parameter's place in the model, averaged and run through the transforms.
+    fn transformed(&self, model: &dyn Module, passes: usize, notes: &mut Notes) -> Result<Vec<Option<Tensor>>> {
+        let (mut grads, mut places, mut count) = (NamedGrads::new(), Vec::new(), 0);
+        model.for_each_parameter(&mut |name, p| {
+            if let Some(grad) = p.grad() {
+                let name = match self.entries.get(count).filter(|e| *e.name == *name) {
+                    Some(e) => e.name.clone(),
+                    None => name.into(),
+                };
+                grads.push(NamedGrad { name, param: p.detach(), grad });
+                places.push(count);
+            }
+            count += 1;
+        });
+        if passes > 1 {
+            for g in &mut grads {
+                g.grad = g.grad.try_binary_scalar(BinaryOp::Div, passes as f64)?;
+            }
+        }
+        for t in &self.transforms {
+            let (metas, had): (Vec<_>, usize) = (grads.iter().map(|g| g.grad.meta()).collect(), grads.len());
+            t.apply(&mut grads, notes)?;
+            let kept = grads.len() == had && grads.iter().zip(&metas).all(|(g, m)| g.grad.meta() == *m);
+            if !kept {
+                let name = t.name();
+                return Err(Error::misuse(format!("{name}: a transform must keep each gradient, and its shape and dtype")));
+            }
+        }
+        let mut by_place = vec![None; count];
+        for (g, place) in grads.into_iter().zip(places) {
+            by_place[place] = Some(g.grad);
+        }
+        Ok(by_place)
+    }
+
+    /// Updates every parameter that has a gradient: its own, or the one in `changed`. Gives how many were updated, and how
+    /// many not.
+    fn update_all(&mut self, model: &mut dyn Module, mut changed: Option<Vec<Option<Tensor>>>) -> Result<(usize, usize)> {
+        let (mut i, mut updated, mut outcome) = (0, 0, Ok(()));
+        model.for_each_parameter_mut(&mut |name, p| {
+            if outcome.is_ok() {
+                let at = self.find(i, name);
+                let grad = match &mut changed {
+                    Some(all) => all.get_mut(i).and_then(Option::take),
+                    None => p.grad(),
+                };
+                match grad {
+                    Some(grad) => {
+                        outcome = self.update(at, p, grad).map_err(|e| e.context(name));
+                        updated += 1;
+                    }
+                    None => self.pass_by(at),
+                }
+            }
+            i += 1;
+        });
+        outcome.map(|()| (updated, i - updated))
+    }
+
+    /// Leaves a parameter without a gradient as it is; takes back what `prepare` counted for it.
+    fn pass_by(&mut self, i: usize) {
+        let e = &mut self.entries[i];
+        e.steps -= u64::from(e.counted);
+        (e.counted, e.active) = (false, false);
+    }
+
+    fn update(&mut self, i: usize, param: &mut Param, grad: Tensor) -> Result<()> {
+        let start = self.entries[i].state.is_empty();
+        if start {
+            let slots = self.rule.slots().iter();
+            self.entries[i].state = slots.map(|s| self.rule.start(s, param)).collect::<Result<_>>()?;
+        }
+        if !self.entries[i].counted {
+            self.entries[i].steps += 1;
+            self.write_numbers(i);
+        }
+        let weight_decay = self.weight_decay(self.entries[i].group);
+        let e = &mut self.entries[i];
+        (e.counted, e.active) = (false, true);
+        if !start {
+            follow(&mut e.state, param)?;
+        }
+        let grad = grad.try_contiguous()?;
+        let (state, numbers) = (e.state.as_mut_slice(), e.numbers.as_slice());
+        self.rule.update(Call { param: param.value_mut(), grad: &grad, state, numbers, weight_decay })
+    }
+}
+
+/// Moves the state to where its parameter has moved, and to its precision if that became wider.
+fn follow(state: &mut [Tensor], param: &Tensor) -> Result<()> {
+    for s in state {
+        if s.device() != param.device() {
+            *s = gradus_core::tensor::to_device(s, param.device())?;
+        }
+        if param.dtype() == DType::F64 && s.dtype() == DType::F32 {
+            *s = s.try_to_dtype(DType::F64)?;
+        }
+    }
+    Ok(())
+}
