@@ -60,7 +60,8 @@ fn replays_equal_eager_runs_and_touch_nothing_else() {
         let p = text(Problem::new(&case.run, points[0].clone(), key))?;
         let step = |x: &[Tensor]| -> Result<Vec<Tensor>> {
             let p = p.at(x.to_vec());
-            if !entry.differentiable {
+            // The cotangents of a shape that depends on the data fit one point alone.
+            if !entry.differentiable || REFUSED[..3].iter().any(|(name, _)| *name == entry.name) {
                 return (p.run)(&p.inputs);
             }
             p.first().map(flat).map_err(gradus_core::Error::misuse)

@@ -128,6 +128,11 @@ impl KernelTable {
         self.composites.read().is_ok_and(|t| t.contains_key(&TypeId::of::<C>()))
     }
 
+    /// Whether update `U` has a fused kernel here.
+    pub fn has_update<U: Update>(&self) -> bool {
+        self.updates.read().is_ok_and(|t| t.contains_key(&TypeId::of::<U>()))
+    }
+
     fn get(&self, id: TypeId) -> Option<AnyKernel> {
         self.composites.read().ok()?.get(&id).cloned()
     }

@@ -41,8 +41,8 @@ pub(crate) fn finish(s: CpuStorage) -> Result<Buffer> {
 }
 
 /// A view as an operand of elements `T`.
-pub(crate) fn source<T>(x: View<'_>) -> Result<Source<T>> {
-    Ok(Source::View(In::of(storage(x.buffer)?), Walk::new(x.layout)))
+pub(crate) fn source<T: Copy + Default>(x: View<'_>) -> Result<Source<T>> {
+    Ok(Source::new(In::of(storage(x.buffer)?), x.layout))
 }
 
 /// One output element for each input element, block by block.
@@ -56,10 +56,8 @@ where
     let (src, out) = (source::<A>(x)?, Out::<Y>::of(&to));
     launch(&[from], &[&to], move || {
         for_ranges(n, CHUNK, cost, |start, len| {
-            if let Source::View(x, walk) = &src
-                && walk.dense
-            {
-                let at = walk.offset() + start;
+            if let Source::Dense(x, offset) = &src {
+                let at = offset + start;
                 return f(&x.slice()[at..at + len], out.part(start, len));
             }
             let mut scratch = Scratch::new();
@@ -82,11 +80,8 @@ where
     let out = Out::<Y>::of(&to);
     launch(reads, &[&to], move || {
         for_ranges(n, CHUNK, cost, |start, len| {
-            if let (Source::View(x, wx), Source::View(y, wy)) = (&a, &b)
-                && wx.dense
-                && wy.dense
-            {
-                let (i, j) = (wx.offset() + start, wy.offset() + start);
+            if let (Source::Dense(x, ox), Source::Dense(y, oy)) = (&a, &b) {
+                let (i, j) = (ox + start, oy + start);
                 return f(&x.slice()[i..i + len], &y.slice()[j..j + len], out.part(start, len));
             }
             let (mut sa, mut sb) = (Scratch::new(), Scratch::new());

@@ -5,15 +5,15 @@ use crate::launch::{In, Out, fail, failure, launch, storage};
 use crate::math::Float;
 use crate::memory::CpuStorage;
 use crate::simd::vectorized;
+use crate::norm::row_sum;
 use crate::softmax::{for_rows, row_exp, row_max};
 use gradus_core::backend::View;
 use gradus_core::composite::{Fused, FusedCall, KernelTable};
-use gradus_core::functional::loss::{CrossEntropyGrad, CrossEntropyRows};
-use gradus_core::{DType, Error, Meta, Result};
-use smallvec::smallvec;
+use gradus_core::functional::loss::{CrossEntropy, CrossEntropyGrad, Reduction};
+use gradus_core::{DType, Error, Meta, Result, Shape};
 
 pub(crate) fn register(table: &KernelTable) {
-    table.register(|c: FusedCall<'_, CrossEntropyRows>| {
+    table.register(|c: FusedCall<'_, CrossEntropy>| {
         if c.x.len() > 2 || c.op.smoothing != 0.0 || !dense(c.x) {
             return Ok(None); // class weights and smoothing: by definition
         }
@@ -24,7 +24,7 @@ pub(crate) fn register(table: &KernelTable) {
         }
     });
     table.register(|c: FusedCall<'_, CrossEntropyGrad>| {
-        if c.x.len() > 4 || c.op.0.smoothing != 0.0 || !dense(&c.x[1..]) || c.x[0].layout.strides()[0] < 0 {
+        if c.x.len() > 5 || c.op.0.smoothing != 0.0 || !dense(&c.x[1..]) || c.x[0].layout.strides().first().is_some_and(|&s| s < 0) {
             return Ok(None);
         }
         match c.x[1].dtype {
@@ -41,7 +41,7 @@ fn dense(x: &[View<'_>]) -> bool {
 
 /// The target's class, if the row counts; a class that does not exist is noted as a failure.
 #[inline(always)]
-fn class(target: i64, op: CrossEntropyRows, row: usize, classes: usize) -> Option<usize> {
+fn class(target: i64, op: CrossEntropy, row: usize, classes: usize) -> Option<usize> {
     if target == op.ignore {
         return None;
     }
@@ -53,7 +53,7 @@ fn class(target: i64, op: CrossEntropyRows, row: usize, classes: usize) -> Optio
 }
 
 /// Checks every target on the launching thread, where failures are noted.
-fn check(targets: &[i64], op: CrossEntropyRows, classes: usize) {
+fn check(targets: &[i64], op: CrossEntropy, classes: usize) {
     for (row, &t) in targets.iter().enumerate() {
         if (t < 0 || t as usize >= classes) && t != op.ignore {
             class(t, op, row, classes);
@@ -61,13 +61,16 @@ fn check(targets: &[i64], op: CrossEntropyRows, classes: usize) {
     }
 }
 
-fn forward<T: Float>(op: CrossEntropyRows, x: &[View<'_>], out: Meta, low: T) -> Result<Option<Fused>> {
+fn forward<T: Float>(op: CrossEntropy, x: &[View<'_>], out: Meta, low: T) -> Result<Option<Fused>> {
     let (rows, classes) = (x[0].shape()[0], x[0].shape()[1]);
     let (sx, st) = (storage(x[0].buffer)?, storage(x[1].buffer)?);
-    let (losses, lse) = (CpuStorage::new(rows * size_of::<T>())?, CpuStorage::new(rows * size_of::<T>())?);
+    let (size, whole) = (size_of::<T>(), op.reduction != Reduction::None);
+    let (losses, lse, total) = (CpuStorage::new(rows * size)?, CpuStorage::new(rows * size)?, CpuStorage::new(size)?);
     let (logits, targets, y, kept) = (In::<T>::of(sx), In::<i64>::of(st), Out::<T>::of(&losses), Out::<T>::of(&lse));
-    let (ox, ot) = (x[0].layout.offset(), x[1].layout.offset());
-    launch(&[sx, st], &[&losses, &lse], move || {
+    let (ox, ot, scalar) = (x[0].layout.offset(), x[1].layout.offset(), Out::<T>::of(&total));
+    let divisor = CpuStorage::new(size)?;
+    let count = Out::<T>::of(&divisor);
+    launch(&[sx, st], &[&losses, &lse, &total, &divisor], move || {
         let targets = &targets.slice()[ot..ot + rows];
         check(targets, op, classes);
         for_rows(rows, classes, 1200, |r| {
@@ -83,9 +86,17 @@ fn forward<T: Float>(op: CrossEntropyRows, x: &[View<'_>], out: Meta, low: T) ->
             let class = usize::try_from(targets[r]).ok().filter(|&t| t < classes && targets[r] != op.ignore);
             y.part(r, 1)[0] = class.map_or(T::ZERO, |t| total - x[t]);
         });
+        // A sum of ones: exact while the float counts, which is as far as PyTorch's goes.
+        let n = targets.iter().filter(|&&t| t != op.ignore).fold(T::ZERO, |n, _| n + T::ONE);
+        count.slice()[0] = if op.reduction == Reduction::Mean { n } else { T::ONE };
+        if whole {
+            scalar.slice()[0] = row_sum(y.slice()) / count.slice()[0];
+        }
     });
     failure()?;
-    Ok(Some(Fused { outputs: smallvec![finish(losses)?], ..Fused::default() }.keep(out, finish(lse)?)))
+    let stat = Meta::new(out.dtype, *x[1].shape());
+    let fused = Fused::one(finish(if whole { total } else { losses })?);
+    Ok(Some(fused.keep(stat, finish(lse)?).keep(Meta::new(out.dtype, Shape::SCALAR), finish(divisor)?)))
 }
 
 vectorized! {
@@ -94,20 +105,23 @@ vectorized! {
     }
 }
 
-fn backward<T: Float>(op: CrossEntropyRows, x: &[View<'_>]) -> Result<Option<Fused>> {
+fn backward<T: Float>(op: CrossEntropy, x: &[View<'_>]) -> Result<Option<Fused>> {
     let (rows, classes) = (x[1].shape()[0], x[1].shape()[1]);
     let (sg, sx, st, sl) = (storage(x[0].buffer)?, storage(x[1].buffer)?, storage(x[2].buffer)?, storage(x[3].buffer)?);
     let to = CpuStorage::new(rows * classes * size_of::<T>())?;
     let (g, logits, targets, lse, out) = (In::<T>::of(sg), In::<T>::of(sx), In::<i64>::of(st), In::<T>::of(sl), Out::<T>::of(&to));
-    let (og, gs) = (x[0].layout.offset(), x[0].layout.strides()[0] as usize);
+    // One gradient for each row, or one for all.
+    let (og, gs) = (x[0].layout.offset(), x[0].layout.strides().first().map_or(0, |&s| s as usize));
+    let (sd, od) = (storage(x[4].buffer)?, x[4].layout.offset());
+    let divisor = In::<T>::of(sd);
     let (ox, ot, ol) = (x[1].layout.offset(), x[2].layout.offset(), x[3].layout.offset());
-    launch(&[sg, sx, st, sl], &[&to], move || {
+    launch(&[sg, sx, st, sl, sd], &[&to], move || {
         let targets = &targets.slice()[ot..ot + rows];
         for_rows(rows, classes, 900, |r| {
             let dx = out.part(r * classes, classes);
             let class = usize::try_from(targets[r]).ok().filter(|&t| t < classes && targets[r] != op.ignore);
             let Some(class) = class else { return dx.fill(T::ZERO) };
-            let g = g.slice()[og + r * gs];
+            let g = g.slice()[og + r * gs] / divisor.slice()[od];
             row_grad(&logits.slice()[ox + r * classes..][..classes], lse.slice()[ol + r], g, dx);
             dx[class] = dx[class] - g;
         });

@@ -12,12 +12,13 @@ use gemm::{Parallelism, gemm};
 use gradus_core::backend::{MatmulSpec, View};
 use gradus_core::ops::UnaryOp;
 use gradus_core::{Buffer, DType, Element, Result};
+use smallvec::SmallVec;
 
 /// One side of a product: where each matrix of the batch begins, and its strides.
 #[derive(Clone)]
 struct Side<T> {
     x: In<T>,
-    starts: Vec<usize>,
+    starts: SmallVec<[usize; 1]>,
     rows: isize,
     columns: isize,
 }
@@ -26,12 +27,13 @@ impl<T> Side<T> {
     fn of(v: View<'_>) -> Result<Side<T>> {
         let (shape, rank) = (v.shape(), v.shape().rank());
         let strides = v.layout.strides();
-        let mut lead = *v.layout;
-        // The batch's places: the layout at row 0 and column 0.
-        for d in [rank - 2, rank - 1] {
-            lead = lead.slice(d, 0, shape[d].min(1), 1);
-        }
-        let starts = lead.offsets().collect();
+        let starts = if rank == 2 {
+            smallvec::smallvec![v.layout.offset()]
+        } else {
+            // The batch's places: the layout at row 0 and column 0.
+            let lead = [rank - 2, rank - 1].into_iter().fold(*v.layout, |l, d| l.slice(d, 0, shape[d].min(1), 1));
+            lead.offsets().collect()
+        };
         Ok(Side { x: In::of(storage(v.buffer)?), starts, rows: strides[rank - 2], columns: strides[rank - 1] })
     }
 }
@@ -67,7 +69,7 @@ fn product<T: Element>(a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>, one: T, 
     let batch: usize = a.shape()[..ra - 2].iter().product();
     let to = CpuStorage::new(batch * m * n * size_of::<T>())?;
     let out = Out::<T>::of(&to);
-    let mut reads = vec![storage(a.buffer)?, storage(b.buffer)?];
+    let mut reads: SmallVec<[&CpuStorage; 3]> = smallvec::smallvec![storage(a.buffer)?, storage(b.buffer)?];
     let (bias, activation) = (spec.bias.map(|v| (v.buffer, v.layout.offset())), spec.activation);
     let bias = match bias {
         Some((buffer, offset)) => {

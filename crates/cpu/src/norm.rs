@@ -42,7 +42,7 @@ fn total<T: Float>(lanes: [T; LANES]) -> T {
 }
 
 vectorized! {
-    fn row_sum<T: Float>(x: &[T]) -> T {
+    pub(crate) fn row_sum<T: Float>(x: &[T]) -> T {
         let mut s = [T::ZERO; LANES];
         for c in x.chunks(LANES) { for (s, &x) in s.iter_mut().zip(c) { *s = *s + x; } }
         total(s)

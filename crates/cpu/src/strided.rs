@@ -1,5 +1,6 @@
 //! Reading and writing strided views in blocks: a kernel sees dense slices that stay in the L1 cache, whatever the layout.
 
+use crate::launch::In;
 use gradus_core::Layout;
 use gradus_core::shape::MAX_RANK;
 use std::mem::MaybeUninit;
@@ -128,19 +129,26 @@ impl<T: Copy + Default> Scratch<T> {
 }
 
 /// An operand of an elementwise kernel: a view, or one value for every element.
-#[derive(Clone, Copy)]
 pub(crate) enum Source<T> {
-    View(crate::launch::In<T>, Walk),
+    /// Elements one after another, from an offset on.
+    Dense(In<T>, usize),
+    /// Elements anywhere; boxed, because the usual case is the dense one.
+    Strided(In<T>, Box<Walk>),
     Value(T),
 }
 
 impl<T: Copy + Default> Source<T> {
+    /// The elements of a buffer that a layout shows.
+    pub(crate) fn new(x: In<T>, layout: &Layout) -> Source<T> {
+        if layout.is_dense() { Source::Dense(x, layout.offset()) } else { Source::Strided(x, Box::new(Walk::new(layout))) }
+    }
+
     /// Elements `start..start + n` (at most a block) as a slice.
     #[inline(always)]
     pub(crate) fn block<'a>(&'a self, start: usize, n: usize, scratch: &'a mut Scratch<T>) -> &'a [T] {
         match self {
-            Source::View(x, walk) if walk.dense => &x.slice()[walk.offset + start..walk.offset + start + n],
-            Source::View(x, walk) => {
+            Source::Dense(x, offset) => &x.slice()[offset + start..offset + start + n],
+            Source::Strided(x, walk) => {
                 let buf = scratch.first(n);
                 walk.gather(x.slice(), start, buf);
                 buf

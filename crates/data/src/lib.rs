@@ -27,3 +27,8 @@ pub use in_memory::InMemory;
 pub use loader::{Epoch, Loader, order};
 pub use source::{Map, Source, Subset};
 pub use split::{split, stratified_split};
+
+/// What most programs need of this crate.
+pub mod prelude {
+    pub use crate::{Batch, Collate, InMemory, Loader, Map, Sample, Source, Subset, TensorData, digits, split, stratified_split};
+}

@@ -151,7 +151,7 @@ pub struct Epoch<'a, S> {
 
 impl<S: Source> Epoch<'_, S> {
     /// The index of the batch that comes next, from 0.
-    pub fn position(&self) -> usize {
+    pub fn batch_index(&self) -> usize {
         self.next
     }
     /// The samples of the batch that comes next, as indices into the source.

@@ -55,7 +55,7 @@ impl<R: GpuRuntime> Gpu<R> {
         let largest = usize::try_from(properties.memory.max_page_size).unwrap_or(usize::MAX);
         // The runtime's pools round sizes up: a tenth is left to them.
         let ledger = Ledger::new(largest, memory - memory / 10);
-        Ok(Gpu {
+        let gpu = Gpu {
             name: name.into(),
             client,
             device,
@@ -65,7 +65,9 @@ impl<R: GpuRuntime> Gpu<R> {
             launches: AtomicUsize::new(0),
             pending: Mutex::new(None),
             table: KernelTable::new(),
-        })
+        };
+        gpu.register_fused();
+        Ok(gpu)
     }
 
     /// Keeps an error for whoever waits next.

@@ -14,6 +14,8 @@
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod elementwise;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod fused;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod gpu;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod index;

@@ -22,3 +22,8 @@ pub use confusion::{Average, ConfusionMatrix, Scores};
 pub use mean::Mean;
 pub use metric::Metric;
 pub use regression::{Regression, Score};
+
+/// What most programs need of this crate.
+pub mod prelude {
+    pub use crate::{Accuracy, Average, ConfusionMatrix, Metric, Regression, Score, TopK};
+}

@@ -28,6 +28,8 @@ pub(crate) struct RunState {
     pub data: String,
     /// Batches that make one optimizer step.
     pub accumulate: usize,
+    /// The optimizer's counts and base learning rate.
+    pub optimizer: BTreeMap<String, Exact>,
     /// Means over the epoch so far, by name.
     pub means: BTreeMap<String, MeanState>,
     /// The epochs so far.
@@ -80,15 +82,16 @@ pub(crate) struct Kept {
 
 impl RunState {
     /// The beginning of a run.
-    pub fn new(seed: u64, accumulate: usize) -> RunState {
+    pub fn new(seed: u64, accumulate: usize, data: String) -> RunState {
         RunState {
             format: FORMAT,
             epoch: 0,
             batch: 0,
             step: 0,
             seed,
-            data: String::new(),
+            data,
             accumulate,
+            optimizer: BTreeMap::new(),
             means: BTreeMap::new(),
             history: History::default(),
             callbacks: BTreeMap::new(),
@@ -156,7 +159,7 @@ mod tests {
 
     #[test]
     fn the_best_are_kept_and_the_earlier_of_equals() {
-        let mut s = RunState::new(0, 1);
+        let mut s = RunState::new(0, 1, String::new());
         let mut keep = |step, value| {
             s.step = step;
             let kept = s.keep(value, Goal::Larger, 2);
@@ -171,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_state_comes_back_and_another_format_is_refused() {
-        let mut s = RunState::new(u64::MAX, 2);
+        let mut s = RunState::new(u64::MAX, 2, String::new());
         let mut mean = Mean::default();
         (0..10).for_each(|i| mean.add(0.1 * i as f64, 3.0));
         s.means.insert("train/loss".into(), mean.into());
@@ -186,8 +189,7 @@ mod tests {
 
     #[test]
     fn other_settings_are_listed_at_once() {
-        let mut s = RunState::new(1, 1);
-        s.data = "64".into();
+        let s = RunState::new(1, 1, "64".into());
         assert!(s.check_same_run(1, "64", 1).is_ok());
         let e = s.check_same_run(2, "32", 1).unwrap_err().to_string();
         assert!(e.contains("seed: 1 then, 2 now") && e.contains("training data: 64 then, 32 now"), "{e}");

@@ -168,7 +168,7 @@ impl Walk<'_> {
     }
 
     fn visit(&mut self, Pending { node, mut grads }: Pending) -> Result<()> {
-        if !matches!(&node.kind, Kind::Call(call) if call.outputs.len() > 1) {
+        if !matches!(&node.kind, Kind::Call(call) if call.outputs() > 1) {
             grads[0] = grads[0].take().map(|g| node.run_hooks(g));
             if let (Some(&i), Some(g)) = (self.wanted.get(&node.id), &grads[0]) {
                 self.found[i] = Some(g.clone());
@@ -226,7 +226,7 @@ impl Walk<'_> {
             return Ok(());
         }
         let pending = self.pending.entry(node.id).or_insert_with(|| {
-            let outputs = node.call_of().map_or(1, |c| c.outputs.len());
+            let outputs = node.call_of().map_or(1, |c| c.outputs());
             Pending { node: node.clone(), grads: smallvec::smallvec![None; outputs] }
         });
         let slot = &mut pending.grads[index];

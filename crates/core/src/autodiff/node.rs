@@ -76,7 +76,8 @@ pub(crate) struct Call {
     pub(crate) rule: Box<dyn Rule>,
     pub(crate) inputs: SmallVec<[Option<Arc<Node>>; 2]>,
     input_metas: SmallVec<[Meta; 2]>,
-    pub(crate) outputs: SmallVec<[Meta; 1]>,
+    /// The outputs' metas if there are several; a single one's is the node's.
+    several: Vec<Meta>,
     saved: Mutex<Option<Saved>>,
 }
 
@@ -120,7 +121,7 @@ impl Node {
                 rule,
                 inputs: x.iter().map(|t| t.node.clone()).collect(),
                 input_metas: x.iter().map(|t| t.meta()).collect(),
-                outputs: outputs.iter().map(|v| v.meta()).collect(),
+                several: if outputs.len() > 1 { outputs.iter().map(|v| v.meta()).collect() } else { Vec::new() },
                 saved: Mutex::new(Some(saved)),
             }),
         );
@@ -213,6 +214,11 @@ impl Node {
 }
 
 impl Call {
+    /// Number of outputs.
+    pub(crate) fn outputs(&self) -> usize {
+        self.several.len().max(1)
+    }
+
     /// The saved values, taken unless they are to stay for another walk.
     pub(crate) fn saved(&self, keep: bool) -> Option<Saved> {
         let mut saved = lock(&self.saved);
@@ -269,7 +275,7 @@ impl Vjp<'_> {
     #[track_caller]
     pub fn grad_or_zeros(&self, i: usize) -> Tensor {
         self.grad_of(i).unwrap_or_else(|| {
-            let m = self.call.outputs[i];
+            let m = self.call.several.get(i).copied().unwrap_or(self.node.meta);
             Tensor::zeros(m.shape, self.node.device.with(m.dtype))
         })
     }
@@ -310,7 +316,7 @@ impl Vjp<'_> {
     pub fn y_of(&self, i: usize) -> Tensor {
         match self.saved.outputs.get(i) {
             Some(value) if !self.graph => Tensor::from_value(value.clone()),
-            Some(value) if self.call.outputs.len() > 1 => Node::output(self.node, i, value.clone()),
+            Some(value) if self.call.outputs() > 1 => Node::output(self.node, i, value.clone()),
             Some(value) => Tensor { value: value.clone(), node: Some(self.node.clone()) },
             None => crate::error::raise(Error::misuse(format!("{}: the output was not saved", self.call.rule.name()))),
         }

@@ -77,25 +77,28 @@ fn heads(batch: usize, heads: usize, queries: usize, keys: usize, width: usize, 
     reals(&[&[batch, heads, queries, width], &[batch, heads, keys, width], &[batch, heads, keys, values]])
 }
 
+fn attend(x: &[Tensor], options: &AttentionOptions) -> Result<Tensor> {
+    x[0].try_attention(&x[1], &x[2], options)
+}
+
 fn attention() -> Vec<Entry> {
     let entry = Entry::new("attention", "torch.nn.functional.scaled_dot_product_attention", "softmax(q·kᵀ·scale + mask)·v.");
-    let run = |x: &[Tensor], options: &AttentionOptions| x[0].try_attention(&x[1], &x[2], options);
-    let masked = |x: &[Tensor]| run(x, &AttentionOptions::default().mask(&x[3]));
+    let masked = move |x: &[Tensor]| attend(x, &AttentionOptions::default().mask(&x[3]));
     let mask = |shape: &[usize], fill: Fill| vec![input(shape, fill)];
-    let dropped = |x: &[Tensor]| run(x, &AttentionOptions::causal().dropout(0.3, Key::new(5).fold("attention")));
+    let dropped = move |x: &[Tensor]| attend(x, &AttentionOptions::causal().dropout(0.3, Key::new(5).fold("attention")));
     vec![
         entry
-            .one(heads(2, 2, 3, 4, 2, 3), move |x| run(x, &AttentionOptions::default()))
-            .one(heads(1, 2, 4, 4, 3, 2), move |x| run(x, &AttentionOptions::causal().scale(0.7)))
-            .one(heads(1, 2, 3, 5, 2, 2), move |x| run(x, &AttentionOptions::causal()))
-            .one(reals(&[&[3, 2], &[4, 2], &[4, 2]]), move |x| run(x, &AttentionOptions::default()))
-            .one(reals(&[&[2, 3, 2, 2], &[1, 3, 4, 2], &[3, 4, 2]]), move |x| run(x, &AttentionOptions::default()))
+            .one(heads(2, 2, 3, 4, 2, 3), |x| attend(x, &AttentionOptions::default()))
+            .one(heads(1, 2, 4, 4, 3, 2), |x| attend(x, &AttentionOptions::causal().scale(0.7)))
+            .one(heads(1, 2, 3, 5, 2, 2), |x| attend(x, &AttentionOptions::causal()))
+            .one(reals(&[&[3, 2], &[4, 2], &[4, 2]]), |x| attend(x, &AttentionOptions::default()))
+            .one(reals(&[&[2, 3, 2, 2], &[1, 3, 4, 2], &[3, 4, 2]]), |x| attend(x, &AttentionOptions::default()))
             .one([heads(2, 2, 3, 4, 2, 2), mask(&[3, 4], Fill::Bool)].concat(), masked)
             .one([heads(2, 2, 3, 4, 2, 2), mask(&[2, 1, 1, 4], Fill::Real(-2.0, 2.0))].concat(), masked)
-            .one(reals(&[&[1, 4, 3, 2], &[1, 2, 3, 2], &[1, 2, 3, 2]]), move |x| run(x, &AttentionOptions::default().grouped()))
+            .one(reals(&[&[1, 4, 3, 2], &[1, 2, 3, 2], &[1, 2, 3, 2]]), |x| attend(x, &AttentionOptions::default().grouped()))
             .one(heads(1, 2, 3, 3, 2, 2), dropped)
             .large(heads(3, 5, 70, 70, 16, 16), dropped)
-            .large(heads(2, 3, 33, 130, 24, 8), move |x| run(x, &AttentionOptions::default())),
+            .large(heads(2, 3, 33, 130, 24, 8), |x| attend(x, &AttentionOptions::default())),
     ]
 }
 

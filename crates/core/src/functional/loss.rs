@@ -5,6 +5,7 @@ use crate::composite::Composite;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{Meta, Metas, Saves, Tensors, one};
+use crate::shape::Shape;
 use crate::tensor::Tensor;
 use smallvec::smallvec;
 
@@ -20,19 +21,22 @@ pub enum Reduction {
     None,
 }
 
-/// The cross-entropy of each row. Inputs: logits `[rows, classes]`, targets `[rows]` (`i64`), class weights `[classes]`
+/// The cross-entropy of rows of logits. Inputs: logits `[rows, classes]`, targets `[rows]` (`i64`), class weights `[classes]`
 /// (optional). With log-probabilities p and smoothing s, a row's loss is −(1−s)·w_t·p_t − s/C·Σ_c w_c·p_c, and 0 if its target
-/// is `ignore`. A fused kernel keeps ln Σ e^x of each row.
+/// is `ignore`; the mean divides their sum by Σ w_t of the rows that count. A fused kernel keeps ln Σ e^x of each row, and that
+/// divisor.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub struct CrossEntropyRows {
+pub struct CrossEntropy {
     /// The share of the target's probability that is spread over all classes (Szegedy et al., 2016).
     pub smoothing: f64,
     /// The target of rows that do not count.
     pub ignore: i64,
+    /// How the rows' losses become one number.
+    pub reduction: Reduction,
 }
 
 /// Targets with ignored rows pointed at class 0, the rows that count as 0/1, and the weight of each row's target.
-fn rows(op: &CrossEntropyRows, logits: &Tensor, target: &Tensor, weight: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+fn rows(op: &CrossEntropy, logits: &Tensor, target: &Tensor, weight: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
     let ignored = target.try_eq_scalar(op.ignore)?;
     let class = target.try_masked_fill(&ignored, 0i64)?;
     let counted = ignored.try_logical_not()?.try_to_dtype(logits.dtype())?;
@@ -43,7 +47,7 @@ fn rows(op: &CrossEntropyRows, logits: &Tensor, target: &Tensor, weight: Option<
     Ok((class, row_weight))
 }
 
-impl CrossEntropyRows {
+impl CrossEntropy {
     /// The share of each class in a row's loss: (1−s)·w_t at the target, s/C·w_c besides, 0 in ignored rows.
     fn shares(&self, logits: &Tensor, target: &Tensor, weight: Option<&Tensor>) -> Result<Tensor> {
         let classes = logits.dims()[1];
@@ -60,9 +64,14 @@ impl CrossEntropyRows {
         }
         Ok(shares)
     }
+
+    /// Σ w_t of the rows that count: what the mean divides by.
+    fn divisor(&self, logits: &Tensor, target: &Tensor, weight: Option<&Tensor>) -> Result<Tensor> {
+        rows(self, logits, target, weight)?.1.try_sum()
+    }
 }
 
-impl Composite for CrossEntropyRows {
+impl Composite for CrossEntropy {
     fn name(&self) -> &'static str {
         "cross_entropy"
     }
@@ -80,20 +89,25 @@ impl Composite for CrossEntropyRows {
         if !(0.0..=1.0).contains(&self.smoothing) {
             return Err(Error::misuse(format!("label smoothing lies between 0 and 1; got {}", self.smoothing)));
         }
-        Ok(one(logits.dtype, target.shape))
+        Ok(one(logits.dtype, if self.reduction == Reduction::None { target.shape } else { Shape::SCALAR }))
     }
     fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
         let log_p = x[0].try_log_softmax(1)?;
         let shares = self.shares(x[0], x[1], x.get(2).copied())?;
         // A class without a share counts as 0 even where its probability is 0.
         let terms = log_p.try_mul(&shares)?.try_masked_fill(&shares.try_eq_scalar(0.0)?, 0.0)?;
-        Ok(smallvec![terms.try_sum_dims(&[1], false)?.try_neg()?])
+        let losses = terms.try_sum_dims(&[1], false)?.try_neg()?;
+        Ok(smallvec![match self.reduction {
+            Reduction::None => losses,
+            Reduction::Sum => losses.try_sum()?,
+            Reduction::Mean => losses.try_sum()?.try_div(&self.divisor(x[0], x[1], x.get(2).copied())?)?,
+        }])
     }
     fn saves(&self) -> Saves {
         Saves::INPUTS
     }
     fn vjp(&self, cx: &Vjp<'_>) -> Option<Grads> {
-        let lse = cx.aux(0)?;
+        let (lse, divisor) = (cx.aux(0)?, cx.aux(1)?);
         let (g, logits, target) = (cx.grad(), cx.x(0), cx.x(1));
         let op = CrossEntropyGrad(*self);
         let weight = (cx.inputs() == 3).then(|| cx.x(2));
@@ -101,8 +115,8 @@ impl Composite for CrossEntropyRows {
             return None; // weights that are learnt: by the definition
         }
         let dx = match &weight {
-            Some(w) => Tensor::compose(op, &[&g, &logits, &target, &lse, w]).pop(),
-            None => Tensor::compose(op, &[&g, &logits, &target, &lse]).pop(),
+            Some(w) => Tensor::compose(op, &[&g, &logits, &target, &lse, &divisor, w]).pop(),
+            None => Tensor::compose(op, &[&g, &logits, &target, &lse, &divisor]).pop(),
         };
         let mut grads: Grads = smallvec![dx, None];
         grads.extend(weight.map(|_| None));
@@ -110,10 +124,11 @@ impl Composite for CrossEntropyRows {
     }
 }
 
-/// The gradient of [`CrossEntropyRows`] with respect to the logits: g·(softmax·Σ shares − shares). Inputs: g `[rows]`, logits,
-/// targets, the ln Σ e^x that forward kept (which the definition computes anew), class weights (optional).
+/// The gradient of [`CrossEntropy`] with respect to the logits: g·(softmax·Σ shares − shares), over the divisor for the mean.
+/// Inputs: g, logits, targets, the ln Σ e^x and the divisor that forward kept (which the definition computes anew), class
+/// weights (optional).
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub struct CrossEntropyGrad(pub CrossEntropyRows);
+pub struct CrossEntropyGrad(pub CrossEntropy);
 
 impl Composite for CrossEntropyGrad {
     fn name(&self) -> &'static str {
@@ -123,10 +138,16 @@ impl Composite for CrossEntropyGrad {
         Ok(one(x[1].dtype, x[1].shape))
     }
     fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
-        let shares = self.0.shares(x[1], x[2], x.get(4).copied())?;
+        let weight = x.get(5).copied();
+        let shares = self.0.shares(x[1], x[2], weight)?;
         let total = shares.try_sum_dims(&[1], true)?;
         let dx = x[1].try_softmax(1)?.try_mul(&total)?.try_sub(&shares)?;
-        Ok(smallvec![dx.try_mul(&x[0].try_unsqueeze(1)?)?])
+        let g = match self.0.reduction {
+            Reduction::None => x[0].try_unsqueeze(1)?,
+            Reduction::Sum => x[0].clone(),
+            Reduction::Mean => x[0].try_div(&self.0.divisor(x[1], x[2], weight)?)?,
+        };
+        Ok(smallvec![dx.try_mul(&g)?])
     }
 }
 
@@ -174,19 +195,12 @@ impl Tensor {
                 }
                 _ => return Err(e("needs logits of shape [rows, classes, ..]".into())),
             };
-            let op = CrossEntropyRows { smoothing: options.smoothing, ignore: options.ignore };
-            let losses = match &options.weight {
+            let op = CrossEntropy { smoothing: options.smoothing, ignore: options.ignore, reduction: options.reduction };
+            let loss = match &options.weight {
                 Some(w) => Tensor::try_compose1(op, &[&logits, &flat, w])?,
                 None => Tensor::try_compose1(op, &[&logits, &flat])?,
             };
-            match options.reduction {
-                Reduction::None => losses.try_reshape(*target.shape()),
-                Reduction::Sum => losses.try_sum(),
-                Reduction::Mean => {
-                    let (_, row_weight) = rows(&op, &logits, &flat, options.weight.as_ref())?;
-                    losses.try_sum()?.try_div(&row_weight.try_sum()?)
-                }
-            }
+            if options.reduction == Reduction::None { loss.try_reshape(*target.shape()) } else { Ok(loss) }
         }
     }
 }

@@ -192,6 +192,9 @@ impl Op for Binary {
         Ok(one(x[0].dtype, broadcast(&x[0].shape, &x[1].shape)?))
     }
     fn eval(&self, on: &dyn Backend, x: &[View<'_>]) -> Result<Outs> {
+        if x[0].shape() == x[1].shape() {
+            return Ok(new(on.binary(self.0, Operand::View(x[0]), Operand::View(x[1]))?));
+        }
         let (a, b) = stretched(x)?;
         let view = |i: usize, layout| Operand::View(View { buffer: x[i].buffer, layout, dtype: x[i].dtype });
         Ok(new(on.binary(self.0, view(0, &a), view(1, &b))?))

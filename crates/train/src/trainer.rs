@@ -1,0 +1,253 @@
+//! The trainer: a model, an optimizer, and how a run is to go.
+
+use crate::callback::Callback;
+use crate::checkpoints::{Checkpoints, StateDict};
+use crate::evaluate::{Evaluation, evaluate};
+use crate::goal::Goal;
+use crate::history::History;
+use crate::progress::Progress;
+use crate::running::Running;
+use crate::state::RunState;
+use crate::step::Step;
+use gradus_core::{Error, Result};
+use gradus_data::{Collate, Loader, Source};
+use gradus_metrics::Metric;
+use gradus_nn::{Cx, Module};
+use gradus_optim::{Group, Optimizer, OptimizerBuilder, Schedule, Transform};
+use std::path::PathBuf;
+
+/// Trains a model.
+///
+/// ```
+/// use gradus_core::{Result, Tensor};
+/// use gradus_data::{InMemory, Loader};
+/// use gradus_nn::{Module, Param};
+/// use gradus_optim::Sgd;
+/// use gradus_train::{EarlyStopping, Progress, Step, Trainer};
+///
+/// #[derive(Module)]
+/// struct Line { slope: Param }
+///
+/// fn main() -> Result<()> {
+///     let device = gradus_cpu::device();
+///     let xs: Vec<f32> = (0..64).map(|i| i as f32 / 64.0).collect();
+///     let set = InMemory::from_tensors(&Tensor::from_slice(&xs, device), &(Tensor::from_slice(&xs, device) * 3.0))?;
+///     let train = Loader::new(&set, device).batch_size(16).shuffle(0);
+///     let valid = Loader::new(&set, device);
+///
+///     let model = Line { slope: Param::new(Tensor::zeros([1], device)) };
+///     let mut trainer = Trainer::new(model, Sgd::new(0.5))
+///         .epochs(20)
+///         .progress(Progress::Silent)
+///         .callback(EarlyStopping::on("val/loss").patience(3));
+///     let summary = trainer.fit(&train, &valid, |model, batch, _cx| {
+///         Ok(Step::new((&batch.input * &*model.slope - &batch.target).square().mean()))
+///     })?;
+///     assert!(summary.history.last("val/loss").unwrap() < 1e-3);
+///     Ok(())
+/// }
+/// ```
+pub struct Trainer<M> {
+    pub(crate) model: M,
+    builder: Option<OptimizerBuilder>,
+    optimizer: Option<Optimizer>,
+    pub(crate) epochs: usize,
+    pub(crate) seed: u64,
+    pub(crate) accumulate: usize,
+    pub(crate) track_gradient_norm: bool,
+    pub(crate) metrics: Vec<Box<dyn Metric>>,
+    pub(crate) callbacks: Vec<Box<dyn Callback>>,
+    pub(crate) checkpoints: Option<Checkpoints>,
+    pub(crate) restore_best: Option<(String, Goal)>,
+    pub(crate) best_weights: Option<StateDict>,
+    pub(crate) history_csv: Option<PathBuf>,
+    pub(crate) progress: Progress,
+    /// Where the run stands; `None` before it began.
+    pub(crate) state: Option<RunState>,
+    pub(crate) running: Running,
+    /// Whether `state` is a checkpoint's whose callbacks' states have not been handed out yet.
+    pub(crate) resumed: bool,
+}
+
+/// How a run went.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Epochs done, those before a resume included.
+    pub epochs: usize,
+    /// Optimizer steps done, those before a resume included.
+    pub steps: u64,
+    /// Why the run ended before its last epoch, if it did.
+    pub stopped: Option<String>,
+    /// The epoch (counted from 1) and the value of the best weights, where they were restored.
+    pub best: Option<(usize, f64)>,
+    /// What was measured, epoch by epoch.
+    pub history: History,
+    /// How long this call took.
+    pub seconds: f64,
+}
+
+impl<M: Module> Trainer<M> {
+    /// A trainer of `model` with an optimizer (a rule such as `AdamW::new(1e-3)`, or an [`OptimizerBuilder`]): 10 epochs,
+    /// seed 0, no checkpoints. What is wrong with the settings is told by [`fit`](Self::fit).
+    pub fn new(mut model: M, optimizer: impl Into<OptimizerBuilder>) -> Trainer<M> {
+        model.assign_paths();
+        Trainer {
+            model,
+            builder: Some(optimizer.into()),
+            optimizer: None,
+            epochs: 10,
+            seed: 0,
+            accumulate: 1,
+            track_gradient_norm: false,
+            metrics: Vec::new(),
+            callbacks: Vec::new(),
+            checkpoints: None,
+            restore_best: None,
+            best_weights: None,
+            history_csv: None,
+            progress: Progress::Auto,
+            state: None,
+            running: Running::default(),
+            resumed: false,
+        }
+    }
+    /// How many times the training data are gone through.
+    pub fn epochs(mut self, epochs: usize) -> Self {
+        self.epochs = epochs;
+        self
+    }
+    /// The seed of everything random in the model's passes (dropout). The order of the data is the loader's.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+    /// The course of the learning rate; see [`OptimizerBuilder::schedule`].
+    pub fn schedule(self, schedule: impl Schedule) -> Self {
+        self.configure(|b| b.schedule(schedule))
+    }
+    /// A change of the gradients before each update; see [`OptimizerBuilder::transform`].
+    pub fn transform(self, transform: impl Transform) -> Self {
+        self.configure(|b| b.transform(transform))
+    }
+    /// Other settings for some parameters; see [`OptimizerBuilder::group`].
+    pub fn group(self, group: Group) -> Self {
+        self.configure(|b| b.group(group))
+    }
+    fn configure(mut self, change: impl FnOnce(OptimizerBuilder) -> OptimizerBuilder) -> Self {
+        self.builder = self.builder.map(change);
+        self
+    }
+    /// Gathers the gradients of so many batches for one optimizer step: their mean, weighted by samples, as if they were one
+    /// batch. A last group of an epoch may be smaller.
+    pub fn accumulate(mut self, batches: usize) -> Self {
+        self.accumulate = batches;
+        self
+    }
+    /// Measures the global norm of the gradients (before clipping) at each step; `grad_norm` in the history is its mean.
+    pub fn track_gradient_norm(mut self, yes: bool) -> Self {
+        self.track_gradient_norm = yes;
+        self
+    }
+    /// A metric of the validation data, `val/NAME` in the history. The step must give [`outputs`](Step::outputs).
+    pub fn metric(mut self, metric: impl Metric + 'static) -> Self {
+        self.metrics.push(Box::new(metric));
+        self
+    }
+    /// Something to be told of events. Several are told in the order given here.
+    pub fn callback(mut self, callback: impl Callback + 'static) -> Self {
+        self.callbacks.push(Box::new(callback));
+        self
+    }
+    /// Where and when checkpoints are written.
+    pub fn checkpoint(mut self, checkpoints: Checkpoints) -> Self {
+        self.checkpoints = Some(checkpoints);
+        self
+    }
+    /// Keeps a copy of the weights of the epoch in which the value called `name` was best ([`Goal::of`] says which way), and
+    /// puts it into the model at the end of [`fit`](Self::fit).
+    pub fn restore_best(mut self, name: &str) -> Self {
+        self.restore_best = Some((name.to_owned(), Goal::of(name)));
+        self
+    }
+    /// Writes the history to this file after each epoch, as [`History::to_csv`] gives it.
+    pub fn history_csv(mut self, path: impl Into<PathBuf>) -> Self {
+        self.history_csv = Some(path.into());
+        self
+    }
+    /// What is shown of the run.
+    pub fn progress(mut self, progress: Progress) -> Self {
+        self.progress = progress;
+        self
+    }
+
+    /// The model.
+    pub fn model(&self) -> &M {
+        &self.model
+    }
+    /// The model, to be changed.
+    pub fn model_mut(&mut self) -> &mut M {
+        &mut self.model
+    }
+    /// The model alone.
+    pub fn into_model(self) -> M {
+        self.model
+    }
+    /// What was measured so far.
+    pub fn history(&self) -> Option<&History> {
+        self.state.as_ref().map(|s| &s.history)
+    }
+    /// The optimizer, made for the model as it is at the first call. Errors if its settings do not fit.
+    pub fn optimizer(&mut self) -> Result<&mut Optimizer> {
+        self.parts().map(|(_, optimizer)| optimizer)
+    }
+    /// The model and its optimizer.
+    pub(crate) fn parts(&mut self) -> Result<(&mut M, &mut Optimizer)> {
+        if let Some(builder) = self.builder.take() {
+            self.optimizer = Some(builder.build(&self.model)?);
+        }
+        match &mut self.optimizer {
+            Some(optimizer) => Ok((&mut self.model, optimizer)),
+            None => Err(Error::misuse("the optimizer could not be made before, so there is none")),
+        }
+    }
+
+    /// Trains on `train` and measures on `valid` after each epoch, until all epochs are done or a callback stops the run.
+    ///
+    /// `step` is called with the model, a batch, and the context of the pass; it gives the loss. It serves both: in training
+    /// its loss is differentiated, in validation nothing is recorded. A second call goes on where the first ended, if
+    /// [`epochs`](Self::epochs) is now larger; so does the first after [`resume`](Self::resume).
+    ///
+    /// Errors: settings, data or checkpoints that do not fit, before anything is written; a loss that is not finite; whatever
+    /// the step, a callback or the file system refuses.
+    pub fn fit<S: Source, V: Source, B>(
+        &mut self,
+        train: &Loader<S>,
+        valid: &Loader<V>,
+        mut step: impl FnMut(&M, &B, &Cx) -> Result<Step>,
+    ) -> Result<Summary>
+    where
+        S::Item: Collate<Batch = B>,
+        V::Item: Collate<Batch = B>,
+    {
+        self.run(train, Some(valid), &mut step)
+    }
+
+    /// As [`fit`](Self::fit), without validation: `train/loss` is all that is measured.
+    pub fn fit_unvalidated<S: Source>(
+        &mut self,
+        train: &Loader<S>,
+        mut step: impl FnMut(&M, &<S::Item as Collate>::Batch, &Cx) -> Result<Step>,
+    ) -> Result<Summary> {
+        self.run::<S, S, _>(train, None, &mut step)
+    }
+
+    /// Measures the model on `data` with the trainer's metrics. See [`evaluate`](crate::evaluate()) for metrics of one's own.
+    pub fn evaluate<S: Source>(
+        &mut self,
+        data: &Loader<S>,
+        step: impl FnMut(&M, &<S::Item as Collate>::Batch, &Cx) -> Result<Step>,
+    ) -> Result<Evaluation> {
+        let mut metrics: Vec<&mut dyn Metric> = self.metrics.iter_mut().map(|m| &mut **m as &mut dyn Metric).collect();
+        evaluate(&self.model, data, &mut metrics, step)
+    }
+}

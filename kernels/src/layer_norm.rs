@@ -1,0 +1,151 @@
+//! Layer normalization (Ba, Kiros & Hinton, 2016) of dense rows, keeping its statistics, and its gradients.
+//!
+//! Forward: y = (x − mean)·rstd·w + b with rstd = 1/√(var + eps), the biased variance from centred elements. Backward, with
+//! x̂ = (x − mean)·rstd and d = g·w: dx = rstd·(d − mean(d) − x̂·mean(d·x̂)); dw = Σ g·x̂ and db = Σ g over the rows, each
+//! column one thread's sum in blocks of 64 rows. CPU reference: the composites' definitions.
+
+use crate::reduce::Combine;
+use crate::rows::{lane, row, together};
+use cubecl::prelude::*;
+
+/// One row: the output, and its mean and rstd. `w` and `b` are read only if there are `parameters` of them.
+#[cube(launch_unchecked, address_type = "dynamic")]
+pub fn layer_norm_kernel<T: Numeric>(
+    x: &Array<T>,
+    w: &Array<T>,
+    b: &Array<T>,
+    out: &mut Array<T>,
+    mean: &mut Array<f32>,
+    rstd: &mut Array<f32>,
+    x_offset: usize,
+    w_offset: usize,
+    b_offset: usize,
+    eps: f32,
+    count: usize,
+    width: usize,
+    #[comptime] parameters: u32,
+    #[comptime] lanes: usize,
+    #[define(T)] _type: StorageType,
+) {
+    let r = row(lanes);
+    if r < count {
+        let first = lane(lanes);
+        let base = x_offset + r * width;
+        let n = f32::cast_from(width);
+        let mut sum = f32::new(0.0);
+        let mut i = first;
+        while i < width {
+            sum += f32::cast_from(x[base + i]);
+            i += lanes;
+        }
+        let m = together(sum, lanes, Combine::Sum) / n;
+        let mut squares = f32::new(0.0);
+        i = first;
+        while i < width {
+            let d = f32::cast_from(x[base + i]) - m;
+            squares += d * d;
+            i += lanes;
+        }
+        let s = f32::new(1.0) / (together(squares, lanes, Combine::Sum) / n + eps).sqrt();
+        i = first;
+        while i < width {
+            let mut y = (f32::cast_from(x[base + i]) - m) * s;
+            if comptime!(parameters > 0) {
+                y *= f32::cast_from(w[w_offset + i]);
+            }
+            if comptime!(parameters > 1) {
+                y += f32::cast_from(b[b_offset + i]);
+            }
+            out[r * width + i] = T::cast_from(y);
+            i += lanes;
+        }
+        if first == 0 {
+            mean[r] = m;
+            rstd[r] = s;
+        }
+    }
+}
+
+/// One row of dx.
+#[cube(launch_unchecked, address_type = "dynamic")]
+pub fn layer_norm_dx_kernel<T: Numeric>(
+    g: &Array<T>,
+    x: &Array<T>,
+    w: &Array<T>,
+    mean: &Array<f32>,
+    rstd: &Array<f32>,
+    out: &mut Array<T>,
+    g_offset: usize,
+    x_offset: usize,
+    w_offset: usize,
+    count: usize,
+    width: usize,
+    #[comptime] lanes: usize,
+    #[define(T)] _type: StorageType,
+) {
+    let r = row(lanes);
+    if r < count {
+        let first = lane(lanes);
+        let m = mean[r];
+        let s = rstd[r];
+        let n = f32::cast_from(width);
+        let mut sum = f32::new(0.0);
+        let mut along = f32::new(0.0);
+        let mut i = first;
+        while i < width {
+            let d = f32::cast_from(g[g_offset + r * width + i]) * f32::cast_from(w[w_offset + i]);
+            sum += d;
+            along += d * ((f32::cast_from(x[x_offset + r * width + i]) - m) * s);
+            i += lanes;
+        }
+        let m1 = together(sum, lanes, Combine::Sum) / n;
+        let m2 = together(along, lanes, Combine::Sum) / n;
+        i = first;
+        while i < width {
+            let d = f32::cast_from(g[g_offset + r * width + i]) * f32::cast_from(w[w_offset + i]);
+            let hat = (f32::cast_from(x[x_offset + r * width + i]) - m) * s;
+            out[r * width + i] = T::cast_from((d - m1 - hat * m2) * s);
+            i += lanes;
+        }
+    }
+}
+
+/// One column of dw and db.
+#[cube(launch_unchecked, address_type = "dynamic")]
+pub fn layer_norm_dw_kernel<T: Numeric>(
+    g: &Array<T>,
+    x: &Array<T>,
+    mean: &Array<f32>,
+    rstd: &Array<f32>,
+    dw: &mut Array<T>,
+    db: &mut Array<T>,
+    g_offset: usize,
+    x_offset: usize,
+    count: usize,
+    width: usize,
+    #[define(T)] _type: StorageType,
+) {
+    let c = ABSOLUTE_POS;
+    if c < width {
+        let mut sum_w = f32::new(0.0);
+        let mut sum_b = f32::new(0.0);
+        let mut block = 0usize;
+        while block < count {
+            let end = min(block + 64, count);
+            let mut part_w = f32::new(0.0);
+            let mut part_b = f32::new(0.0);
+            let mut r = block;
+            while r < end {
+                let d = f32::cast_from(g[g_offset + r * width + c]);
+                part_w += d * ((f32::cast_from(x[x_offset + r * width + c]) - mean[r]) * rstd[r]);
+                part_b += d;
+                r += 1;
+            }
+            sum_w += part_w;
+            sum_b += part_b;
+            block += 64;
+        }
+        dw[c] = T::cast_from(sum_w);
+        db[c] = T::cast_from(sum_b);
+    }
+}
