@@ -74,7 +74,11 @@ impl Captured {
     /// Runs the step. The outputs are copies: they stay as they are when the step runs again.
     ///
     /// An error of the step, or of a device that cannot record, leaves the step unrecorded.
-    pub fn run(&mut self, inputs: &[&Tensor], step: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>) -> Result<Vec<Tensor>> {
+    pub fn run(
+        &mut self,
+        inputs: &[&Tensor],
+        step: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>,
+    ) -> Result<Vec<Tensor>> {
         let Some(device) = inputs.first().map(|t| t.device()) else {
             return Err(Error::misuse("a captured step needs at least one input, which says on which device it runs"));
         };
@@ -107,7 +111,12 @@ impl Captured {
         Ok(outputs)
     }
 
-    fn record(&mut self, device: Device, inputs: &[&Tensor], step: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>) -> Result<Vec<Tensor>> {
+    fn record(
+        &mut self,
+        device: Device,
+        inputs: &[&Tensor],
+        step: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>,
+    ) -> Result<Vec<Tensor>> {
         let record = Record::make(device, inputs, step)?;
         let outputs = record.outputs()?;
         self.state = State::Recorded(Box::new(record));

@@ -71,7 +71,8 @@ pub struct FusedCall<'a, C> {
 
 type AnyKernel = Arc<dyn Fn(&dyn Any, &dyn Backend, &[View<'_>], &[Meta], bool) -> Result<Option<Fused>> + Send + Sync>;
 
-type AnyUpdate = Arc<dyn Fn(&dyn Any, &dyn Backend, &mut [&mut Buffer], Meta, &[View<'_>]) -> Result<bool> + Send + Sync>;
+type AnyUpdate =
+    Arc<dyn Fn(&dyn Any, &dyn Backend, &mut [&mut Buffer], Meta, &[View<'_>]) -> Result<bool> + Send + Sync>;
 
 /// A backend's fused kernels, by the type of the composite or update.
 #[derive(Default)]
@@ -94,7 +95,10 @@ impl KernelTable {
 
     /// Registers the fused kernel of composite `C`, in place of any earlier one. It gives `None` for a case that it does
     /// not cover, which then runs by definition.
-    pub fn register<C: Composite>(&self, kernel: impl Fn(FusedCall<'_, C>) -> Result<Option<Fused>> + Send + Sync + 'static) {
+    pub fn register<C: Composite>(
+        &self,
+        kernel: impl Fn(FusedCall<'_, C>) -> Result<Option<Fused>> + Send + Sync + 'static,
+    ) {
         let erased: AnyKernel = Arc::new(move |op, on, x, outputs, records| match op.downcast_ref::<C>() {
             Some(op) => kernel(FusedCall { op, on, x, outputs, records }),
             None => Ok(None),
@@ -106,7 +110,10 @@ impl KernelTable {
 
     /// Registers the fused kernel of update `U`. It gives `false`, having written nothing, for a case that it does not
     /// cover, which then runs by definition.
-    pub fn register_update<U: Update>(&self, kernel: impl Fn(UpdateCall<'_, '_, U>) -> Result<bool> + Send + Sync + 'static) {
+    pub fn register_update<U: Update>(
+        &self,
+        kernel: impl Fn(UpdateCall<'_, '_, U>) -> Result<bool> + Send + Sync + 'static,
+    ) {
         let erased: AnyUpdate = Arc::new(move |op, on, targets, meta, x| match op.downcast_ref::<U>() {
             Some(op) => kernel(UpdateCall { op, on, targets, meta, x }),
             None => Ok(false),

@@ -32,17 +32,8 @@ pub enum DType {
 
 impl DType {
     /// Every element type, in promotion order.
-    pub const ALL: [DType; 9] = [
-        DType::Bool,
-        DType::U8,
-        DType::U32,
-        DType::I32,
-        DType::I64,
-        DType::F16,
-        DType::Bf16,
-        DType::F32,
-        DType::F64,
-    ];
+    pub const ALL: [DType; 9] =
+        [DType::Bool, DType::U8, DType::U32, DType::I32, DType::I64, DType::F16, DType::Bf16, DType::F32, DType::F64];
 
     /// Bytes of one element.
     pub const fn size(self) -> usize {

@@ -101,12 +101,15 @@ impl Layout {
     /// `len` elements of dimension `dim`, from `start` on, each `step` apart (negative: backwards).
     pub fn slice(&self, dim: usize, start: usize, len: usize, step: isize) -> Layout {
         let mut l = *self;
-        // An empty slice keeps its offset: it reads nothing, and must not point outside the buffer.
-        if len > 0 {
+        l.shape[dim] = len;
+        // What is empty keeps its offset: it reads nothing, and must not point outside the buffer.
+        if l.shape.elements() > 0 {
             l.offset = (l.offset as isize + start as isize * l.strides[dim]) as usize;
         }
-        l.shape[dim] = len;
-        l.strides[dim] *= step;
+        // A single place has no next one, so its step, which may be any number, does not count.
+        if len > 1 {
+            l.strides[dim] *= step;
+        }
         Layout::strided(l.shape, l.strides, l.offset)
     }
 
@@ -120,9 +123,10 @@ impl Layout {
         }
         strides[dims.len()] = self.strides[d1] + self.strides[d2];
         dims.push(len);
-        let skip = if offset >= 0 { offset * self.strides[d2] } else { -offset * self.strides[d1] };
-        let at = if len > 0 { (self.offset as isize + skip) as usize } else { self.offset };
-        Layout::strided(shape_of(&dims), strides, at)
+        let shape = shape_of(&dims);
+        let skip = || if offset >= 0 { offset * self.strides[d2] } else { -offset * self.strides[d1] };
+        let at = if shape.elements() > 0 { (self.offset as isize + skip()) as usize } else { self.offset };
+        Layout::strided(shape, strides, at)
     }
 
     /// Windows of `size` elements of dimension `dim`, each `step` after the last; the window is a new last dimension.
@@ -131,7 +135,10 @@ impl Layout {
         let mut dims: SmallVec<[usize; MAX_RANK]> = SmallVec::from_slice(&self.shape);
         let mut strides = self.strides;
         dims[dim] = (self.shape[dim] - size) / step + 1;
-        strides[dim] = self.strides[dim] * step as isize;
+        // A single window has no next one, so the distance, which may be any number, does not count.
+        if dims[dim] > 1 {
+            strides[dim] = self.strides[dim] * step as isize;
+        }
         strides[rank] = self.strides[dim];
         dims.push(size);
         Layout::strided(shape_of(&dims), strides, self.offset)

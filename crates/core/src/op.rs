@@ -160,7 +160,8 @@ pub(crate) fn checked(
     let inputs: SmallVec<[Meta; 3]> = x.iter().map(|t| t.meta()).collect();
     if x.iter().any(|t| t.device() != device) {
         let names: Vec<_> = x.iter().map(|t| t.device().name()).collect();
-        let e = Error::misuse(format!("the tensors live on different devices: {}; move them with `to`", names.join(", ")));
+        let e =
+            Error::misuse(format!("the tensors live on different devices: {}; move them with `to`", names.join(", ")));
         return Err(with_inputs(e, name, x));
     }
     let metas = infer(&inputs).map_err(|e| with_inputs(e, name, x))?;

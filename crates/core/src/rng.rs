@@ -157,7 +157,8 @@ mod tests {
     #[test]
     fn streams_are_told_apart_by_name_and_step() {
         let k = Key::new(7);
-        let draws = [k.block(0), k.fold("a").block(0), k.fold("b").block(0), k.at(1).block(0), k.fold("a").fold("b").block(0)];
+        let draws =
+            [k.block(0), k.fold("a").block(0), k.fold("b").block(0), k.at(1).block(0), k.fold("a").fold("b").block(0)];
         for i in 0..draws.len() {
             for j in 0..i {
                 assert_ne!(draws[i], draws[j]);

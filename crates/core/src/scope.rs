@@ -44,10 +44,14 @@ impl Drop for Scope {
 pub fn path() -> String {
     PATH.with_borrow(|p| {
         let root = p.iter().rposition(|e| matches!(e, Entry::Path(_))).unwrap_or(0);
-        let names: Vec<&str> = p[root..].iter().map(|e| match e {
-            Entry::Name(name) => name.as_str(),
-            Entry::Path(path) => path,
-        }).filter(|n| !n.is_empty()).collect();
+        let names: Vec<&str> = p[root..]
+            .iter()
+            .map(|e| match e {
+                Entry::Name(name) => name.as_str(),
+                Entry::Path(path) => path,
+            })
+            .filter(|n| !n.is_empty())
+            .collect();
         names.join(".")
     })
 }

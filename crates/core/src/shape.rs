@@ -24,7 +24,10 @@ impl Shape {
     /// The shape with these dimensions, or an error if there are more than [`MAX_RANK`].
     pub fn try_new(dims: &[usize]) -> Result<Shape> {
         if dims.len() > MAX_RANK {
-            return Err(Error::misuse(format!("a tensor has at most {MAX_RANK} dimensions; got {}: {dims:?}", dims.len())));
+            return Err(Error::misuse(format!(
+                "a tensor has at most {MAX_RANK} dimensions; got {}: {dims:?}",
+                dims.len()
+            )));
         }
         let mut shape = Shape::SCALAR;
         shape.rank = dims.len() as u8;
@@ -131,7 +134,9 @@ impl Shape {
         let rank = self.rank() as isize;
         let d = if dim < 0 { dim + rank } else { dim };
         if d < 0 || d >= rank {
-            return Err(Error::misuse(format!("dimension {dim} is out of range for shape {self}, which has {rank} dimensions")));
+            return Err(Error::misuse(format!(
+                "dimension {dim} is out of range for shape {self}, which has {rank} dimensions"
+            )));
         }
         Ok(d as usize)
     }

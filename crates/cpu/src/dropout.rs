@@ -36,7 +36,9 @@ pub(crate) fn register(table: &KernelTable) {
         launch(&[from], &[&to], move || {
             for_ranges(n, 8192, 1500, |start, len| {
                 let mut scratch = Scratch::new();
-                for_words(&key, start, len, |at, k, w| masked(src.block(at, k, &mut scratch), w, bound, scale, out.part(at, k)));
+                for_words(&key, start, len, |at, k, w| {
+                    masked(src.block(at, k, &mut scratch), w, bound, scale, out.part(at, k))
+                });
             });
         });
         Ok(Some(Fused::one(finish(to)?)))

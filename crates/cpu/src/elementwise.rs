@@ -22,15 +22,42 @@ pub(crate) const CHUNK: usize = 16 * BLOCK;
 macro_rules! with_dtype {
     ($dtype:expr, $t:ident => $body:expr) => {
         match $dtype {
-            DType::Bool => { type $t = u8; $body }
-            DType::U8 => { type $t = u8; $body }
-            DType::U32 => { type $t = u32; $body }
-            DType::I32 => { type $t = i32; $body }
-            DType::I64 => { type $t = i64; $body }
-            DType::F16 => { type $t = half::f16; $body }
-            DType::Bf16 => { type $t = half::bf16; $body }
-            DType::F32 => { type $t = f32; $body }
-            DType::F64 => { type $t = f64; $body }
+            DType::Bool => {
+                type $t = u8;
+                $body
+            }
+            DType::U8 => {
+                type $t = u8;
+                $body
+            }
+            DType::U32 => {
+                type $t = u32;
+                $body
+            }
+            DType::I32 => {
+                type $t = i32;
+                $body
+            }
+            DType::I64 => {
+                type $t = i64;
+                $body
+            }
+            DType::F16 => {
+                type $t = half::f16;
+                $body
+            }
+            DType::Bf16 => {
+                type $t = half::bf16;
+                $body
+            }
+            DType::F32 => {
+                type $t = f32;
+                $body
+            }
+            DType::F64 => {
+                type $t = f64;
+                $body
+            }
         }
     };
 }
@@ -71,7 +98,14 @@ where
 }
 
 /// One output element for each pair of input elements, block by block.
-fn map2<A, Y>(n: usize, a: Source<A>, b: Source<A>, reads: &[&CpuStorage], cost: usize, f: impl Fn(&[A], &[A], &mut [Y]) + Send + Sync + 'static) -> Result<Buffer>
+fn map2<A, Y>(
+    n: usize,
+    a: Source<A>,
+    b: Source<A>,
+    reads: &[&CpuStorage],
+    cost: usize,
+    f: impl Fn(&[A], &[A], &mut [Y]) + Send + Sync + 'static,
+) -> Result<Buffer>
 where
     A: Copy + Default + Send + Sync + 'static,
     Y: Copy + Send + Sync + 'static,
@@ -265,7 +299,13 @@ fn int_pow(a: i64, b: i64) -> i64 {
     match (u32::try_from(b), a) {
         (Ok(b), _) => a.wrapping_pow(b),
         (_, 1) => 1,
-        (_, -1) => if b % 2 == 0 { 1 } else { -1 },
+        (_, -1) => {
+            if b % 2 == 0 {
+                1
+            } else {
+                -1
+            }
+        }
         _ => 0,
     }
 }
@@ -302,7 +342,8 @@ half!(f16, bf16);
 fn cost1(op: UnaryOp) -> usize {
     use UnaryOp::*;
     match op {
-        Neg | Abs | Sign | Floor | Ceil | Round | Trunc | Frac | Square | Relu | Relu6 | BitNot | Softsign | HardSigmoid | HardSwish => 150,
+        Neg | Abs | Sign | Floor | Ceil | Round | Trunc | Frac | Square | Relu | Relu6 | BitNot | Softsign
+        | HardSigmoid | HardSwish => 150,
         Sqrt | Rsqrt | Reciprocal | Exp | Log | Tanh | Sigmoid | Silu | GeluTanh => 800,
         _ => 8000,
     }
@@ -322,7 +363,9 @@ pub(crate) fn unary(op: UnaryOp, x: View<'_>) -> Result<Buffer> {
     }
     match (op, x.dtype) {
         (UnaryOp::IsNan | UnaryOp::IsInf | UnaryOp::IsFinite | UnaryOp::LogicalNot, _) => test(op, x),
-        (UnaryOp::BitNot, DType::Bool) => map1::<u8, u8>(x, 150, |x, y| y.iter_mut().zip(x).for_each(|(y, &x)| *y = (x == 0) as u8)),
+        (UnaryOp::BitNot, DType::Bool) => {
+            map1::<u8, u8>(x, 150, |x, y| y.iter_mut().zip(x).for_each(|(y, &x)| *y = (x == 0) as u8))
+        }
         (_, DType::F32) => run!(f32, unary_f32),
         (_, DType::F64) => run!(f64, unary_f64),
         (_, DType::F16) => halves1::<f16>(x, cost1(op) + 200, unary_f32(op).ok_or_else(no)?),
@@ -352,7 +395,9 @@ fn test(op: UnaryOp, x: View<'_>) -> Result<Buffer> {
 fn operand<'a, T: Element>(x: &Operand<'a>, int: bool) -> Result<(Source<T>, Option<&'a CpuStorage>)> {
     match x {
         Operand::View(v) => Ok((source(*v)?, Some(storage(v.buffer)?))),
-        Operand::Scalar(s) => Ok((Source::Value(if int { T::from_i64(s.to_i64()) } else { T::from_f64(s.to_f64()) }), None)),
+        Operand::Scalar(s) => {
+            Ok((Source::Value(if int { T::from_i64(s.to_i64()) } else { T::from_f64(s.to_f64()) }), None))
+        }
     }
 }
 
@@ -367,7 +412,14 @@ fn common(a: &Operand<'_>, b: &Operand<'_>) -> Result<(DType, usize)> {
 pub(crate) fn binary(op: BinaryOp, a: Operand<'_>, b: Operand<'_>) -> Result<Buffer> {
     let (dtype, n) = common(&a, &b)?;
     let no = || refused(op.name(), dtype);
-    let cost = if matches!(op, BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div | BinaryOp::Maximum | BinaryOp::Minimum) { 200 } else { 5000 };
+    let cost = if matches!(
+        op,
+        BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div | BinaryOp::Maximum | BinaryOp::Minimum
+    ) {
+        200
+    } else {
+        5000
+    };
     macro_rules! run {
         ($t:ty, $table:ident) => {{
             let f = $table(op).ok_or_else(no)?;
@@ -391,7 +443,9 @@ pub(crate) fn binary(op: BinaryOp, a: Operand<'_>, b: Operand<'_>) -> Result<Buf
 fn pair<T: Element>(n: usize, a: &Operand<'_>, b: &Operand<'_>, cost: usize, f: Fn2<T>) -> Result<Buffer> {
     let int = !T::DTYPE.is_float();
     // A slot is read when the kernel runs, so that a replay sees its new value.
-    if let (Operand::View(v), Operand::Scalar(gradus_core::Scalar::Slot(slot))) | (Operand::Scalar(gradus_core::Scalar::Slot(slot)), Operand::View(v)) = (a, b) {
+    if let (Operand::View(v), Operand::Scalar(gradus_core::Scalar::Slot(slot)))
+    | (Operand::Scalar(gradus_core::Scalar::Slot(slot)), Operand::View(v)) = (a, b)
+    {
         let (slot, left) = (slot.clone(), matches!(a, Operand::Scalar(_)));
         return map1::<T, T>(*v, cost, move |x, y| {
             let s = [T::from_f64(slot.get()); BLOCK];
@@ -415,8 +469,14 @@ fn halves2<H: Half>(n: usize, a: &Operand<'_>, b: &Operand<'_>, cost: usize, f: 
         let (mut wa, mut wb, mut wy) = (Scratch::new(), Scratch::new(), Scratch::new());
         for ((a, b), y) in a.chunks(BLOCK).zip(b.chunks(BLOCK)).zip(y.chunks_mut(BLOCK)) {
             let (wa, wb, wy) = (wa.first(y.len()), wb.first(y.len()), wy.first(y.len()));
-            match na { Some(v) => wa.fill(v), None => H::widen(a, wa) }
-            match nb { Some(v) => wb.fill(v), None => H::widen(b, wb) }
+            match na {
+                Some(v) => wa.fill(v),
+                None => H::widen(a, wa),
+            }
+            match nb {
+                Some(v) => wb.fill(v),
+                None => H::widen(b, wb),
+            }
             f(wa, wb, wy);
             H::narrow(wy, y);
         }
@@ -497,8 +557,12 @@ pub(crate) fn cast(x: View<'_>, to: DType) -> Result<Buffer> {
         (DType::Bf16, DType::F32) => return map1::<bf16, f32>(x, 300, bf16::widen),
         (DType::F32, DType::F16) => return map1::<f32, f16>(x, 300, f16::narrow),
         (DType::F32, DType::Bf16) => return map1::<f32, bf16>(x, 300, bf16::narrow),
-        (DType::F32, DType::F64) => return map1::<f32, f64>(x, 300, |x, y| y.iter_mut().zip(x).for_each(|(y, &x)| *y = x as f64)),
-        (DType::F64, DType::F32) => return map1::<f64, f32>(x, 300, |x, y| y.iter_mut().zip(x).for_each(|(y, &x)| *y = x as f32)),
+        (DType::F32, DType::F64) => {
+            return map1::<f32, f64>(x, 300, |x, y| y.iter_mut().zip(x).for_each(|(y, &x)| *y = x as f64));
+        }
+        (DType::F64, DType::F32) => {
+            return map1::<f64, f32>(x, 300, |x, y| y.iter_mut().zip(x).for_each(|(y, &x)| *y = x as f32));
+        }
         _ => {}
     }
     with_dtype!(x.dtype, A => {
@@ -548,7 +612,11 @@ pub(crate) fn write(dst: &mut Buffer, at: &Layout, src: View<'_>, mode: WriteMod
 
 #[inline(always)]
 fn sum<T: Element>(a: T, b: T) -> T {
-    if T::DTYPE.is_float() { T::from_f64(a.to_f64() + b.to_f64()) } else { T::from_i64(a.to_i64().wrapping_add(b.to_i64())) }
+    if T::DTYPE.is_float() {
+        T::from_f64(a.to_f64() + b.to_f64())
+    } else {
+        T::from_i64(a.to_i64().wrapping_add(b.to_i64()))
+    }
 }
 
 vectorized! {

@@ -34,7 +34,9 @@ impl Picks {
         for (at, i) in raw.into_iter().enumerate() {
             let j = if i < 0 { i + len } else { i };
             if j < 0 || j >= len {
-                fail(Error::misuse(format!("index {i} (element {at} of the indices) is out of range for a dimension of length {len}")));
+                fail(Error::misuse(format!(
+                    "index {i} (element {at} of the indices) is out of range for a dimension of length {len}"
+                )));
                 return None;
             }
             picks.push(j as usize);
@@ -161,4 +163,3 @@ fn meet<T: Element>(op: ScatterOp, old: T, new: T) -> T {
         ScatterOp::Add => T::from_i64(old.to_i64().wrapping_add(new.to_i64())),
     }
 }
-

@@ -10,6 +10,7 @@
 //!
 //! Every kernel cuts its work by shape alone, so results have the same bits for any number of threads.
 
+mod conv;
 mod dropout;
 mod elementwise;
 mod index;
@@ -55,6 +56,7 @@ struct Cpu {
 impl Cpu {
     fn new() -> Cpu {
         let kernels = KernelTable::new();
+        conv::register(&kernels);
         dropout::register(&kernels);
         linear::register(&kernels);
         loss::register(&kernels);

@@ -4,8 +4,8 @@ use crate::elementwise::finish;
 use crate::launch::{In, Out, fail, failure, launch, storage};
 use crate::math::Float;
 use crate::memory::CpuStorage;
-use crate::simd::vectorized;
 use crate::norm::row_sum;
+use crate::simd::vectorized;
 use crate::softmax::{for_rows, row_exp, row_max};
 use gradus_core::backend::View;
 use gradus_core::composite::{Fused, FusedCall, KernelTable};
@@ -24,7 +24,11 @@ pub(crate) fn register(table: &KernelTable) {
         }
     });
     table.register(|c: FusedCall<'_, CrossEntropyGrad>| {
-        if c.x.len() > 5 || c.op.0.smoothing != 0.0 || !dense(&c.x[1..]) || c.x[0].layout.strides().first().is_some_and(|&s| s < 0) {
+        if c.x.len() > 5
+            || c.op.0.smoothing != 0.0
+            || !dense(&c.x[1..])
+            || c.x[0].layout.strides().first().is_some_and(|&s| s < 0)
+        {
             return Ok(None);
         }
         match c.x[1].dtype {
@@ -109,7 +113,8 @@ fn backward<T: Float>(op: CrossEntropy, x: &[View<'_>]) -> Result<Option<Fused>>
     let (rows, classes) = (x[1].shape()[0], x[1].shape()[1]);
     let (sg, sx, st, sl) = (storage(x[0].buffer)?, storage(x[1].buffer)?, storage(x[2].buffer)?, storage(x[3].buffer)?);
     let to = CpuStorage::new(rows * classes * size_of::<T>())?;
-    let (g, logits, targets, lse, out) = (In::<T>::of(sg), In::<T>::of(sx), In::<i64>::of(st), In::<T>::of(sl), Out::<T>::of(&to));
+    let (g, logits, targets, lse, out) =
+        (In::<T>::of(sg), In::<T>::of(sx), In::<i64>::of(st), In::<T>::of(sl), Out::<T>::of(&to));
     // One gradient for each row, or one for all.
     let (og, gs) = (x[0].layout.offset(), x[0].layout.strides().first().map_or(0, |&s| s as usize));
     let (sd, od) = (storage(x[4].buffer)?, x[4].layout.offset());

@@ -50,19 +50,40 @@ pub(crate) struct Matrix<T> {
 ///
 /// # Safety
 /// The matrices' elements must lie in live memory, and `out`'s `m × n` must be held alone.
-pub(crate) unsafe fn multiply<T: 'static>(out: *mut T, [m, k, n]: [usize; 3], a: Matrix<T>, b: Matrix<T>, add: bool, one: T, zero: T, threads: usize)
-where
-    T: Copy,
+pub(crate) unsafe fn multiply<T>(
+    out: *mut T,
+    [m, k, n]: [usize; 3],
+    a: Matrix<T>,
+    b: Matrix<T>,
+    add: bool,
+    one: T,
+    zero: T,
+    threads: usize,
+) where
+    T: Copy + 'static,
 {
     let threads = if threads > 1 && m * k * n >= 1 << 18 { Parallelism::Rayon(threads) } else { Parallelism::None };
     let alpha = if add { one } else { zero };
     // SAFETY: by the caller.
     unsafe {
-        gemm(m, n, k, out, 1, n as isize, add, a.ptr, a.column, a.row, b.ptr, b.column, b.row, alpha, one, false, false, false, threads)
+        gemm(
+            m, n, k, out, 1, n as isize, add, a.ptr, a.column, a.row, b.ptr, b.column, b.row, alpha, one, false, false,
+            false, threads,
+        )
     }
 }
 
-fn product<T: Element>(a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>, one: T, zero: T, epilogue: Option<fn(&mut [T], &[T], Option<UnaryOp>)>) -> Result<Buffer> {
+/// What is done to a row of a product: the bias (empty: none) added, then the activation.
+type Epilogue<T> = fn(&mut [T], &[T], Option<UnaryOp>);
+
+fn product<T: Element>(
+    a: View<'_>,
+    b: View<'_>,
+    spec: &MatmulSpec<'_>,
+    one: T,
+    zero: T,
+    epilogue: Option<Epilogue<T>>,
+) -> Result<Buffer> {
     let (ra, rb) = (a.shape().rank(), b.shape().rank());
     let (m, k, n) = (a.shape()[ra - 2], a.shape()[ra - 1], b.shape()[rb - 1]);
     let (sa, sb) = (Side::<T>::of(a)?, Side::<T>::of(b)?);
@@ -89,7 +110,10 @@ fn product<T: Element>(a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>, one: T, 
             let work = m * n * k / 50;
             let one_product = |i: usize, threads: usize| {
                 let (pa, pb) = (sa.x.slice()[sa.starts[i]..].as_ptr(), sb.x.slice()[sb.starts[i]..].as_ptr());
-                let (x, y) = (Matrix { ptr: pa, row: sa.rows, column: sa.columns }, Matrix { ptr: pb, row: sb.rows, column: sb.columns });
+                let (x, y) = (
+                    Matrix { ptr: pa, row: sa.rows, column: sa.columns },
+                    Matrix { ptr: pb, row: sb.rows, column: sb.columns },
+                );
                 // SAFETY: core checked that the layouts lie inside their buffers; products write disjoint parts.
                 unsafe { multiply(out.part(i * m * n, m * n).as_mut_ptr(), [m, k, n], x, y, false, one, zero, threads) }
             };
@@ -179,9 +203,13 @@ fn integers<T: Element>(a: View<'_>, b: View<'_>) -> Result<Buffer> {
             let (i, row) = (r / m, r % m);
             let mut acc = vec![0i64; n];
             for p in 0..k {
-                let x = sa.x.slice()[(sa.starts[i] as isize + row as isize * sa.rows + p as isize * sa.columns) as usize].to_i64();
+                let x = sa.x.slice()
+                    [(sa.starts[i] as isize + row as isize * sa.rows + p as isize * sa.columns) as usize]
+                    .to_i64();
                 for (j, acc) in acc.iter_mut().enumerate() {
-                    let y = sb.x.slice()[(sb.starts[i] as isize + p as isize * sb.rows + j as isize * sb.columns) as usize].to_i64();
+                    let y = sb.x.slice()
+                        [(sb.starts[i] as isize + p as isize * sb.rows + j as isize * sb.columns) as usize]
+                        .to_i64();
                     *acc = acc.wrapping_add(x.wrapping_mul(y));
                 }
             }
@@ -190,4 +218,3 @@ fn integers<T: Element>(a: View<'_>, b: View<'_>) -> Result<Buffer> {
     });
     finish(to)
 }
-

@@ -102,8 +102,10 @@ impl Number for f64 {
 fn forward<T: Number>(eps: T, x: &[View<'_>], out: Meta) -> Result<Option<Fused>> {
     let (rows, width) = (x[0].shape()[0], x[0].shape()[1]);
     let size = size_of::<T>();
-    let (ty, tm, tr) = (CpuStorage::new(rows * width * size)?, CpuStorage::new(rows * size)?, CpuStorage::new(rows * size)?);
-    let views = x.iter().map(|v| Ok((In::<T>::of(storage(v.buffer)?), v.layout.offset()))).collect::<Result<Vec<_>>>()?;
+    let (ty, tm, tr) =
+        (CpuStorage::new(rows * width * size)?, CpuStorage::new(rows * size)?, CpuStorage::new(rows * size)?);
+    let views =
+        x.iter().map(|v| Ok((In::<T>::of(storage(v.buffer)?), v.layout.offset()))).collect::<Result<Vec<_>>>()?;
     let reads = x.iter().map(|v| storage(v.buffer)).collect::<Result<Vec<_>>>()?;
     let (y, mean, rstd) = (Out::<T>::of(&ty), Out::<T>::of(&tm), Out::<T>::of(&tr));
     launch(&reads, &[&ty, &tm, &tr], move || {
@@ -125,8 +127,10 @@ fn forward<T: Number>(eps: T, x: &[View<'_>], out: Meta) -> Result<Option<Fused>
 fn backward<T: Number>(x: &[View<'_>], inverse: T) -> Result<Option<Fused>> {
     let (rows, width) = (x[1].shape()[0], x[1].shape()[1]);
     let size = size_of::<T>();
-    let (tx, tw, tb) = (CpuStorage::new(rows * width * size)?, CpuStorage::new(width * size)?, CpuStorage::new(width * size)?);
-    let views = x.iter().map(|v| Ok((In::<T>::of(storage(v.buffer)?), v.layout.offset()))).collect::<Result<Vec<_>>>()?;
+    let (tx, tw, tb) =
+        (CpuStorage::new(rows * width * size)?, CpuStorage::new(width * size)?, CpuStorage::new(width * size)?);
+    let views =
+        x.iter().map(|v| Ok((In::<T>::of(storage(v.buffer)?), v.layout.offset()))).collect::<Result<Vec<_>>>()?;
     let reads = x.iter().map(|v| storage(v.buffer)).collect::<Result<Vec<_>>>()?;
     let (dx, dw, db) = (Out::<T>::of(&tx), Out::<T>::of(&tw), Out::<T>::of(&tb));
     // Weight gradients are summed over fixed groups of rows, whose sums are then added in order.

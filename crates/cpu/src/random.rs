@@ -19,9 +19,9 @@ vectorized! {
         let mut at = first;
         for group in out.chunks_mut(4 * WIDE) {
             let mut w = [[0u32; WIDE]; 4];
-            for i in 0..WIDE {
-                let c = philox([at.wrapping_add(i as u32), counter[0], counter[1], counter[2]], key);
-                for k in 0..4 { w[k][i] = c[k]; }
+            let [w0, w1, w2, w3] = &mut w;
+            for (i, (((a, b), c), d)) in w0.iter_mut().zip(w1).zip(w2).zip(w3).enumerate() {
+                [*a, *b, *c, *d] = philox([at.wrapping_add(i as u32), counter[0], counter[1], counter[2]], key);
             }
             for (i, o) in group.iter_mut().enumerate() { *o = w[i % 4][i / 4]; }
             at = at.wrapping_add(WIDE as u32);
@@ -70,7 +70,9 @@ fn fill<T: Element>(distribution: Distribution, w: &[u32], y: &mut [T]) {
     match distribution {
         Distribution::Bits => y.iter_mut().zip(w).for_each(|(y, &w)| *y = T::from_i64(w as i64)),
         Distribution::Uniform => y.iter_mut().zip(w).for_each(|(y, &w)| *y = T::from_f64(uniform(w) as f64)),
-        Distribution::Bernoulli(p) => y.iter_mut().zip(w).for_each(|(y, &w)| *y = T::from_i64(((uniform(w) as f64) < p) as i64)),
+        Distribution::Bernoulli(p) => {
+            y.iter_mut().zip(w).for_each(|(y, &w)| *y = T::from_i64(((uniform(w) as f64) < p) as i64))
+        }
         Distribution::Integers(low, high) => {
             let n = high.wrapping_sub(low) as u64;
             y.iter_mut().zip(w).for_each(|(y, &w)| *y = T::from_i64(low + below(w, n) as i64));

@@ -200,7 +200,12 @@ fn turn(x: View<'_>, dims: Dims) -> Turned {
 }
 
 /// Reduces `x`, turning each accumulator into an output element by `out`.
-fn fold<T, F, Y>(x: View<'_>, dims: Dims, f: F, finish_one: impl Fn(F::A) -> Y + Copy + Send + Sync + 'static) -> Result<Buffer>
+fn fold<T, F, Y>(
+    x: View<'_>,
+    dims: Dims,
+    f: F,
+    finish_one: impl Fn(F::A) -> Y + Copy + Send + Sync + 'static,
+) -> Result<Buffer>
 where
     T: Copy + Default + Send + Sync + 'static,
     F: Fold<T>,
@@ -280,8 +285,14 @@ fn fold_segment<T: Copy + Default, F: Fold<T>>(f: F, x: &[T], walk: &Walk, start
 }
 
 /// Kept elements that lie side by side: whole rows of them are folded into rows of accumulators.
-fn by_columns<T, F, Y>(src: In<T>, walk: &Walk, out: Out<Y>, [kept, reduced, width]: [usize; 3], f: F, finish_one: impl Fn(F::A) -> Y + Copy + Send + Sync)
-where
+fn by_columns<T, F, Y>(
+    src: In<T>,
+    walk: &Walk,
+    out: Out<Y>,
+    [kept, reduced, width]: [usize; 3],
+    f: F,
+    finish_one: impl Fn(F::A) -> Y + Copy + Send + Sync,
+) where
     T: Copy + Default + Send + Sync + 'static,
     F: Fold<T>,
     Y: Copy + Send + Sync + 'static,
@@ -328,7 +339,10 @@ pub(crate) fn reduce(op: ReduceOp, x: View<'_>, dims: Dims) -> Result<Buffer> {
         ($t:ty, $w:ty, |$a:ident| $narrow:expr) => {
             match op {
                 ReduceOp::Sum => fold::<$t, _, _>(x, dims, Sum, |$a| $narrow),
-                ReduceOp::Mean => fold::<$t, _, _>(x, dims, Sum, move |a| { let $a = a / n as $w; $narrow }),
+                ReduceOp::Mean => fold::<$t, _, _>(x, dims, Sum, move |a| {
+                    let $a = a / n as $w;
+                    $narrow
+                }),
                 ReduceOp::Prod => fold::<$t, _, _>(x, dims, Prod, |$a| $narrow),
                 ReduceOp::Max => fold::<$t, _, _>(x, dims, Max, |$a| $narrow),
                 ReduceOp::Min => fold::<$t, _, _>(x, dims, Min, |$a| $narrow),
@@ -363,7 +377,12 @@ pub(crate) fn reduce(op: ReduceOp, x: View<'_>, dims: Dims) -> Result<Buffer> {
 }
 
 /// The elements of each row along `dim`, handed to `row(x, y)` densely; rows lie in the order of the other dimensions.
-pub(crate) fn along<T, Y>(x: View<'_>, dim: usize, out_len: usize, row: impl Fn(&[T], &mut [Y]) + Send + Sync + 'static) -> Result<CpuStorage>
+pub(crate) fn along<T, Y>(
+    x: View<'_>,
+    dim: usize,
+    out_len: usize,
+    row: impl Fn(&[T], &mut [Y]) + Send + Sync + 'static,
+) -> Result<CpuStorage>
 where
     T: Copy + Default + Send + Sync + 'static,
     Y: Copy + Default + Send + Sync + 'static,
@@ -464,15 +483,27 @@ pub(crate) fn scan(op: ScanOp, x: View<'_>, dim: usize) -> Result<Buffer> {
         fn mul(self, o: Self) -> Self;
     }
     impl Arithmetic for i64 {
-        fn add(self, o: i64) -> i64 { self.wrapping_add(o) }
-        fn mul(self, o: i64) -> i64 { self.wrapping_mul(o) }
+        fn add(self, o: i64) -> i64 {
+            self.wrapping_add(o)
+        }
+        fn mul(self, o: i64) -> i64 {
+            self.wrapping_mul(o)
+        }
     }
     impl<T: Float> Arithmetic for T {
-        fn add(self, o: T) -> T { self + o }
-        fn mul(self, o: T) -> T { self * o }
+        fn add(self, o: T) -> T {
+            self + o
+        }
+        fn mul(self, o: T) -> T {
+            self * o
+        }
     }
-    fn add<T: Arithmetic>(a: T, b: T) -> T { a.add(b) }
-    fn mul<T: Arithmetic>(a: T, b: T) -> T { a.mul(b) }
+    fn add<T: Arithmetic>(a: T, b: T) -> T {
+        a.add(b)
+    }
+    fn mul<T: Arithmetic>(a: T, b: T) -> T {
+        a.mul(b)
+    }
     match x.dtype {
         // A running sum in f64 keeps its digits however long the row is.
         DType::F32 => run!(f32, f64, f32, |v| v as f64, |w| w as f32, 1.0),
@@ -485,4 +516,3 @@ pub(crate) fn scan(op: ScanOp, x: View<'_>, dim: usize) -> Result<Buffer> {
         DType::U8 | DType::Bool => run!(u8, i64, i64, |v| v as i64, |w| w, 1),
     }
 }
-

@@ -21,7 +21,9 @@ pub(crate) fn register(table: &KernelTable) {
 /// Dense views of one float type whose last dimension is `dim`.
 fn fits(x: &[View<'_>], dim: usize) -> bool {
     let d = x[0].dtype;
-    matches!(d, DType::F32 | DType::F64) && dim + 1 == x[0].shape().rank() && x.iter().all(|v| v.layout.is_dense() && v.elements() > 0)
+    matches!(d, DType::F32 | DType::F64)
+        && dim + 1 == x[0].shape().rank()
+        && x.iter().all(|v| v.layout.is_dense() && v.elements() > 0)
 }
 
 vectorized! {
@@ -82,7 +84,9 @@ vectorized! {
 /// Calls `row(r)` for every row, several rows to a chunk.
 pub(crate) fn for_rows(rows: usize, width: usize, cost: usize, row: impl Fn(usize) + Send + Sync) {
     let per = (8192 / width.max(1)).max(1);
-    for_chunks(rows.div_ceil(per), rows * width / 1000 * cost + 1, |c| (c * per..rows.min((c + 1) * per)).for_each(&row));
+    for_chunks(rows.div_ceil(per), rows * width / 1000 * cost + 1, |c| {
+        (c * per..rows.min((c + 1) * per)).for_each(&row)
+    });
 }
 
 fn forward(x: &[View<'_>], dim: usize, log: bool) -> Result<Option<Fused>> {

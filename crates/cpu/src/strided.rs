@@ -21,7 +21,13 @@ pub(crate) struct Walk {
 
 impl Walk {
     pub(crate) fn new(layout: &Layout) -> Walk {
-        let mut w = Walk { rank: 0, dims: [1; MAX_RANK], strides: [0; MAX_RANK], offset: layout.offset(), dense: layout.is_dense() };
+        let mut w = Walk {
+            rank: 0,
+            dims: [1; MAX_RANK],
+            strides: [0; MAX_RANK],
+            offset: layout.offset(),
+            dense: layout.is_dense(),
+        };
         if w.dense {
             (w.rank, w.dims[0], w.strides[0]) = (1, layout.elements(), 1);
             return w;
@@ -52,6 +58,9 @@ impl Walk {
     /// Calls `row(done, at, len, stride)` for each run along the innermost dimension in elements `start..start + len`.
     #[inline(always)]
     pub(crate) fn rows(&self, start: usize, len: usize, mut row: impl FnMut(usize, isize, usize, isize)) {
+        if len == 0 {
+            return; // a dimension may be empty
+        }
         let last = self.rank - 1;
         let (n, step) = (self.dims[last], self.strides[last]);
         let mut index = [0usize; MAX_RANK];
@@ -140,7 +149,11 @@ pub(crate) enum Source<T> {
 impl<T: Copy + Default> Source<T> {
     /// The elements of a buffer that a layout shows.
     pub(crate) fn new(x: In<T>, layout: &Layout) -> Source<T> {
-        if layout.is_dense() { Source::Dense(x, layout.offset()) } else { Source::Strided(x, Box::new(Walk::new(layout))) }
+        if layout.is_dense() {
+            Source::Dense(x, layout.offset())
+        } else {
+            Source::Strided(x, Box::new(Walk::new(layout)))
+        }
     }
 
     /// Elements `start..start + n` (at most a block) as a slice.

@@ -27,7 +27,8 @@ pub fn threads() -> usize {
     }
     match THREADS.load(Ordering::Relaxed) {
         0 => {
-            let asked = std::env::var("GRADUS_THREADS").ok().and_then(|v| v.trim().parse::<usize>().ok()).filter(|&n| n > 0);
+            let asked =
+                std::env::var("GRADUS_THREADS").ok().and_then(|v| v.trim().parse::<usize>().ok()).filter(|&n| n > 0);
             let n = asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
             THREADS.store(n, Ordering::Relaxed);
             n
@@ -78,7 +79,10 @@ fn pool(n: usize) -> Option<&'static ThreadPool> {
 /// Runs `f` inside the pool if `work` nanoseconds are worth it, telling it how many threads it has; else, here, with one.
 pub(crate) fn in_pool<T: Send>(work: usize, f: impl FnOnce(usize) -> T + Send) -> T {
     let n = threads();
-    if n > 1 && work > WORTH_SHARING && let Some(pool) = pool(n) {
+    if n > 1
+        && work > WORTH_SHARING
+        && let Some(pool) = pool(n)
+    {
         // Inside a rayon pool of our own already, the work joins that pool.
         return if rayon::current_thread_index().is_some() { f(n) } else { pool.install(|| f(n)) };
     }

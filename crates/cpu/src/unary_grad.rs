@@ -30,7 +30,10 @@ fn table(op: UnaryOp) -> Option<Fn2> {
         UnaryOp::Sqrt => grad!(|g, y| g / (y * 2.0)),
         UnaryOp::Log => grad!(|g, x| g / x),
         UnaryOp::Square => grad!(|g, x| g * x * 2.0),
-        UnaryOp::Silu => grad!(|g, x| { let s = Float::sigmoid(x); g * (s * (x * (1.0 - s) + 1.0)) }),
+        UnaryOp::Silu => grad!(|g, x| {
+            let s = Float::sigmoid(x);
+            g * (s * (x * (1.0 - s) + 1.0))
+        }),
         UnaryOp::Gelu => grad!(|g, x| {
             let cdf = (Float::erf(x * std::f32::consts::FRAC_1_SQRT_2) + 1.0) * 0.5;
             g * (cdf + x * Float::exp(x * x * -0.5) * 0.398_942_3)

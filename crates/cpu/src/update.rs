@@ -28,7 +28,10 @@ pub(crate) fn register(table: &KernelTable) {
 }
 
 /// Runs `f(targets, gradient)` block by block over the targets and the gradient.
-fn blocks<T: Element, U, const N: usize>(c: &UpdateCall<'_, '_, U>, f: impl Fn([&mut [T]; N], &[T]) + Send + Sync + 'static) -> Result<bool> {
+fn blocks<T: Element, U, const N: usize>(
+    c: &UpdateCall<'_, '_, U>,
+    f: impl Fn([&mut [T]; N], &[T]) + Send + Sync + 'static,
+) -> Result<bool> {
     let [g] = c.x else { return Ok(false) };
     if g.dtype != T::DTYPE || *g.shape() != c.meta.shape || c.targets.len() != N {
         return Ok(false);

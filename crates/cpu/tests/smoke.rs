@@ -1,7 +1,7 @@
 //! The CPU backend end to end: a few ops, gradients, a captured step.
 
-use gradus_core::{Backward, DType, Tensor, grad};
 use gradus_core::capture::Captured;
+use gradus_core::{Backward, DType, Tensor, grad};
 
 fn v(t: &Tensor) -> Vec<f64> {
     t.to_vec().expect("a read-back")
@@ -31,8 +31,13 @@ fn a_reduction_has_the_same_bits_for_any_number_of_threads() {
     let x = Tensor::randn([517, 1203], cpu, 3);
     let run = |n| {
         gradus_cpu::with_threads(n, || {
-            [x.sum().to_bytes(), x.sum_dims(&[0], false).to_bytes(), x.mean_dims(&[1], false).to_bytes(), x.t().sum_dims(&[0], false).to_bytes()]
-                .map(|r| r.expect("a read-back"))
+            [
+                x.sum().to_bytes(),
+                x.sum_dims(&[0], false).to_bytes(),
+                x.mean_dims(&[1], false).to_bytes(),
+                x.t().sum_dims(&[0], false).to_bytes(),
+            ]
+            .map(|r| r.expect("a read-back"))
         })
     };
     assert_eq!(run(1), run(2));
@@ -46,10 +51,11 @@ fn a_captured_step_replays_with_the_same_bits() {
     let cpu = gradus_cpu::device();
     let draw = |key| Tensor::randn([4, 3], cpu, key);
     let w0 = Tensor::randn([3, 2], cpu, 9);
-    let train = |mut run: Box<dyn FnMut(&Tensor, &mut Tensor) -> f32>| {
+    fn train(w0: &Tensor, draw: impl Fn(u64) -> Tensor, mut run: impl FnMut(&Tensor, &mut Tensor) -> f32) -> Vec<f32> {
+        let cpu = gradus_cpu::device();
         let mut w = Tensor::from_vec(w0.to_vec::<f32>().expect("a read-back"), [3, 2], cpu).requires_grad();
-        (0..6).map(|i| run(&draw(i), &mut w)).collect::<Vec<f32>>()
-    };
+        (0..6).map(|i| run(&draw(i), &mut w)).collect()
+    }
     let step = |x: &Tensor, w: &mut Tensor| {
         let loss = x.matmul(w).tanh().square().mean();
         loss.backward();
@@ -58,12 +64,12 @@ fn a_captured_step_replays_with_the_same_bits() {
         w.write_value(&new).expect("an update");
         loss
     };
-    let eager = train(Box::new(move |x, w| step(x, w).item().expect("a loss")));
+    let eager = train(&w0, draw, |x, w| step(x, w).item().expect("a loss"));
     let mut captured = Captured::new();
-    let replayed = train(Box::new(move |x, w| {
+    let replayed = train(&w0, draw, |x, w| {
         let out = captured.run(&[x], |x| Ok(vec![step(&x[0], w)])).expect("a step");
         out[0].item().expect("a loss")
-    }));
+    });
     assert_eq!(eager, replayed);
     assert_eq!(w0.dtype(), DType::F32);
 }

@@ -30,5 +30,7 @@ pub use split::{split, stratified_split};
 
 /// What most programs need of this crate.
 pub mod prelude {
-    pub use crate::{Batch, Collate, InMemory, Loader, Map, Sample, Source, Subset, TensorData, digits, split, stratified_split};
+    pub use crate::{
+        Batch, Collate, InMemory, Loader, Map, Sample, Source, Subset, TensorData, digits, split, stratified_split,
+    };
 }

@@ -68,7 +68,7 @@ pub(crate) fn list() -> Vec<DeviceInfo> {
 }
 
 /// The backend of device `index`.
-pub(crate) fn open(index: usize) -> Result<Box<dyn Backend>> {
+pub(crate) fn open(index: usize) -> Result<&'static dyn Backend> {
     let driver = Driver::find().map_err(|e| e.context(format!("cuda:{index}")))?;
     let count = driver.count();
     if index >= count {
@@ -78,5 +78,5 @@ pub(crate) fn open(index: usize) -> Result<Box<dyn Backend>> {
         return Err(unavailable(format!("cuda:{index}: the CUDA compiler library (libnvrtc) was not found; install the CUDA toolkit, version 12 or later")));
     }
     let info = driver.describe(index);
-    Ok(Box::new(Gpu::<CudaRuntime>::start(&info.name, CudaDevice::new(index), info.memory)?))
+    Ok(Gpu::<CudaRuntime>::start(&info.name, CudaDevice::new(index), info.memory)?)
 }

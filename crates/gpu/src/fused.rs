@@ -6,16 +6,16 @@ use crate::launch::{Steps, folded, lengths};
 use crate::memory::GpuBuffer;
 use crate::runtime::GpuRuntime;
 use cubecl::prelude::*;
-use gradus_core::backend::MatmulSpec;
+use gradus_core::backend::{Dims, MatmulSpec, Operand};
 use gradus_core::composite::{Fused, FusedCall};
 use gradus_core::functional::linear::Linear;
-use gradus_core::functional::loss::{CrossEntropyGrad, CrossEntropyRows};
+use gradus_core::functional::loss::{CrossEntropy, CrossEntropyGrad, Reduction};
 use gradus_core::functional::norm::{LayerNorm, LayerNormGrad};
 use gradus_core::functional::softmax::{LogSoftmax, LogSoftmaxGrad, Softmax, SoftmaxGrad};
 use gradus_core::functional::update::{AdamUpdate, SgdUpdate};
-use gradus_core::ops::{UnaryGrad, UnaryOp};
+use gradus_core::ops::{BinaryOp, ReduceOp, UnaryGrad, UnaryOp};
 use gradus_core::tensor::UpdateCall;
-use gradus_core::{Backend, Buffer, DType, Error, Layout, Meta, Result, Scalar, Shape, View};
+use gradus_core::{Backend, Buffer, DType, Layout, Meta, Result, Scalar, Shape, View};
 use gradus_kernels::cross_entropy::{cross_entropy_grad_kernel, cross_entropy_kernel};
 use gradus_kernels::layer_norm::{layer_norm_dw_kernel, layer_norm_dx_kernel, layer_norm_kernel};
 use gradus_kernels::rows::LANES;
@@ -23,7 +23,6 @@ use gradus_kernels::softmax::{softmax_grad_kernel, softmax_kernel};
 use gradus_kernels::unary_grad::{self, unary_grad_kernel};
 use gradus_kernels::update::{AdamNumbersLaunch, SgdNumbersLaunch, adam_kernel, sgd_kernel};
 use smallvec::smallvec;
-use std::any::Any;
 
 /// Up to this width a row is one thread's work.
 const NARROW: usize = 32;
@@ -69,28 +68,22 @@ fn gradient(op: UnaryOp) -> Option<unary_grad::UnaryGrad> {
     })
 }
 
-/// The backend as its own type; kernels of this table are called on no other.
-fn own<R: GpuRuntime>(on: &dyn Backend) -> Result<&Gpu<R>> {
-    let any: &dyn Any = on;
-    any.downcast_ref::<Gpu<R>>().ok_or_else(|| Error::misuse(format!("a kernel of another device was called on {}", on.name())))
-}
-
 impl<R: GpuRuntime> Gpu<R> {
-    /// Enters the fused kernels into this device's table.
-    pub(crate) fn register_fused(&self) {
+    /// Enters the fused kernels into this device's table. A device lives as long as the program, so its kernels may hold it.
+    pub(crate) fn register_fused(&'static self) {
         let table = self.kernels();
-        table.register(|c: FusedCall<'_, Softmax>| own::<R>(c.on)?.softmax(c.x, c.op.dim, false));
-        table.register(|c: FusedCall<'_, LogSoftmax>| own::<R>(c.on)?.softmax(c.x, c.op.dim, true));
-        table.register(|c: FusedCall<'_, SoftmaxGrad>| own::<R>(c.on)?.softmax_grad(c.x, c.op.dim, false));
-        table.register(|c: FusedCall<'_, LogSoftmaxGrad>| own::<R>(c.on)?.softmax_grad(c.x, c.op.dim, true));
-        table.register(|c: FusedCall<'_, LayerNorm>| own::<R>(c.on)?.layer_norm(c.x, c.op.eps));
-        table.register(|c: FusedCall<'_, LayerNormGrad>| own::<R>(c.on)?.layer_norm_grad(c.x));
-        table.register(|c: FusedCall<'_, CrossEntropyRows>| own::<R>(c.on)?.cross_entropy(c.op, c.x));
-        table.register(|c: FusedCall<'_, CrossEntropyGrad>| own::<R>(c.on)?.cross_entropy_grad(&c.op.0, c.x));
-        table.register(|c: FusedCall<'_, UnaryGrad>| own::<R>(c.on)?.unary_grad(c.op.0, c.x));
-        table.register(|c: FusedCall<'_, Linear>| own::<R>(c.on)?.linear(c.op.activation, c.x));
-        table.register_update(|c: UpdateCall<'_, '_, SgdUpdate>| own::<R>(c.on)?.sgd(c));
-        table.register_update(|c: UpdateCall<'_, '_, AdamUpdate>| own::<R>(c.on)?.adam(c));
+        table.register(|c: FusedCall<'_, Softmax>| self.softmax(c.x, c.op.dim, false));
+        table.register(|c: FusedCall<'_, LogSoftmax>| self.softmax(c.x, c.op.dim, true));
+        table.register(|c: FusedCall<'_, SoftmaxGrad>| self.softmax_grad(c.x, c.op.dim, false));
+        table.register(|c: FusedCall<'_, LogSoftmaxGrad>| self.softmax_grad(c.x, c.op.dim, true));
+        table.register(|c: FusedCall<'_, LayerNorm>| self.layer_norm(c.x, c.op.eps));
+        table.register(|c: FusedCall<'_, LayerNormGrad>| self.layer_norm_grad(c.x));
+        table.register(|c: FusedCall<'_, CrossEntropy>| self.cross_entropy(c.op, c.x));
+        table.register(|c: FusedCall<'_, CrossEntropyGrad>| self.cross_entropy_grad(&c.op.0, c.x));
+        table.register(|c: FusedCall<'_, UnaryGrad>| self.unary_grad(c.op.0, c.x));
+        table.register(|c: FusedCall<'_, Linear>| self.linear(c.op.activation, c.x));
+        table.register_update(|c: UpdateCall<'_, '_, SgdUpdate>| self.sgd(c));
+        table.register_update(|c: UpdateCall<'_, '_, AdamUpdate>| self.adam(c));
     }
 
     /// One thread or one cube for each of `rows` rows of `width`.
@@ -210,14 +203,14 @@ impl<R: GpuRuntime> Gpu<R> {
         Ok(Some(Fused { outputs: smallvec![self.done(dx)?, self.done(dw)?, self.done(db)?], ..Fused::default() }))
     }
 
-    fn cross_entropy(&self, op: &CrossEntropyRows, x: &[View<'_>]) -> Result<Option<Fused>> {
+    fn cross_entropy(&self, op: &CrossEntropy, x: &[View<'_>]) -> Result<Option<Fused>> {
         let logits = x[0];
         if x.len() > 2 || op.smoothing != 0.0 || !covered(logits.dtype) || logits.elements() == 0 {
             return Ok(None);
         }
         let (count, classes) = (logits.shape()[0], logits.shape()[1]);
         let (memory, targets) = (self.memory_of(logits.buffer)?, self.memory_of(x[1].buffer)?);
-        let (out, (meta, lse)) = (self.reserve(count, logits.dtype)?, self.statistic(count)?);
+        let ((_, losses), (meta, lse), (_, counted)) = (self.statistic(count)?, self.statistic(count)?, self.statistic(count)?);
         let (cubes, threads, lanes) = self.by_rows(count, classes);
         let address = self.address(&[memory.elements, targets.elements])?;
         let types = [self.types.stored(logits.dtype), self.types.stored(DType::I64)];
@@ -226,17 +219,32 @@ impl<R: GpuRuntime> Gpu<R> {
         // follows no target out of range.
         unsafe {
             cross_entropy_kernel::launch_unchecked::<R>(
-                &self.client, cubes, threads, address, self.array(memory), self.array(targets), self.array(&out), self.array(&lse),
-                self.raw(&self.fault, 1), Steps::of(logits.layout).place(), Steps::of(x[1].layout).place(), ignore, count, classes, lanes, types,
+                &self.client, cubes, threads, address, self.array(memory), self.array(targets), self.array(&losses), self.array(&lse),
+                self.array(&counted), self.raw(&self.fault, 1), Steps::of(logits.layout).place(), Steps::of(x[1].layout).place(), ignore,
+                count, classes, lanes, types,
             );
         }
         self.launched();
-        Ok(Some(Fused::one(self.done(out)?).keep(meta, self.done(lse)?)))
+        let (losses, counted) = (self.done(losses)?, self.done(counted)?);
+        let (rows, one) = (Layout::dense(*x[1].shape()), Layout::dense(Shape::SCALAR));
+        let view = |buffer, layout| View { buffer, layout, dtype: DType::F32 };
+        let divisor = self.reduced(ReduceOp::Sum, view(&counted, &rows), Dims::all(1))?;
+        let (out, layout) = match op.reduction {
+            Reduction::None => (losses, rows),
+            Reduction::Sum => (self.reduced(ReduceOp::Sum, view(&losses, &rows), Dims::all(1))?, one),
+            Reduction::Mean => {
+                let sum = self.reduced(ReduceOp::Sum, view(&losses, &rows), Dims::all(1))?;
+                let mean = self.zip(BinaryOp::Div, Operand::View(view(&sum, &one)), Operand::View(view(&divisor, &one)))?;
+                (mean, one)
+            }
+        };
+        let out = if logits.dtype == DType::F32 { out } else { self.convert(view(&out, &layout), logits.dtype)? };
+        Ok(Some(Fused::one(out).keep(meta, self.done(lse)?).keep(Meta::new(DType::F32, Shape::SCALAR), divisor)))
     }
 
-    fn cross_entropy_grad(&self, op: &CrossEntropyRows, x: &[View<'_>]) -> Result<Option<Fused>> {
-        let statistics = x.get(3).is_some_and(|v| v.dtype == DType::F32 && v.layout.is_dense() && v.layout.offset() == 0);
-        if x.len() > 4 || op.smoothing != 0.0 || !statistics || !covered(x[1].dtype) || x[1].elements() == 0 {
+    fn cross_entropy_grad(&self, op: &CrossEntropy, x: &[View<'_>]) -> Result<Option<Fused>> {
+        let kept = x.len() == 5 && x[3..].iter().all(|v| v.dtype == DType::F32 && v.layout.is_dense() && v.layout.offset() == 0);
+        if op.smoothing != 0.0 || !kept || !covered(x[1].dtype) || x[1].elements() == 0 {
             return Ok(None);
         }
         let memory = x.iter().map(|v| self.memory_of(v.buffer)).collect::<Result<Vec<_>>>()?;
@@ -247,12 +255,14 @@ impl<R: GpuRuntime> Gpu<R> {
         let address = self.address(&[memory[1].elements, len])?;
         let types = [self.types.stored(x[1].dtype), self.types.stored(DType::I64)];
         let ignore = self.number(&Scalar::Int(op.ignore), DType::I64);
+        // One number for all rows stands still.
+        let g = Steps { strides: vec![x[0].layout.strides().first().copied().unwrap_or(0)], offset: x[0].layout.offset() as isize };
         let place = |i: usize| Steps::of(x[i].layout).place();
         // SAFETY: the views lie inside their buffers (the caller's contract), and the kernel stops at `len`.
         unsafe {
             cross_entropy_grad_kernel::launch_unchecked::<R>(
-                &self.client, cubes, threads, address, array(0), array(1), array(2), array(3), self.array(&out), place(0), place(1), place(2),
-                ignore, x[1].shape()[1], len, types,
+                &self.client, cubes, threads, address, array(0), array(1), array(2), array(3), array(4), self.array(&out), g.place(), place(1),
+                place(2), ignore, x[1].shape()[1], len, op.reduction == Reduction::Mean, types,
             );
         }
         self.launched();

@@ -39,8 +39,8 @@ impl<R: GpuRuntime> std::fmt::Debug for Gpu<R> {
 }
 
 impl<R: GpuRuntime> Gpu<R> {
-    /// Starts the runtime on `device`, which has `memory` bytes.
-    pub(crate) fn start(name: &str, device: R::Device, memory: usize) -> Result<Gpu<R>> {
+    /// Starts the runtime on `device`, which has `memory` bytes, for as long as the program runs.
+    pub(crate) fn start(name: &str, device: R::Device, memory: usize) -> Result<&'static Gpu<R>> {
         let started = catch_unwind(AssertUnwindSafe(|| {
             let mut client = R::client(&device);
             // SAFETY: every client of a device of ours works on this one stream, so its commands run in the order they were
@@ -55,7 +55,7 @@ impl<R: GpuRuntime> Gpu<R> {
         let largest = usize::try_from(properties.memory.max_page_size).unwrap_or(usize::MAX);
         // The runtime's pools round sizes up: a tenth is left to them.
         let ledger = Ledger::new(largest, memory - memory / 10);
-        let gpu = Gpu {
+        let gpu: &'static Gpu<R> = Box::leak(Box::new(Gpu {
             name: name.into(),
             client,
             device,
@@ -65,7 +65,7 @@ impl<R: GpuRuntime> Gpu<R> {
             launches: AtomicUsize::new(0),
             pending: Mutex::new(None),
             table: KernelTable::new(),
-        };
+        }));
         gpu.register_fused();
         Ok(gpu)
     }

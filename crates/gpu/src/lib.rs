@@ -70,7 +70,7 @@ pub struct DeviceInfo {
     pub memory: usize,
 }
 
-type Open = fn(usize) -> Result<Box<dyn Backend>>;
+type Open = fn(usize) -> Result<&'static dyn Backend>;
 
 /// The devices handed out: one backend each, for as long as the program runs.
 static DEVICES: Mutex<Option<HashMap<(&'static str, usize), Device>>> = Mutex::new(None);
@@ -81,7 +81,7 @@ fn interned(kind: &'static str, index: usize, open: Open) -> Result<Device> {
     if let Some(device) = devices.get(&(kind, index)) {
         return Ok(*device);
     }
-    let device = Device::new(Box::leak(open(index)?));
+    let device = Device::new(open(index)?);
     devices.insert((kind, index), device);
     Ok(device)
 }

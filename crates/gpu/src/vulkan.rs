@@ -71,7 +71,7 @@ pub(crate) fn list() -> Vec<DeviceInfo> {
 }
 
 /// The backend of adapter `index`.
-pub(crate) fn open(index: usize) -> Result<Box<dyn Backend>> {
+pub(crate) fn open(index: usize) -> Result<&'static dyn Backend> {
     let mut found = adapters();
     if found.is_empty() {
         return Err(unavailable(format!("wgpu:{index}: no Vulkan adapter was found; {MISSING}")));
@@ -81,5 +81,5 @@ pub(crate) fn open(index: usize) -> Result<Box<dyn Backend>> {
         return Err(unavailable(format!("wgpu:{index}: there is no such adapter; there are {}", names.join(", "))));
     }
     let Adapter { device, info } = found.swap_remove(index);
-    Ok(Box::new(Gpu::<WgpuRuntime>::start(&info.name, device, info.memory)?))
+    Ok(Gpu::<WgpuRuntime>::start(&info.name, device, info.memory)?)
 }

@@ -12,6 +12,8 @@
 extern crate self as gradus_nn;
 
 mod activation;
+mod attention;
+mod batch_norm;
 mod conv;
 mod cx;
 mod dropout;
@@ -21,6 +23,7 @@ mod layer;
 mod linear;
 pub mod loss;
 mod module;
+mod norm;
 mod param;
 mod pooling;
 mod sequential;
@@ -30,6 +33,8 @@ mod state;
 mod table;
 
 pub use activation::*;
+pub use attention::MultiheadAttention;
+pub use batch_norm::{BatchNorm1d, BatchNorm2d, BatchNorm3d, Running};
 pub use conv::{Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d};
 pub use cx::{Call, Cx, Mode};
 pub use dropout::{ChannelDropout, Dropout};
@@ -39,6 +44,7 @@ pub use init::Init;
 pub use layer::Layer;
 pub use linear::Linear;
 pub use module::{Entry, EntryMut, Module, ParameterPath, Visitor, VisitorMut};
+pub use norm::{GroupNorm, LayerNorm, RmsNorm};
 pub use param::Param;
 pub use pooling::*;
 pub use sequential::{AnyLayer, Sequential};

@@ -52,7 +52,9 @@ impl OptimizerBuilder {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let mut seen = BTreeSet::new();
         if let Some(twice) = names.iter().find(|n| !seen.insert(**n)) {
-            return Err(Error::misuse(format!("two parameters of the model are called {twice}; their state would be mixed up")));
+            return Err(Error::misuse(format!(
+                "two parameters of the model are called {twice}; their state would be mixed up"
+            )));
         }
         demand_size(self.rule.name(), "the learning rate", self.rule.learning_rate())?;
         demand_size(self.rule.name(), "the weight decay", self.rule.weight_decay())?;

@@ -59,7 +59,10 @@ impl Transform for ClipNorm {
         if self.finite {
             let value: f64 = norm.item()?;
             if !value.is_finite() {
-                return Err(Error::data(format!("ClipNorm: the global norm of the gradients is {value}; {}", culprits(grads)?)));
+                return Err(Error::data(format!(
+                    "ClipNorm: the global norm of the gradients is {value}; {}",
+                    culprits(grads)?
+                )));
             }
         }
         let scale = norm.try_binary_scalar(BinaryOp::Add, 1e-6)?.try_scalar_binary(BinaryOp::Div, self.max)?;

@@ -49,7 +49,13 @@ impl Schedule for Cosine {
     }
     fn check(&self) -> Result<()> {
         demand_steps(self.name(), "the total of steps", self.total)?;
-        demand(self.warmup < self.total, self.name(), "the warm-up", "shorter than the total of steps", self.warmup as f64)?;
+        demand(
+            self.warmup < self.total,
+            self.name(),
+            "the warm-up",
+            "shorter than the total of steps",
+            self.warmup as f64,
+        )?;
         demand_size(self.name(), "the part of the base rate to begin with", self.from)?;
         demand_size(self.name(), "the rate to end at", self.low)
     }

@@ -267,7 +267,9 @@ impl Optimizer {
             let kept = grads.len() == had && grads.iter().zip(&metas).all(|(g, m)| g.grad.meta() == *m);
             if !kept {
                 let name = t.name();
-                return Err(Error::misuse(format!("{name}: a transform must keep each gradient, and its shape and dtype")));
+                return Err(Error::misuse(format!(
+                    "{name}: a transform must keep each gradient, and its shape and dtype"
+                )));
             }
         }
         let mut by_place = vec![None; count];
@@ -279,7 +281,11 @@ impl Optimizer {
 
     /// Updates every parameter that has a gradient: its own, or the one in `changed`. Gives how many were updated, and how
     /// many not.
-    fn update_all(&mut self, model: &mut dyn Module, mut changed: Option<Vec<Option<Tensor>>>) -> Result<(usize, usize)> {
+    fn update_all(
+        &mut self,
+        model: &mut dyn Module,
+        mut changed: Option<Vec<Option<Tensor>>>,
+    ) -> Result<(usize, usize)> {
         let (mut i, mut updated, mut outcome) = (0, 0, Ok(()));
         model.for_each_parameter_mut(&mut |name, p| {
             if outcome.is_ok() {

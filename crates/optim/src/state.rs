@@ -127,7 +127,8 @@ impl Reader<'_> {
     fn finish(mut self) -> Result<()> {
         for (key, t) in self.state.tensors.iter().filter(|(key, _)| !self.known.contains(*key)) {
             let (dtype, shape) = (t.dtype(), t.shape());
-            self.faults.push(format!("{key}: unexpected; the state has {dtype} {shape}, the optimizer nothing of that name"));
+            self.faults
+                .push(format!("{key}: unexpected; the state has {dtype} {shape}, the optimizer nothing of that name"));
         }
         for (key, n) in self.state.numbers.iter().filter(|(key, _)| !self.known.contains(*key)) {
             self.faults.push(format!("{key}: unexpected; the state has {n}, the optimizer nothing of that name"));

@@ -3,8 +3,8 @@
 use gradus_core::{Result, Tensor};
 use gradus_nn::{Module, Param};
 use gradus_optim::{
-    Adam, AdamW, ClipNorm, Cosine, Exponential, NamedGrad, NamedGrads, Notes, OneCycle, OptimizerBuilder, Rule, Schedule,
-    Sgd, StepDecay, Transform, Warmup,
+    Adam, AdamW, ClipNorm, Cosine, Exponential, NamedGrad, NamedGrads, Notes, OneCycle, OptimizerBuilder, Rule,
+    Schedule, Sgd, StepDecay, Transform, Warmup,
 };
 use std::collections::BTreeMap;
 
@@ -135,9 +135,9 @@ fn schedules_go_where_pytorchs_go() {
             "step-decay" => Box::new(StepDecay::new(count("every"), l.get("gamma", 0.0))),
             "exponential" => Box::new(Exponential::new(l.get("gamma", 0.0))),
             "warmup" => Box::new(Warmup::new(count("steps")).from(l.get("from", 0.0))),
-            "cosine" => {
-                Box::new(Cosine::warmup(count("warmup"), count("total")).from(l.get("from", 1.0)).low(l.get("low", 0.0)))
-            }
+            "cosine" => Box::new(
+                Cosine::warmup(count("warmup"), count("total")).from(l.get("from", 1.0)).low(l.get("low", 0.0)),
+            ),
             "one-cycle" | "one-cycle-momentum" => Box::new(one_cycle()),
             _ => continue,
         };

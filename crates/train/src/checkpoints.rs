@@ -93,9 +93,16 @@ impl Checkpoints {
     }
 
     /// Writes a checkpoint; gives its directory.
-    pub(crate) fn save(&self, state: &RunState, model: &StateDict, optimizer: &StateDict, best: Option<&StateDict>) -> Result<PathBuf> {
+    pub(crate) fn save(
+        &self,
+        state: &RunState,
+        model: &StateDict,
+        optimizer: &StateDict,
+        best: Option<&StateDict>,
+    ) -> Result<PathBuf> {
         let path = self.dir.join(format!("{PREFIX}{:010}", state.step));
-        fs::create_dir_all(&self.dir).map_err(|e| Error::io(format!("cannot make the directory {}", self.dir.display()), e))?;
+        fs::create_dir_all(&self.dir)
+            .map_err(|e| Error::io(format!("cannot make the directory {}", self.dir.display()), e))?;
         let json = state.to_json()?;
         let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]); // as PyTorch's files say
         let save = |dir: &gradus_io::StagedDir, name: &str, tensors: &StateDict| dir.save(name, tensors, &metadata);
@@ -170,14 +177,18 @@ pub(crate) fn newest(dir: &Path, device: Device) -> Result<Option<Loaded>> {
     if damaged.is_empty() {
         return Ok(None);
     }
-    Err(Error::new(ErrorKind::Data, format!("no checkpoint in {} can be used:\n  {}", dir.display(), damaged.join("\n  "))))
+    Err(Error::new(
+        ErrorKind::Data,
+        format!("no checkpoint in {} can be used:\n  {}", dir.display(), damaged.join("\n  ")),
+    ))
 }
 
 /// Verifies and reads one checkpoint.
 fn load(path: &Path, device: Device) -> Result<Loaded> {
     let manifest = Manifest::verify(path)?;
     let tensors = |name: &str| gradus_io::load(path.join(name), device);
-    let text = fs::read_to_string(path.join(STATE)).map_err(|e| Error::io(format!("cannot read {}", path.join(STATE).display()), e))?;
+    let text = fs::read_to_string(path.join(STATE))
+        .map_err(|e| Error::io(format!("cannot read {}", path.join(STATE).display()), e))?;
     let best = match manifest.entry(BEST) {
         Some(_) => Some(tensors(BEST)?),
         None => None,

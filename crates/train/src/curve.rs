@@ -36,7 +36,8 @@ impl History {
             let _ = writeln!(text, "{value:>10.4} |{}", line.trim_end()); // writing to a string cannot fail
         }
         let (first, last) = (self.rows()[0].epoch, self.rows()[epochs - 1].epoch);
-        let legend: Vec<String> = names.iter().zip(MARKS.iter().cycle()).map(|(name, mark)| format!("{mark} {name}")).collect();
+        let legend: Vec<String> =
+            names.iter().zip(MARKS.iter().cycle()).map(|(name, mark)| format!("{mark} {name}")).collect();
         let _ = writeln!(text, "{:>10} +{}", "", "-".repeat(columns));
         let _ = writeln!(text, "{:>11} epoch {first} to {last}   {}", "", legend.join("   "));
         text

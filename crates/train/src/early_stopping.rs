@@ -55,7 +55,10 @@ impl EarlyStopping {
             return Flow::Continue;
         }
         let best = self.state.best.map_or(f64::NAN, |b| b.0);
-        Flow::Stop(format!("{} has not been better than {best:.6} for {} epochs (epoch {epoch})", self.on, self.patience))
+        Flow::Stop(format!(
+            "{} has not been better than {best:.6} for {} epochs (epoch {epoch})",
+            self.on, self.patience
+        ))
     }
 }
 
@@ -76,7 +79,8 @@ impl Callback for EarlyStopping {
         serde_json::to_value(self.state).unwrap_or_default() // numbers always serialize
     }
     fn load_state(&mut self, state: &Value) -> Result<()> {
-        self.state = State::deserialize(state).map_err(|e| Error::data("early stopping: its saved state cannot be read").caused_by(e))?;
+        self.state = State::deserialize(state)
+            .map_err(|e| Error::data("early stopping: its saved state cannot be read").caused_by(e))?;
         Ok(())
     }
 }
@@ -88,8 +92,11 @@ mod tests {
     #[test]
     fn it_waits_for_its_patience_and_starts_anew_after_an_improvement() {
         let mut stop = EarlyStopping::on("val/loss").patience(2).margin(0.01);
-        let flows: Vec<bool> =
-            [1.0, 0.5, 0.6, 0.4, 0.395, f64::NAN].iter().enumerate().map(|(i, &x)| stop.observe(i + 1, x) == Flow::Continue).collect();
+        let flows: Vec<bool> = [1.0, 0.5, 0.6, 0.4, 0.395, f64::NAN]
+            .iter()
+            .enumerate()
+            .map(|(i, &x)| stop.observe(i + 1, x) == Flow::Continue)
+            .collect();
         assert_eq!(flows, [true, true, true, true, true, false]);
     }
 

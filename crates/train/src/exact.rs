@@ -23,7 +23,9 @@ impl<'de> Deserialize<'de> for Exact {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Exact, D::Error> {
         match Written::deserialize(from)? {
             Written::Number(x) => Ok(Exact(x)),
-            Written::Word(word) => word.parse().map(Exact).map_err(|_| serde::de::Error::custom(format!("{word:?} is not a number"))),
+            Written::Word(word) => {
+                word.parse().map(Exact).map_err(|_| serde::de::Error::custom(format!("{word:?} is not a number")))
+            }
         }
     }
 }

@@ -58,7 +58,9 @@ impl<M: Module> Trainer<M> {
     fn begin<S: Source, V: Source>(&mut self, train: &Loader<S>, valid: Option<&Loader<V>>) -> Result<()> {
         if self.epochs == 0 || self.accumulate == 0 {
             let (epochs, batches) = (self.epochs, self.accumulate);
-            return Err(Error::misuse(format!("a run needs at least 1 epoch and 1 batch a step; got {epochs} and {batches}")));
+            return Err(Error::misuse(format!(
+                "a run needs at least 1 epoch and 1 batch a step; got {epochs} and {batches}"
+            )));
         }
         train.check().map_err(|e| e.context("training data"))?;
         valid.map_or(Ok(()), |v| v.check().map_err(|e| e.context("validation data")))?;
@@ -93,7 +95,9 @@ impl<M: Module> Trainer<M> {
         let mut names: Vec<&str> = self.callbacks.iter().map(|c| c.name()).collect();
         names.sort_unstable();
         match names.windows(2).find(|pair| pair[0] == pair[1]) {
-            Some(pair) => Err(Error::misuse(format!("two callbacks are called {:?}; their states would be mixed up", pair[0]))),
+            Some(pair) => {
+                Err(Error::misuse(format!("two callbacks are called {:?}; their states would be mixed up", pair[0])))
+            }
             None => Ok(()),
         }
     }
@@ -104,7 +108,9 @@ impl<M: Module> Trainer<M> {
         let now: Vec<&str> = self.callbacks.iter().map(|c| c.name()).collect();
         let then: Vec<&str> = states.keys().map(String::as_str).collect();
         if now.len() != then.len() || then.iter().any(|name| !now.contains(name)) {
-            return Err(Error::misuse(format!("the checkpoint is of a run with the callbacks {then:?}; this one has {now:?}")));
+            return Err(Error::misuse(format!(
+                "the checkpoint is of a run with the callbacks {then:?}; this one has {now:?}"
+            )));
         }
         self.callbacks.iter_mut().try_for_each(|c| {
             let name = c.name().to_owned();
@@ -222,13 +228,14 @@ impl<M: Module> Trainer<M> {
         let stop = self.tell(|model| Event::EpochEnded { model, row: &mut row })?;
         display.epoch_ended(&row);
         self.note_best(&row)?;
-        let kept = match self.checkpoints.as_ref().and_then(|c| c.best().map(|(name, goal, n)| (name.to_owned(), goal, n))) {
-            Some((name, goal, n)) => {
-                let value = row.need(&name, "keep_best")?;
-                self.position()?.keep(value, goal, n)
-            }
-            None => false,
-        };
+        let kept =
+            match self.checkpoints.as_ref().and_then(|c| c.best().map(|(name, goal, n)| (name.to_owned(), goal, n))) {
+                Some((name, goal, n)) => {
+                    let value = row.need(&name, "keep_best")?;
+                    self.position()?.keep(value, goal, n)
+                }
+                None => false,
+            };
         self.running.reset();
         let epochs = self.epochs;
         let s = self.position()?;
@@ -244,7 +251,12 @@ impl<M: Module> Trainer<M> {
     }
 
     /// The row of the epoch that has just been trained.
-    fn measure<V: Source, B>(&mut self, valid: Option<&Loader<V>>, step: &mut StepFn<'_, M, B>, rate: f64) -> Result<Row>
+    fn measure<V: Source, B>(
+        &mut self,
+        valid: Option<&Loader<V>>,
+        step: &mut StepFn<'_, M, B>,
+        rate: f64,
+    ) -> Result<Row>
     where
         V::Item: Collate<Batch = B>,
     {
@@ -257,7 +269,8 @@ impl<M: Module> Trainer<M> {
             row.set(&format!("train/{name}"), value);
         }
         if let Some(valid) = valid {
-            let mut metrics: Vec<&mut dyn Metric> = self.metrics.iter_mut().map(|m| &mut **m as &mut dyn Metric).collect();
+            let mut metrics: Vec<&mut dyn Metric> =
+                self.metrics.iter_mut().map(|m| &mut **m as &mut dyn Metric).collect();
             let epoch = row.epoch;
             let measured = evaluate(&self.model, valid, &mut metrics, step);
             for (name, value) in measured.map_err(|e| e.context(format!("validation after epoch {epoch}")))?.values() {
@@ -294,7 +307,8 @@ impl<M: Module> Trainer<M> {
     fn write_history(&self) -> Result<()> {
         let (Some(path), Some(state)) = (&self.history_csv, &self.state) else { return Ok(()) };
         if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-            std::fs::create_dir_all(parent).map_err(|e| Error::io(format!("cannot make the directory {}", parent.display()), e))?;
+            std::fs::create_dir_all(parent)
+                .map_err(|e| Error::io(format!("cannot make the directory {}", parent.display()), e))?;
         }
         gradus_io::write_file_atomic(path, |file| -> Result<()> {
             std::io::Write::write_all(file, state.history.to_csv().as_bytes())

@@ -39,7 +39,10 @@ impl Row {
     pub(crate) fn need(&self, name: &str, who: &str) -> gradus_core::Result<f64> {
         self.get(name).ok_or_else(|| {
             let names: Vec<&str> = self.values().map(|(n, _)| n).collect();
-            gradus_core::Error::misuse(format!("{who}: nothing called {name:?} is measured; there are {}", names.join(", ")))
+            gradus_core::Error::misuse(format!(
+                "{who}: nothing called {name:?} is measured; there are {}",
+                names.join(", ")
+            ))
         })
     }
 }

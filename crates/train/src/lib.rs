@@ -44,6 +44,7 @@ pub use trainer::{Summary, Trainer};
 /// What most programs need of this crate.
 pub mod prelude {
     pub use crate::{
-        Callback, Checkpoints, EarlyStopping, Evaluation, Event, Flow, Goal, History, Progress, Step, Summary, Trainer, evaluate,
+        Callback, Checkpoints, EarlyStopping, Evaluation, Event, Flow, Goal, History, Progress, Step, Summary, Trainer,
+        evaluate,
     };
 }

@@ -67,7 +67,8 @@ impl Display {
     /// An epoch is over. The line is about the whole of it, validation included.
     pub fn epoch_ended(&mut self, row: &Row) {
         let values: String = row.values().map(|(name, x)| format!("{name} {}  ", short(x))).collect();
-        self.before = row.values().filter(|(n, _)| n.starts_with("val/")).map(|(n, x)| format!("{n} {}  ", short(x))).collect();
+        self.before =
+            row.values().filter(|(n, _)| n.starts_with("val/")).map(|(n, x)| format!("{n} {}  ", short(x))).collect();
         let width = self.epochs.to_string().len();
         self.say(&format!("epoch {:>width$}/{}  {values}{}", row.epoch, self.epochs, self.rate()));
     }

@@ -68,12 +68,14 @@ impl<M: Module> Trainer<M> {
         let Some(checkpoints) = self.checkpoints.clone() else { return Ok(()) };
         self.running.read()?; // a loss that is not finite must not be saved
         let optimizer = self.optimizer()?.state_dict();
-        let (means, callbacks) = (self.running.state(), self.callbacks.iter().map(|c| (c.name().to_owned(), c.state())).collect());
+        let (means, callbacks) =
+            (self.running.state(), self.callbacks.iter().map(|c| (c.name().to_owned(), c.state())).collect());
         let state = self.position()?;
         state.optimizer = optimizer.numbers.iter().map(|(name, &x)| (name.clone(), Exact(x))).collect();
         (state.means, state.callbacks) = (means, callbacks);
         let state = state.clone();
-        let path = checkpoints.save(&state, &self.model.state_dict(), &optimizer.tensors, self.best_weights.as_ref())?;
+        let path =
+            checkpoints.save(&state, &self.model.state_dict(), &optimizer.tensors, self.best_weights.as_ref())?;
         self.tell(|_| Event::Saved { path: &path })?;
         Ok(())
     }

@@ -103,7 +103,8 @@ impl RunState {
 
     /// The text of `state.json`.
     pub fn to_json(&self) -> Result<String> {
-        let text = serde_json::to_string_pretty(self).map_err(|e| Error::data("the run's state cannot be written as JSON").caused_by(e))?;
+        let text = serde_json::to_string_pretty(self)
+            .map_err(|e| Error::data("the run's state cannot be written as JSON").caused_by(e))?;
         Ok(text + "\n")
     }
 
@@ -117,7 +118,10 @@ impl RunState {
         let bad = |e| Error::data("state.json is not the state of a run").caused_by(e);
         let version: Version = serde_json::from_str(text).map_err(bad)?;
         if version.format != FORMAT {
-            return Err(Error::data(format!("state.json has format {}; this version reads format {FORMAT}", version.format)));
+            return Err(Error::data(format!(
+                "state.json has format {}; this version reads format {FORMAT}",
+                version.format
+            )));
         }
         serde_json::from_str(text).map_err(bad)
     }

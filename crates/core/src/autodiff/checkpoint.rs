@@ -43,7 +43,10 @@ pub fn checkpoint(block: impl Fn(&[Tensor]) -> Result<Tensor> + Send + Sync + 's
 
 /// As [`checkpoint`], with misuse returned as an error.
 #[track_caller]
-pub fn try_checkpoint(block: impl Fn(&[Tensor]) -> Result<Tensor> + Send + Sync + 'static, x: &[&Tensor]) -> Result<Tensor> {
+pub fn try_checkpoint(
+    block: impl Fn(&[Tensor]) -> Result<Tensor> + Send + Sync + 'static,
+    x: &[&Tensor],
+) -> Result<Tensor> {
     let args: Vec<Tensor> = x.iter().map(|&t| t.clone()).collect();
     if !is_grad_enabled() {
         return block(&args);

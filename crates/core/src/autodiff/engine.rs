@@ -203,14 +203,18 @@ impl Walk<'_> {
         drop(saved);
         if given.len() != call.inputs.len() {
             let (have, want) = (given.len(), call.inputs.len());
-            return Err(Error::misuse(format!("the gradient of {} gave {have} entries for {want} inputs", call.rule.name())));
+            return Err(Error::misuse(format!(
+                "the gradient of {} gave {have} entries for {want} inputs",
+                call.rule.name()
+            )));
         }
         for (i, (input, g)) in call.inputs.iter().zip(given).enumerate() {
             if let (Some(input), Some(g)) = (input, g) {
                 if self.on_path.as_ref().is_some_and(|p| !p.contains(&input.id)) {
                     continue;
                 }
-                let g = fitted(g, &input.meta).map_err(|e| e.context(format!("gradient of {} for input {i}", call.rule.name())))?;
+                let g = fitted(g, &input.meta)
+                    .map_err(|e| e.context(format!("gradient of {} for input {i}", call.rule.name())))?;
                 self.push(input, g)?;
             }
         }
@@ -289,14 +293,15 @@ fn leaf_grad(g: Tensor, how: Backward) -> Result<Tensor> {
 
 /// `old + new`, in place where `old` is held by nobody else and no graph is being made.
 fn accumulate(mut old: Tensor, new: Tensor) -> Result<Tensor> {
-    if old.node.is_none() && new.node.is_none() {
-        if let Some(value) = Arc::get_mut(&mut old.value) {
-            let Value { buffer, layout, device, dtype } = value;
-            if *dtype == new.dtype() && layout.is_dense() && Arc::get_mut(buffer).is_some() {
-                device.backend().write(buffer, layout, new.view(), WriteMode::Add)?;
-                return Ok(old);
-            }
-        }
+    if old.node.is_none()
+        && new.node.is_none()
+        && let Some(Value { buffer, layout, device, dtype }) = Arc::get_mut(&mut old.value)
+        && *dtype == new.dtype()
+        && layout.is_dense()
+        && Arc::get_mut(buffer).is_some()
+    {
+        device.backend().write(buffer, layout, new.view(), WriteMode::Add)?;
+        return Ok(old);
     }
     old.try_add(&new)
 }

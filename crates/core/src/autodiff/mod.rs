@@ -10,8 +10,8 @@ mod function;
 mod node;
 
 pub use checkpoint::{checkpoint, is_recomputing, try_checkpoint};
-pub use engine::{Backward, grad, try_grad};
 pub(crate) use engine::gradients_of;
+pub use engine::{Backward, grad, try_grad};
 pub use function::{Function, apply_function, try_apply_function};
 pub use node::{Grads, Hook, HookHandle, Node, Rule, Saved, Vjp};
 

@@ -62,6 +62,7 @@ impl Debug for Hooks {
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // calls are the usual kind; a box would cost each an allocation
 pub(crate) enum Kind {
     /// A tensor that gradients end at, and gather in.
     Leaf(Mutex<Option<Tensor>>),
@@ -109,7 +110,12 @@ impl Node {
 
     /// Records a call and gives its outputs as tensors. Outputs that carry no gradient (integers, `bool`) get no node.
     #[track_caller]
-    pub(crate) fn call(rule: Box<dyn Rule>, x: &[&Tensor], saved: Saved, outputs: SmallVec<[Arc<Value>; 1]>) -> Tensors {
+    pub(crate) fn call(
+        rule: Box<dyn Rule>,
+        x: &[&Tensor],
+        saved: Saved,
+        outputs: SmallVec<[Arc<Value>; 1]>,
+    ) -> Tensors {
         if !outputs.iter().any(|v| v.dtype.is_float()) {
             return outputs.into_iter().map(Tensor::from_value).collect();
         }
@@ -376,4 +382,3 @@ pub(crate) fn freed(node: &Node) -> Error {
         node.at
     ))
 }
-

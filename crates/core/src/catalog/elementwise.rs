@@ -55,7 +55,9 @@ fn numbers() -> Vec<Entry> {
         BinaryOp::Copysign,
         BinaryOp::Xlogy,
     ];
-    let mut right = Entry::new("binary_scalar", "torch.add(x, 2.0)", "A function of each element and a number on its right.").elementwise();
+    let mut right =
+        Entry::new("binary_scalar", "torch.add(x, 2.0)", "A function of each element and a number on its right.")
+            .elementwise();
     let mut left = Entry::new("scalar_binary", "torch.rsub", "A function of a number and each element.").elementwise();
     for op in NUMBERED {
         right = right.one(vec![real(&[2, 3], 0.4, 3.0)], move |x| x[0].try_binary_scalar(op, 1.7));
@@ -139,23 +141,40 @@ type Activation = fn(&Tensor) -> Result<Tensor>;
 
 fn activations() -> Vec<Entry> {
     let rows: [(&'static str, &'static str, &'static str, &'static [Activation]); 9] = [
-        ("leaky_relu", "torch.nn.functional.leaky_relu", "x where x > 0, else slope·x.", &[
-            |x| x.try_leaky_relu(0.01),
-            |x| x.try_leaky_relu(0.3),
-        ]),
-        ("elu", "torch.nn.functional.elu", "x where x > 0, else alpha·(eˣ − 1).", &[|x| x.try_elu(1.0), |x| x.try_elu(1.6)]),
-        ("celu", "torch.nn.functional.celu", "max(x, 0) + min(alpha·(e^(x/alpha) − 1), 0).", &[
-            |x| x.try_celu(1.0),
-            |x| x.try_celu(1.6),
-        ]),
+        (
+            "leaky_relu",
+            "torch.nn.functional.leaky_relu",
+            "x where x > 0, else slope·x.",
+            &[|x| x.try_leaky_relu(0.01), |x| x.try_leaky_relu(0.3)],
+        ),
+        (
+            "elu",
+            "torch.nn.functional.elu",
+            "x where x > 0, else alpha·(eˣ − 1).",
+            &[|x| x.try_elu(1.0), |x| x.try_elu(1.6)],
+        ),
+        (
+            "celu",
+            "torch.nn.functional.celu",
+            "max(x, 0) + min(alpha·(e^(x/alpha) − 1), 0).",
+            &[|x| x.try_celu(1.0), |x| x.try_celu(1.6)],
+        ),
         ("selu", "torch.nn.functional.selu", "ELU scaled to keep mean and variance.", &[|x| x.try_selu()]),
-        ("hardtanh", "torch.nn.functional.hardtanh", "x limited to a range, without a gradient at its limits.", &[|x| {
-            x.try_hardtanh(-1.1, 0.8)
-        }]),
+        (
+            "hardtanh",
+            "torch.nn.functional.hardtanh",
+            "x limited to a range, without a gradient at its limits.",
+            &[|x| x.try_hardtanh(-1.1, 0.8)],
+        ),
         ("hardshrink", "torch.nn.functional.hardshrink", "x where |x| > lambda, else 0.", &[|x| x.try_hardshrink(0.5)]),
         ("softshrink", "torch.nn.functional.softshrink", "x moved towards 0 by lambda.", &[|x| x.try_softshrink(0.5)]),
         ("tanhshrink", "torch.nn.functional.tanhshrink", "x − tanh(x).", &[|x| x.try_tanhshrink()]),
-        ("threshold", "torch.nn.functional.threshold", "x where x > threshold, else a number.", &[|x| x.try_threshold(0.2, -3.0)]),
+        (
+            "threshold",
+            "torch.nn.functional.threshold",
+            "x where x > threshold, else a number.",
+            &[|x| x.try_threshold(0.2, -3.0)],
+        ),
     ];
     let mut entries: Vec<Entry> = rows
         .into_iter()
@@ -166,10 +185,14 @@ fn activations() -> Vec<Entry> {
         })
         .collect();
     entries.push(
-        Entry::new("prelu", "torch.nn.functional.prelu", "x where x > 0, else w·x, w one number or one for each channel.")
-            .one(reals(&[&[2, 3], &[3]]), |x| x[0].try_prelu(&x[1]))
-            .one(reals(&[&[2, 3, 2], &[3]]), |x| x[0].try_prelu(&x[1]))
-            .one(reals(&[&[5], &[1]]), |x| x[0].try_prelu(&x[1])),
+        Entry::new(
+            "prelu",
+            "torch.nn.functional.prelu",
+            "x where x > 0, else w·x, w one number or one for each channel.",
+        )
+        .one(reals(&[&[2, 3], &[3]]), |x| x[0].try_prelu(&x[1]))
+        .one(reals(&[&[2, 3, 2], &[3]]), |x| x[0].try_prelu(&x[1]))
+        .one(reals(&[&[5], &[1]]), |x| x[0].try_prelu(&x[1])),
     );
     entries.push(
         Entry::new("glu", "torch.nn.functional.glu", "a·sigmoid(b), a and b the halves of a dimension.")

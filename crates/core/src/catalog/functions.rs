@@ -23,22 +23,27 @@ pub(super) fn entries() -> Vec<Entry> {
 fn products() -> Vec<Entry> {
     let matmul = |x: &[Tensor]| x[0].try_matmul(&x[1]);
     vec![
-        Entry::new("matmul", "torch.matmul", "The matrix product; leading dimensions broadcast, vectors are rows or columns.")
-            .one(reals(&[&[2, 3], &[3, 4]]), matmul)
-            .one(reals(&[&[2, 2, 3], &[2, 3, 2]]), matmul)
-            .one(reals(&[&[2, 2, 3], &[3, 2]]), matmul)
-            .one(reals(&[&[2, 3], &[2, 3, 2]]), matmul)
-            .one(reals(&[&[2, 1, 2, 3], &[2, 3, 2]]), matmul)
-            .one(reals(&[&[3], &[3]]), matmul)
-            .one(reals(&[&[3], &[3, 2]]), matmul)
-            .one(reals(&[&[2, 3], &[3]]), matmul)
-            .one(reals(&[&[2, 2, 3], &[3]]), matmul)
-            .one(reals(&[&[3], &[2, 3, 2]]), matmul)
-            .one(reals(&[&[2, 3]]), |x| x[0].try_matmul(&x[0].try_t()?))
-            .one(reals(&[&[2, 0], &[0, 3]]), matmul)
-            .large(reals(&[&[130, 97], &[97, 150]]), matmul)
-            .large(reals(&[&[7, 40, 33], &[7, 33, 29]]), matmul),
-        Entry::new("dot", "torch.dot", "The inner product of two vectors.").one(reals(&[&[4], &[4]]), |x| x[0].try_dot(&x[1])),
+        Entry::new(
+            "matmul",
+            "torch.matmul",
+            "The matrix product; leading dimensions broadcast, vectors are rows or columns.",
+        )
+        .one(reals(&[&[2, 3], &[3, 4]]), matmul)
+        .one(reals(&[&[2, 2, 3], &[2, 3, 2]]), matmul)
+        .one(reals(&[&[2, 2, 3], &[3, 2]]), matmul)
+        .one(reals(&[&[2, 3], &[2, 3, 2]]), matmul)
+        .one(reals(&[&[2, 1, 2, 3], &[2, 3, 2]]), matmul)
+        .one(reals(&[&[3], &[3]]), matmul)
+        .one(reals(&[&[3], &[3, 2]]), matmul)
+        .one(reals(&[&[2, 3], &[3]]), matmul)
+        .one(reals(&[&[2, 2, 3], &[3]]), matmul)
+        .one(reals(&[&[3], &[2, 3, 2]]), matmul)
+        .one(reals(&[&[2, 3]]), |x| x[0].try_matmul(&x[0].try_t()?))
+        .one(reals(&[&[2, 0], &[0, 3]]), matmul)
+        .large(reals(&[&[130, 97], &[97, 150]]), matmul)
+        .large(reals(&[&[7, 40, 33], &[7, 33, 29]]), matmul),
+        Entry::new("dot", "torch.dot", "The inner product of two vectors.")
+            .one(reals(&[&[4], &[4]]), |x| x[0].try_dot(&x[1])),
         Entry::new("outer", "torch.outer", "Every product of an element of each vector.")
             .one(reals(&[&[3], &[2]]), |x| x[0].try_outer(&x[1])),
     ]
@@ -82,7 +87,8 @@ fn softmax() -> Vec<Entry> {
             .one(reals(&[&[2, 5]]), |x| x[0].try_log_softmax(-1))
             .one(reals(&[&[4, 2, 2]]), |x| x[0].try_log_softmax(0))
             .large(reals(&[&[130, 601]]), |x| x[0].try_log_softmax(1)),
-        Entry::new("softmin", "torch.nn.functional.softmin", "Softmax of −x.").one(reals(&[&[2, 5]]), |x| x[0].try_softmin(1)),
+        Entry::new("softmin", "torch.nn.functional.softmin", "Softmax of −x.")
+            .one(reals(&[&[2, 5]]), |x| x[0].try_softmin(1)),
         Entry::new("softmax_grad", "torch._softmax_backward_data", "The gradient of softmax: y·(g − Σ g·y).")
             .case(reals(&[&[2, 5], &[2, 5]]), composed(SoftmaxGrad { dim: 1 }))
             .case(reals(&[&[3, 2, 2], &[3, 2, 2]]), composed(SoftmaxGrad { dim: 0 })),
@@ -95,22 +101,24 @@ fn softmax() -> Vec<Entry> {
 fn normalization() -> Vec<Entry> {
     let norm = |x: &[Tensor]| x[0].try_layer_norm([x[0].dim(-1)], x.get(1), x.get(2), 1e-5);
     vec![
-        Entry::new("layer_norm", "torch.nn.functional.layer_norm", "(x − mean)/√(var + eps)·w + b over trailing dimensions.")
-            .one(reals(&[&[3, 5], &[5], &[5]]), |x| x[0].try_layer_norm([5], Some(&x[1]), Some(&x[2]), 1e-5))
-            .one(reals(&[&[3, 5], &[5]]), |x| x[0].try_layer_norm([5], Some(&x[1]), None, 1e-5))
-            .one(reals(&[&[3, 5], &[5]]), |x| x[0].try_layer_norm([5], None, Some(&x[1]), 1e-5))
-            .one(reals(&[&[3, 5]]), |x| x[0].try_layer_norm([5], None, None, 0.1))
-            .one(reals(&[&[2, 2, 3], &[2, 3], &[2, 3]]), |x| x[0].try_layer_norm([2, 3], Some(&x[1]), Some(&x[2]), 1e-3))
-            .large(reals(&[&[301, 211], &[211], &[211]]), norm),
-        Entry::new("layer_norm_grad", "torch.native_layer_norm_backward", "The gradients of layer normalization.").case(
-            reals(&[&[3, 5], &[3, 5], &[5]]),
-            |x| {
+        Entry::new(
+            "layer_norm",
+            "torch.nn.functional.layer_norm",
+            "(x − mean)/√(var + eps)·w + b over trailing dimensions.",
+        )
+        .one(reals(&[&[3, 5], &[5], &[5]]), |x| x[0].try_layer_norm([5], Some(&x[1]), Some(&x[2]), 1e-5))
+        .one(reals(&[&[3, 5], &[5]]), |x| x[0].try_layer_norm([5], Some(&x[1]), None, 1e-5))
+        .one(reals(&[&[3, 5], &[5]]), |x| x[0].try_layer_norm([5], None, Some(&x[1]), 1e-5))
+        .one(reals(&[&[3, 5]]), |x| x[0].try_layer_norm([5], None, None, 0.1))
+        .one(reals(&[&[2, 2, 3], &[2, 3], &[2, 3]]), |x| x[0].try_layer_norm([2, 3], Some(&x[1]), Some(&x[2]), 1e-3))
+        .large(reals(&[&[301, 211], &[211], &[211]]), norm),
+        Entry::new("layer_norm_grad", "torch.native_layer_norm_backward", "The gradients of layer normalization.")
+            .case(reals(&[&[3, 5], &[3, 5], &[5]]), |x| {
                 // The kept statistics are functions of x, which the definition works out for itself.
                 let mean = x[1].detach().try_mean_dims(&[1], false)?;
                 let rstd = (x[1].detach().try_var(&[1], 0, false)? + 1e-5).try_rsqrt()?;
                 composed(LayerNormGrad { eps: 1e-5 })(&[x[0].clone(), x[1].clone(), x[2].clone(), mean, rstd])
-            },
-        ),
+            }),
     ]
 }
 
@@ -120,24 +128,33 @@ fn logits(rows: usize, classes: usize) -> Vec<Input> {
 
 fn losses() -> Vec<Entry> {
     let plain = |x: &[Tensor]| x[0].try_cross_entropy(&x[1]);
-    let mut with = Entry::new("cross_entropy_with", "torch.nn.functional.cross_entropy", "Cross-entropy with its options.");
+    let mut with =
+        Entry::new("cross_entropy_with", "torch.nn.functional.cross_entropy", "Cross-entropy with its options.");
     for reduction in [Reduction::Mean, Reduction::Sum, Reduction::None] {
         for smoothing in [0.0, 0.2] {
             let options = CrossEntropyOptions { ignore: 1, smoothing, reduction, ..Default::default() };
             let weighted = options.clone();
-            with = with
-                .one(logits(5, 4), move |x| x[0].try_cross_entropy_with(&x[1], &options))
-                .one([logits(5, 4), vec![input(&[4], Fill::Real(0.2, 2.0))]].concat(), move |x| {
-                    x[0].try_cross_entropy_with(&x[1], &CrossEntropyOptions { weight: Some(x[2].clone()), ..weighted.clone() })
-                });
+            with = with.one(logits(5, 4), move |x| x[0].try_cross_entropy_with(&x[1], &options)).one(
+                [logits(5, 4), vec![input(&[4], Fill::Real(0.2, 2.0))]].concat(),
+                move |x| {
+                    x[0].try_cross_entropy_with(
+                        &x[1],
+                        &CrossEntropyOptions { weight: Some(x[2].clone()), ..weighted.clone() },
+                    )
+                },
+            );
         }
     }
     vec![
-        Entry::new("cross_entropy", "torch.nn.functional.cross_entropy", "The mean cross-entropy of logits and class indices.")
-            .one(logits(4, 5), plain)
-            .one(vec![input(&[2, 3, 2], Fill::Real(-2.0, 2.0)), input(&[2, 2], Fill::Int(0, 3))], plain)
-            .one(vec![input(&[5], Fill::Real(-2.0, 2.0)), input(&[], Fill::Int(0, 5))], plain)
-            .large(logits(601, 131), plain),
+        Entry::new(
+            "cross_entropy",
+            "torch.nn.functional.cross_entropy",
+            "The mean cross-entropy of logits and class indices.",
+        )
+        .one(logits(4, 5), plain)
+        .one(vec![input(&[2, 3, 2], Fill::Real(-2.0, 2.0)), input(&[2, 2], Fill::Int(0, 3))], plain)
+        .one(vec![input(&[5], Fill::Real(-2.0, 2.0)), input(&[], Fill::Int(0, 5))], plain)
+        .large(logits(601, 131), plain),
         with,
     ]
 }
@@ -150,12 +167,17 @@ fn triangles() -> Vec<Entry> {
         Entry::new("triu", "torch.triu", "The upper triangle.")
             .one(reals(&[&[3, 4]]), |x| x[0].try_triu(0))
             .one(reals(&[&[2, 3, 3]]), |x| x[0].try_triu(1)),
-        Entry::new("trace", "torch.trace", "The sum of the main diagonal.").one(reals(&[&[3, 4]]), |x| x[0].try_trace()),
+        Entry::new("trace", "torch.trace", "The sum of the main diagonal.")
+            .one(reals(&[&[3, 4]]), |x| x[0].try_trace()),
     ]
 }
 
 fn blocks() -> Vec<Entry> {
-    let entry = Entry::new("checkpoint", "torch.utils.checkpoint.checkpoint", "A block that keeps its inputs alone, and is run again.");
+    let entry = Entry::new(
+        "checkpoint",
+        "torch.utils.checkpoint.checkpoint",
+        "A block that keeps its inputs alone, and is run again.",
+    );
     vec![
         entry
             .one(reals(&[&[2, 3], &[3, 2]]), |x| {

@@ -51,7 +51,8 @@ fn picking() -> Vec<Entry> {
 
 fn placing() -> Vec<Entry> {
     // A row of distinct places, so that what replaces does not replace twice (there, only the last one has a gradient).
-    let along = |x: &[usize], source: &[usize]| vec![input(x, Fill::Real(-2.0, 2.0)), input(source, Fill::Real(-2.0, 2.0))];
+    let along =
+        |x: &[usize], source: &[usize]| vec![input(x, Fill::Real(-2.0, 2.0)), input(source, Fill::Real(-2.0, 2.0))];
     vec![
         Entry::new("scatter_add", "torch.scatter_add", "Elements added into the places that an index names.")
             .one(indexed(&[4, 3], &[5, 2], 4, Some(&[5, 2])), |x| x[0].try_scatter_add(0, &x[1], &x[2]))
@@ -110,7 +111,8 @@ fn cutting() -> Vec<Entry> {
 }
 
 fn padding() -> Vec<Entry> {
-    let mut pad = Entry::new("pad", "torch.nn.functional.pad", "By a constant, by reflection, by the border, or around.");
+    let mut pad =
+        Entry::new("pad", "torch.nn.functional.pad", "By a constant, by reflection, by the border, or around.");
     for mode in [PadMode::Constant(0.7), PadMode::Reflect, PadMode::Replicate, PadMode::Circular] {
         pad = pad
             .one(reals(&[&[2, 4]]), move |x| x[0].try_pad(&[(2, 1)], mode))
@@ -129,9 +131,13 @@ fn data_dependent() -> Vec<Entry> {
             .without_gradient()
             .one(vec![input(&[3, 4], Fill::Zeros(-2.0, 2.0))], |x| x[0].try_nonzero())
             .one(vec![input(&[5], Fill::Bool)], |x| x[0].try_nonzero()),
-        Entry::new("unique", "torch.unique", "The distinct elements, each element's place among them, and how often each occurs.")
-            .without_gradient()
-            .case(vec![input(&[3, 4], Fill::Int(0, 5))], |x| x[0].try_unique().map(|(v, i, n)| vec![v, i, n]))
-            .case(vec![input(&[7], Fill::Zeros(-2.0, 2.0))], |x| x[0].detach().try_unique().map(|(v, i, n)| vec![v, i, n])),
+        Entry::new(
+            "unique",
+            "torch.unique",
+            "The distinct elements, each element's place among them, and how often each occurs.",
+        )
+        .without_gradient()
+        .case(vec![input(&[3, 4], Fill::Int(0, 5))], |x| x[0].try_unique().map(|(v, i, n)| vec![v, i, n]))
+        .case(vec![input(&[7], Fill::Zeros(-2.0, 2.0))], |x| x[0].detach().try_unique().map(|(v, i, n)| vec![v, i, n])),
     ]
 }

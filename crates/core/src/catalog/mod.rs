@@ -114,7 +114,11 @@ impl Entry {
         Entry { name, torch, doc, elementwise: false, differentiable: true, cases: Vec::new() }
     }
     /// With a sample call.
-    pub fn case(mut self, inputs: Vec<Input>, run: impl Fn(&[Tensor]) -> Result<Vec<Tensor>> + Send + Sync + 'static) -> Entry {
+    pub fn case(
+        mut self,
+        inputs: Vec<Input>,
+        run: impl Fn(&[Tensor]) -> Result<Vec<Tensor>> + Send + Sync + 'static,
+    ) -> Entry {
         self.cases.push(case(inputs, run));
         self
     }
@@ -123,7 +127,11 @@ impl Entry {
         self.case(inputs, move |x| Ok(vec![run(x)?]))
     }
     /// With a sample call of one output, large enough to be cut into parts for several threads.
-    pub fn large(mut self, inputs: Vec<Input>, run: impl Fn(&[Tensor]) -> Result<Tensor> + Send + Sync + 'static) -> Entry {
+    pub fn large(
+        mut self,
+        inputs: Vec<Input>,
+        run: impl Fn(&[Tensor]) -> Result<Tensor> + Send + Sync + 'static,
+    ) -> Entry {
         self.cases.push(Case { large: true, ..case(inputs, move |x| Ok(vec![run(x)?])) });
         self
     }

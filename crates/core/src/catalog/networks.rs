@@ -29,25 +29,33 @@ fn batch_norm() -> Vec<Entry> {
     };
     let positive = |shape: &[usize]| input(shape, Fill::Real(0.5, 2.0));
     vec![
-        Entry::new("batch_norm_train", "torch.nn.functional.batch_norm(training=True)", "Normalization by the batch's own statistics.")
-            .case(reals(&[&[4, 3], &[3], &[3]]), train)
-            .case(reals(&[&[2, 3, 2, 2], &[3], &[3]]), train)
-            .case(reals(&[&[3, 2, 4]]), train)
-            .large(reals(&[&[40, 13, 9, 11], &[13], &[13]]), move |x| Ok(train(x)?.swap_remove(0))),
-        Entry::new("batch_norm", "torch.nn.functional.batch_norm(training=False)", "Normalization by given statistics.")
-            .one([reals(&[&[2, 3, 4], &[3]]), vec![positive(&[3])], reals(&[&[3], &[3]])].concat(), |x| {
-                x[0].try_batch_norm(&x[1], &x[2], Some(&x[3]), Some(&x[4]), 1e-3)
-            })
-            .one([reals(&[&[2, 3], &[3]]), vec![positive(&[3])]].concat(), |x| x[0].try_batch_norm(&x[1], &x[2], None, None, 1e-3)),
-        Entry::new("batch_norm_grad", "torch.native_batch_norm_backward", "The gradients of batch normalization.").case(
-            reals(&[&[2, 3, 4], &[2, 3, 4], &[3]]),
-            |x| {
+        Entry::new(
+            "batch_norm_train",
+            "torch.nn.functional.batch_norm(training=True)",
+            "Normalization by the batch's own statistics.",
+        )
+        .case(reals(&[&[4, 3], &[3], &[3]]), train)
+        .case(reals(&[&[2, 3, 2, 2], &[3], &[3]]), train)
+        .case(reals(&[&[3, 2, 4]]), train)
+        .large(reals(&[&[40, 13, 9, 11], &[13], &[13]]), move |x| Ok(train(x)?.swap_remove(0))),
+        Entry::new(
+            "batch_norm",
+            "torch.nn.functional.batch_norm(training=False)",
+            "Normalization by given statistics.",
+        )
+        .one([reals(&[&[2, 3, 4], &[3]]), vec![positive(&[3])], reals(&[&[3], &[3]])].concat(), |x| {
+            x[0].try_batch_norm(&x[1], &x[2], Some(&x[3]), Some(&x[4]), 1e-3)
+        })
+        .one([reals(&[&[2, 3], &[3]]), vec![positive(&[3])]].concat(), |x| {
+            x[0].try_batch_norm(&x[1], &x[2], None, None, 1e-3)
+        }),
+        Entry::new("batch_norm_grad", "torch.native_batch_norm_backward", "The gradients of batch normalization.")
+            .case(reals(&[&[2, 3, 4], &[2, 3, 4], &[3]]), |x| {
                 // The kept statistics are functions of x, which the definition works out for itself.
                 let mean = x[1].detach().try_mean_dims(&[0, 2], false)?;
                 let rstd = (x[1].detach().try_var(&[0, 2], 0, false)? + 1e-3).try_rsqrt()?;
                 composed(BatchNormGrad { eps: 1e-3 }, &[x[0].clone(), x[1].clone(), x[2].clone(), mean, rstd])
-            },
-        ),
+            }),
     ]
 }
 
@@ -56,19 +64,25 @@ fn group_norm() -> Vec<Entry> {
         Entry::new("group_norm", "torch.nn.functional.group_norm", "Normalization of groups of channels.")
             .one(reals(&[&[2, 4, 3], &[4], &[4]]), |x| x[0].try_group_norm(2, Some(&x[1]), Some(&x[2]), 1e-3))
             .one(reals(&[&[2, 6]]), |x| x[0].try_group_norm(3, None, None, 1e-3)),
-        Entry::new("instance_norm", "torch.nn.functional.instance_norm", "Normalization of each channel of each image.")
-            .one(reals(&[&[2, 3, 4], &[3], &[3]]), |x| x[0].try_instance_norm(Some(&x[1]), Some(&x[2]), 1e-3)),
+        Entry::new(
+            "instance_norm",
+            "torch.nn.functional.instance_norm",
+            "Normalization of each channel of each image.",
+        )
+        .one(reals(&[&[2, 3, 4], &[3], &[3]]), |x| x[0].try_instance_norm(Some(&x[1]), Some(&x[2]), 1e-3)),
         Entry::new("rms_norm", "torch.nn.functional.rms_norm", "x/√(mean(x²) + eps)·w over trailing dimensions.")
             .one(reals(&[&[3, 5], &[5]]), |x| x[0].try_rms_norm([5], Some(&x[1]), Some(1e-3)))
             .one(reals(&[&[2, 2, 3]]), |x| x[0].try_rms_norm([2, 3], None, None))
             .large(reals(&[&[301, 211], &[211]]), |x| x[0].try_rms_norm([211], Some(&x[1]), Some(1e-5))),
-        Entry::new("rms_norm_grad", "torch.ops.aten._fused_rms_norm_backward", "The gradients of root-mean-square normalization.").case(
-            reals(&[&[3, 5], &[3, 5], &[5]]),
-            |x| {
-                let rstd = (x[1].detach().try_square()?.try_mean_dims(&[1], false)? + 1e-3).try_rsqrt()?;
-                composed(RmsNormGrad { eps: 1e-3 }, &[x[0].clone(), x[1].clone(), x[2].clone(), rstd])
-            },
-        ),
+        Entry::new(
+            "rms_norm_grad",
+            "torch.ops.aten._fused_rms_norm_backward",
+            "The gradients of root-mean-square normalization.",
+        )
+        .case(reals(&[&[3, 5], &[3, 5], &[5]]), |x| {
+            let rstd = (x[1].detach().try_square()?.try_mean_dims(&[1], false)? + 1e-3).try_rsqrt()?;
+            composed(RmsNormGrad { eps: 1e-3 }, &[x[0].clone(), x[1].clone(), x[2].clone(), rstd])
+        }),
     ]
 }
 
@@ -82,10 +96,12 @@ fn attend(x: &[Tensor], options: &AttentionOptions) -> Result<Tensor> {
 }
 
 fn attention() -> Vec<Entry> {
-    let entry = Entry::new("attention", "torch.nn.functional.scaled_dot_product_attention", "softmax(q·kᵀ·scale + mask)·v.");
+    let entry =
+        Entry::new("attention", "torch.nn.functional.scaled_dot_product_attention", "softmax(q·kᵀ·scale + mask)·v.");
     let masked = move |x: &[Tensor]| attend(x, &AttentionOptions::default().mask(&x[3]));
     let mask = |shape: &[usize], fill: Fill| vec![input(shape, fill)];
-    let dropped = move |x: &[Tensor]| attend(x, &AttentionOptions::causal().dropout(0.3, Key::new(5).fold("attention")));
+    let dropped =
+        move |x: &[Tensor]| attend(x, &AttentionOptions::causal().dropout(0.3, Key::new(5).fold("attention")));
     vec![
         entry
             .one(heads(2, 2, 3, 4, 2, 3), |x| attend(x, &AttentionOptions::default()))
@@ -95,7 +111,9 @@ fn attention() -> Vec<Entry> {
             .one(reals(&[&[2, 3, 2, 2], &[1, 3, 4, 2], &[3, 4, 2]]), |x| attend(x, &AttentionOptions::default()))
             .one([heads(2, 2, 3, 4, 2, 2), mask(&[3, 4], Fill::Bool)].concat(), masked)
             .one([heads(2, 2, 3, 4, 2, 2), mask(&[2, 1, 1, 4], Fill::Real(-2.0, 2.0))].concat(), masked)
-            .one(reals(&[&[1, 4, 3, 2], &[1, 2, 3, 2], &[1, 2, 3, 2]]), |x| attend(x, &AttentionOptions::default().grouped()))
+            .one(reals(&[&[1, 4, 3, 2], &[1, 2, 3, 2], &[1, 2, 3, 2]]), |x| {
+                attend(x, &AttentionOptions::default().grouped())
+            })
             .one(heads(1, 2, 3, 3, 2, 2), dropped)
             .large(heads(3, 5, 70, 70, 16, 16), dropped)
             .large(heads(2, 3, 33, 130, 24, 8), |x| attend(x, &AttentionOptions::default())),
@@ -144,6 +162,8 @@ fn einsum() -> Entry {
     ];
     rows.into_iter().fold(
         Entry::new("einsum", "torch.einsum", "Products of named dimensions, summed over those that the result lacks."),
-        |entry, (spec, shapes)| entry.one(reals(shapes), move |x| Tensor::try_einsum(spec, &x.iter().collect::<Vec<_>>())),
+        |entry, (spec, shapes)| {
+            entry.one(reals(shapes), move |x| Tensor::try_einsum(spec, &x.iter().collect::<Vec<_>>()))
+        },
     )
 }

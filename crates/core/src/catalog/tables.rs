@@ -16,7 +16,8 @@ fn unary() -> Vec<Entry> {
         .into_iter()
         .map(|row| {
             let (lo, hi) = row.domain;
-            let fill = if row.op.kind() == UnaryKind::Bits { Fill::Int(lo as i64, hi as i64) } else { Fill::Real(lo, hi) };
+            let fill =
+                if row.op.kind() == UnaryKind::Bits { Fill::Int(lo as i64, hi as i64) } else { Fill::Real(lo, hi) };
             let run = row.run;
             Entry {
                 name: row.method,

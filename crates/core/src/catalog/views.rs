@@ -12,15 +12,18 @@ pub(super) fn entries() -> Vec<Entry> {
     entries
 }
 
-
 fn reshapes() -> Vec<Entry> {
     vec![
         Entry::new("reshape", "torch.reshape", "The same elements, row-major, under another shape.")
             .one(reals(&[&[2, 3, 2]]), |x| x[0].try_reshape([3, 4]))
             .one(reals(&[&[2, 3, 2]]), |x| x[0].try_transpose(0, 1)?.try_reshape([12]))
             .one(reals(&[&[]]), |x| x[0].try_reshape([1, 1])),
-        Entry::new("view_as", "torch.Tensor.view", "The elements under another shape, one length of which is worked out.")
-            .one(reals(&[&[2, 6]]), |x| x[0].try_view_as(&[3, -1])),
+        Entry::new(
+            "view_as",
+            "torch.Tensor.view",
+            "The elements under another shape, one length of which is worked out.",
+        )
+        .one(reals(&[&[2, 6]]), |x| x[0].try_view_as(&[3, -1])),
         Entry::new("flatten", "torch.flatten", "Several dimensions joined into one.")
             .one(reals(&[&[2, 3, 2]]), |x| x[0].try_flatten(1, -1))
             .one(reals(&[&[2, 3, 2]]), |x| x[0].try_permute(&[2, 0, 1])?.try_flatten(0, 1))

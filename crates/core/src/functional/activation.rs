@@ -60,13 +60,18 @@ impl Tensor {
         /// a·sigmoid(b), where a and b are the halves of dimension `dim`. In PyTorch: `torch.nn.functional.glu`.
         pub fn glu | try_glu(&self, dim: isize) -> Tensor {
             let n = self.shape()[self.shape().dim(dim)?];
-            if n % 2 != 0 {
+            if !n.is_multiple_of(2) {
                 return Err(Error::misuse(format!("dimension {dim} of length {n} has no halves")).in_op("glu", [(self.dtype(), *self.shape())]));
             }
             self.try_narrow(dim, 0, n / 2)?.try_mul(&self.try_narrow(dim, n / 2, n / 2)?.try_sigmoid()?)
         }
         /// The elements limited to [low, high]; a limit may be absent. ∂ = g inside and at the limits, else 0. In PyTorch: `torch.clamp`.
         pub fn clamp | try_clamp(&self, low: Option<f64>, high: Option<f64>) -> Tensor {
+            // Integers stay integers between whole limits; others, they meet in floating point.
+            let whole = [low, high].iter().flatten().all(|l| l.fract() == 0.0);
+            if !self.dtype().is_float() && !whole {
+                return self.try_to_dtype(crate::dtype::DType::F32)?.try_clamp(low, high);
+            }
             let mut y = self.clone();
             // NaN compares false, so it stays NaN, as in PyTorch.
             if let Some(low) = low {

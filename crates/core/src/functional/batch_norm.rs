@@ -52,7 +52,10 @@ fn check(x: &[Meta]) -> Result<Shape> {
     }
     for p in &x[1..] {
         if p.shape.dims() != [shape[1]] || p.dtype != x[0].dtype {
-            return Err(Error::misuse(format!("a vector of {} [{}] would fit the channels, not {} {}", x[0].dtype, shape[1], p.dtype, p.shape)));
+            return Err(Error::misuse(format!(
+                "a vector of {} [{}] would fit the channels, not {} {}",
+                x[0].dtype, shape[1], p.dtype, p.shape
+            )));
         }
     }
     Shape::try_new(&[shape[1]])
@@ -67,7 +70,8 @@ impl Composite for BatchNorm {
         if x[0].shape[0].saturating_mul(x[0].shape[2]) < 2 && x[0].shape[1] > 0 {
             return Err(Error::misuse(format!(
                 "statistics need more than one value for each channel; an input of {} has {}",
-                x[0].shape, x[0].shape[0] * x[0].shape[2]
+                x[0].shape,
+                x[0].shape[0] * x[0].shape[2]
             )));
         }
         Ok(smallvec![x[0], Meta::new(x[0].dtype, channels), Meta::new(x[0].dtype, channels)])
@@ -119,7 +123,8 @@ impl Composite for BatchNormGrad {
         let hat = centred.try_mul(&rstd)?;
         // dx = w·rstd·(g − mean(g) − hat·mean(g·hat))
         let along = g.try_mul(&hat)?;
-        let inner = g.try_sub(&g.try_mean_dims(&OVER, true)?)?.try_sub(&hat.try_mul(&along.try_mean_dims(&OVER, true)?)?)?;
+        let inner =
+            g.try_sub(&g.try_mean_dims(&OVER, true)?)?.try_sub(&hat.try_mul(&along.try_mean_dims(&OVER, true)?)?)?;
         let dx = inner.try_mul(&rstd.try_mul(&column(w)?)?)?;
         Ok(smallvec![dx, along.try_sum_dims(&OVER, false)?, g.try_sum_dims(&OVER, false)?])
     }
@@ -141,7 +146,9 @@ impl Composite for ChannelAffine {
 /// x as `[batch, channels, places]`.
 fn by_channel(x: &Tensor) -> Result<Tensor> {
     if x.rank() < 2 {
-        return Err(Error::misuse("needs an input [batch, channels, ..]").in_op("batch_norm", [(x.dtype(), *x.shape())]));
+        return Err(
+            Error::misuse("needs an input [batch, channels, ..]").in_op("batch_norm", [(x.dtype(), *x.shape())])
+        );
     }
     x.try_reshape([x.dims()[0], x.dims()[1], x.dims()[2..].iter().product()])
 }

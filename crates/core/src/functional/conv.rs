@@ -74,7 +74,10 @@ impl Conv {
             return Err(Error::misuse("there must be at least 1 group, not 0"));
         }
         if x[..2].iter().any(|m| m.shape.rank() != 2 + self.window.rank) {
-            return Err(Error::misuse(format!("input and weight need two dimensions and {} spatial ones", self.window.rank)));
+            return Err(Error::misuse(format!(
+                "input and weight need two dimensions and {} spatial ones",
+                self.window.rank
+            )));
         }
         Ok(())
     }
@@ -87,7 +90,9 @@ impl Conv {
     fn check_spatial(&self, x: Option<&Shape>, y: Option<&Shape>) -> Result<()> {
         for (what, shape, lens) in [("input", x, self.window.input), ("output", y, self.window.output)] {
             if let Some(s) = shape.filter(|s| spatial(s) != lens) {
-                return Err(Error::misuse(format!("an {what} of shape {s} does not have this convolution's spatial lengths {lens:?}")));
+                return Err(Error::misuse(format!(
+                    "an {what} of shape {s} does not have this convolution's spatial lengths {lens:?}"
+                )));
             }
         }
         Ok(())
@@ -105,7 +110,9 @@ impl Composite for Conv {
         if xs[1] != w[1] * self.groups {
             return Err(Error::misuse(format!(
                 "the input has {} channels; this weight [out, in/groups, ..] with {} groups takes {}",
-                xs[1], self.groups, w[1].saturating_mul(self.groups)
+                xs[1],
+                self.groups,
+                w[1].saturating_mul(self.groups)
             )));
         }
         if !w[0].is_multiple_of(self.groups) {
@@ -165,7 +172,10 @@ impl Composite for ConvInputGrad {
         let (y, w) = (&x[0].shape, &x[1].shape);
         self.0.check_spatial(None, Some(y))?;
         if y[1] != w[0] {
-            return Err(Error::misuse(format!("the input has {} channels; this weight [in, out/groups, ..] takes {}", y[1], w[0])));
+            return Err(Error::misuse(format!(
+                "the input has {} channels; this weight [in, out/groups, ..] takes {}",
+                y[1], w[0]
+            )));
         }
         if !w[0].is_multiple_of(self.0.groups) {
             return Err(Error::misuse(format!("{} input channels do not fall into {} groups", w[0], self.0.groups)));
@@ -213,7 +223,10 @@ impl Composite for ConvWeightGrad {
         let (xs, y) = (&x[0].shape, &x[1].shape);
         self.conv.check_spatial(Some(xs), Some(y))?;
         if !xs[1].is_multiple_of(self.conv.groups) || !y[1].is_multiple_of(self.conv.groups) || xs[0] != y[0] {
-            return Err(Error::misuse(format!("batches must agree, and channels fall into {} groups", self.conv.groups)));
+            return Err(Error::misuse(format!(
+                "batches must agree, and channels fall into {} groups",
+                self.conv.groups
+            )));
         }
         let mut metas = one(x[0].dtype, self.conv.weight_shape(y[1], xs[1])?);
         if self.bias {
@@ -227,7 +240,8 @@ impl Composite for ConvWeightGrad {
         let (n, k) = (columns.dims()[0], columns.dims()[2]);
         let (groups, windows, out) = (self.conv.groups, self.conv.window.windows(), x[1].dims()[1]);
         let columns = columns.try_permute(&[1, 0, 3, 2])?.try_reshape([groups, n * windows, k])?;
-        let g = self.conv.grouped(x[1])?.try_permute(&[1, 2, 0, 3])?.try_reshape([groups, out / groups, n * windows])?;
+        let g =
+            self.conv.grouped(x[1])?.try_permute(&[1, 2, 0, 3])?.try_reshape([groups, out / groups, n * windows])?;
         let dw = g.try_matmul(&columns)?.try_reshape(self.conv.weight_shape(out, x[0].dims()[1])?)?;
         let mut outputs: Tensors = smallvec![dw];
         if self.bias {
@@ -280,7 +294,13 @@ pub struct ConvOptions {
 impl Default for ConvOptions {
     fn default() -> Self {
         let one = PerDim::from(1);
-        ConvOptions { stride: one, padding: Padding::Zeros(0.into()), dilation: one, groups: 1, output_padding: 0.into() }
+        ConvOptions {
+            stride: one,
+            padding: Padding::Zeros(0.into()),
+            dilation: one,
+            groups: 1,
+            output_padding: 0.into(),
+        }
     }
 }
 
@@ -318,14 +338,21 @@ impl ConvOptions {
 
     fn geometry(&self, weight: &Tensor, rank: usize) -> Result<Geometry> {
         if weight.rank() != rank + 2 {
-            return Err(Error::misuse(format!("needs a weight of {} dimensions, {rank} of them spatial; got {}", rank + 2, weight.shape())));
+            return Err(Error::misuse(format!(
+                "needs a weight of {} dimensions, {rank} of them spatial; got {}",
+                rank + 2,
+                weight.shape()
+            )));
         }
         let (size, stride) = (spatial(weight.shape()), self.stride.lens("the stride", rank, 1)?);
         let dilation = self.dilation.lens("the dilation", rank, 1)?;
         let (before, after) = match self.padding {
             Padding::Zeros(p) => [p.lens("the padding", rank, 0)?; 2].into(),
             Padding::Same if stride != [1; 3] => {
-                return Err(Error::misuse(format!("padding that keeps the lengths needs stride 1, not {:?}", &stride[..rank])));
+                return Err(Error::misuse(format!(
+                    "padding that keeps the lengths needs stride 1, not {:?}",
+                    &stride[..rank]
+                )));
             }
             Padding::Same => {
                 let total: [usize; 3] = std::array::from_fn(|d| size[d].saturating_sub(1).saturating_mul(dilation[d]));
@@ -337,7 +364,14 @@ impl ConvOptions {
 }
 
 #[track_caller]
-fn convolve(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, options: &ConvOptions, rank: usize, transposed: bool) -> Result<Tensor> {
+fn convolve(
+    x: &Tensor,
+    w: &Tensor,
+    bias: Option<&Tensor>,
+    options: &ConvOptions,
+    rank: usize,
+    transposed: bool,
+) -> Result<Tensor> {
     let name = if transposed { "conv_transpose" } else { "conv" };
     let named = |e: Error| e.in_op(name, [x, w].into_iter().chain(bias).map(|t| (t.dtype(), *t.shape())));
     let (batch, had_batch) = batched(x, rank, name).map_err(named)?;

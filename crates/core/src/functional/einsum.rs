@@ -33,7 +33,9 @@ fn names_of(part: &str, hidden: usize) -> Result<Vec<char>> {
             names.push(c);
             rest = &rest[1..];
         } else {
-            return Err(Error::misuse(format!("`{c}` in `{part}` is no letter; dimensions are named a to z and A to Z")));
+            return Err(Error::misuse(format!(
+                "`{c}` in `{part}` is no letter; dimensions are named a to z and A to Z"
+            )));
         }
     }
     Ok(names)
@@ -47,14 +49,21 @@ fn operand(part: &str, x: &Tensor) -> Result<Named> {
         (Some(n), true) => n,
         (Some(0), false) => 0,
         _ => {
-            return Err(Error::misuse(format!("`{part}` does not name the {} dimensions of a tensor of shape {}", x.rank(), x.shape())));
+            return Err(Error::misuse(format!(
+                "`{part}` does not name the {} dimensions of a tensor of shape {}",
+                x.rank(),
+                x.shape()
+            )));
         }
     };
     let mut named = Named { tensor: x.clone(), names: names_of(part, hidden)? };
     while let Some((i, j)) = repeated(&named.names) {
         let (a, b) = (named.tensor.dims()[i], named.tensor.dims()[j]);
         if a != b {
-            return Err(Error::misuse(format!("`{}` names dimensions of {a} and of {b} places in `{part}`", named.names[i])));
+            return Err(Error::misuse(format!(
+                "`{}` names dimensions of {a} and of {b} places in `{part}`",
+                named.names[i]
+            )));
         }
         let name = named.names.remove(j);
         named.names.remove(i);
@@ -77,7 +86,9 @@ fn lengths(operands: &[Named]) -> Result<BTreeMap<char, usize>> {
             if *known == 1 {
                 *known = len;
             } else if len != 1 && len != *known {
-                return Err(Error::misuse(format!("dimension `{name}` is {known} in one operand and {len} in another")));
+                return Err(Error::misuse(format!(
+                    "dimension `{name}` is {known} in one operand and {len} in another"
+                )));
             }
         }
     }
@@ -124,7 +135,9 @@ impl Named {
     /// The product with another operand, summed over the names of both that are not `wanted` later.
     fn times(&self, other: &Named, lens: &BTreeMap<char, usize>, wanted: impl Fn(char) -> bool) -> Result<Named> {
         let both = |c: &char| other.names.contains(c);
-        let part = |names: &[char], keep: &dyn Fn(char) -> bool| -> Vec<char> { names.iter().copied().filter(|&c| keep(c)).collect() };
+        let part = |names: &[char], keep: &dyn Fn(char) -> bool| -> Vec<char> {
+            names.iter().copied().filter(|&c| keep(c)).collect()
+        };
         let batch = part(&self.names, &|c| both(&c) && wanted(c));
         let inner = part(&self.names, &|c| both(&c) && !wanted(c));
         let left = part(&self.names, &|c| !both(&c));
@@ -180,7 +193,8 @@ fn evaluate(spec: &str, x: &[&Tensor]) -> Result<Tensor> {
         done = done.times(&next, &lens, later)?;
     }
     done = done.summed(|c| wanted.contains(&c))?;
-    let order: Vec<isize> = wanted.iter().filter_map(|c| done.names.iter().position(|n| n == c)).map(|i| i as isize).collect();
+    let order: Vec<isize> =
+        wanted.iter().filter_map(|c| done.names.iter().position(|n| n == c)).map(|i| i as isize).collect();
     done.tensor.try_permute(&order)
 }
 

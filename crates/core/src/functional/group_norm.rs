@@ -37,7 +37,8 @@ fn by_channel(mut y: Tensor, weight: Option<&Tensor>, bias: Option<&Tensor>, op:
     shape[1] = y.dims()[1];
     let vector = |t: &Tensor| {
         if t.dims() != [shape[1]] {
-            return Err(Error::misuse(format!("a weight or bias of [{}] would fit, not {}", shape[1], t.shape())).in_op(op, [(y.dtype(), *y.shape())]));
+            return Err(Error::misuse(format!("a weight or bias of [{}] would fit, not {}", shape[1], t.shape()))
+                .in_op(op, [(y.dtype(), *y.shape())]));
         }
         t.try_reshape(&shape[1..])
     };

@@ -52,7 +52,12 @@ impl InterpolateOptions {
 }
 
 /// Dimension `dim` mapped to `output` places, each a weighted sum of the places that `taps` names.
-pub(crate) fn resampled(x: &Tensor, dim: usize, output: usize, taps: impl Fn(usize) -> Vec<(usize, f64)>) -> Result<Tensor> {
+pub(crate) fn resampled(
+    x: &Tensor,
+    dim: usize,
+    output: usize,
+    taps: impl Fn(usize) -> Vec<(usize, f64)>,
+) -> Result<Tensor> {
     let input = x.dims()[dim];
     let mut matrix = vec![0f64; input * output];
     for o in 0..output {
@@ -61,7 +66,8 @@ pub(crate) fn resampled(x: &Tensor, dim: usize, output: usize, taps: impl Fn(usi
     let place = x.place();
     let matrix = match place.dtype {
         DType::F64 => Tensor::try_from_vec(matrix, [input, output], place.device)?,
-        d => Tensor::try_from_vec(matrix.into_iter().map(|w| w as f32).collect(), [input, output], place.device)?.try_to_dtype(d)?,
+        d => Tensor::try_from_vec(matrix.into_iter().map(|w| w as f32).collect(), [input, output], place.device)?
+            .try_to_dtype(d)?,
     };
     let last = x.try_movedim(dim as isize, -1)?;
     last.try_matmul(&matrix)?.try_movedim(-1, dim as isize)
@@ -84,7 +90,13 @@ fn cubic_weights(t: f64) -> [f64; 4] {
     [far(t + 1.0), near(t), near(1.0 - t), far(2.0 - t)]
 }
 
-fn resize_dim(x: &Tensor, dim: usize, output: usize, options: &InterpolateOptions, factor: Option<f64>) -> Result<Tensor> {
+fn resize_dim(
+    x: &Tensor,
+    dim: usize,
+    output: usize,
+    options: &InterpolateOptions,
+    factor: Option<f64>,
+) -> Result<Tensor> {
     let input = x.dims()[dim];
     let (last, align) = (input - 1, options.align_corners);
     let ratio = factor.map_or(input as f64 / output as f64, |f| 1.0 / f);

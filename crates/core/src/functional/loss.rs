@@ -81,10 +81,16 @@ impl Composite for CrossEntropy {
             return Err(Error::misuse("needs floating-point logits of shape [rows, classes]"));
         }
         if target.shape.dims() != [logits.shape[0]] || target.dtype != DType::I64 {
-            return Err(Error::misuse(format!("targets of i64 [{}] would fit, not {} {}", logits.shape[0], target.dtype, target.shape)));
+            return Err(Error::misuse(format!(
+                "targets of i64 [{}] would fit, not {} {}",
+                logits.shape[0], target.dtype, target.shape
+            )));
         }
         if let Some(w) = x.get(2).filter(|w| w.shape.dims() != [logits.shape[1]] || w.dtype != logits.dtype) {
-            return Err(Error::misuse(format!("class weights of {} [{}] would fit, not {} {}", logits.dtype, logits.shape[1], w.dtype, w.shape)));
+            return Err(Error::misuse(format!(
+                "class weights of {} [{}] would fit, not {} {}",
+                logits.dtype, logits.shape[1], w.dtype, w.shape
+            )));
         }
         if !(0.0..=1.0).contains(&self.smoothing) {
             return Err(Error::misuse(format!("label smoothing lies between 0 and 1; got {}", self.smoothing)));

@@ -34,7 +34,10 @@ impl Composite for LayerNorm {
         }
         for p in &x[1..] {
             if p.shape.dims() != [shape[1]] || p.dtype != x[0].dtype {
-                return Err(Error::misuse(format!("a weight or bias of {} [{}] would fit, not {} {}", x[0].dtype, shape[1], p.dtype, p.shape)));
+                return Err(Error::misuse(format!(
+                    "a weight or bias of {} [{}] would fit, not {} {}",
+                    x[0].dtype, shape[1], p.dtype, p.shape
+                )));
             }
         }
         Ok(one(x[0].dtype, shape))
@@ -73,6 +76,14 @@ impl Composite for LayerNormGrad {
         "layer_norm_grad"
     }
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
+        let fits = |x: &[Meta]| {
+            let (width, rows) = (x[2].shape.elements(), x[3].shape.elements());
+            let vectors = x[2].shape.rank() == 1 && x[3].shape.rank() == 1 && x[4] == x[3];
+            vectors && x[0] == x[1] && x[1].shape.dims() == [rows, width] && x[1].dtype.is_float() && x[2].dtype == x[1].dtype
+        };
+        if x.len() != 5 || !fits(x) {
+            return Err(Error::misuse("needs g and x [rows, width], a weight [width], and a mean and rstd [rows] each"));
+        }
         Ok(smallvec![x[1], x[2], x[2]])
     }
     fn define(&self, x: &[&Tensor]) -> Result<Tensors> {

@@ -59,7 +59,12 @@ struct PlaceTable {
 }
 
 impl PlaceTable {
-    fn of(input: [usize; 3], output: [usize; 3], size: [usize; 3], place: impl Fn(usize, usize, usize) -> Option<usize>) -> Result<PlaceTable> {
+    fn of(
+        input: [usize; 3],
+        output: [usize; 3],
+        size: [usize; 3],
+        place: impl Fn(usize, usize, usize) -> Option<usize>,
+    ) -> Result<PlaceTable> {
         let (places, windows) = (size.iter().product(), output.iter().product());
         let mut at = vec![-1i64; places * windows];
         for w in 0..windows {
@@ -77,7 +82,12 @@ impl PlaceTable {
             let Some(first) = first else {
                 return Err(Error::misuse("a window sees nothing but padding, of which there is no largest"));
             };
-            (0..places).map(|k| k * windows + w).filter(|&i| at[i] < 0).collect::<Vec<_>>().into_iter().for_each(|i| at[i] = first);
+            (0..places)
+                .map(|k| k * windows + w)
+                .filter(|&i| at[i] < 0)
+                .collect::<Vec<_>>()
+                .into_iter()
+                .for_each(|i| at[i] = first);
         }
         Ok(PlaceTable { places, windows, at })
     }
@@ -96,7 +106,11 @@ impl PlaceTable {
         let table = Tensor::try_from_vec(self.at, [self.places, self.windows], x.device())?;
         let seen = flat.detach().try_index_select(2, &table)?; // [n, c, places, windows]
         let place = seen.try_argmax(2, true)?;
-        let at = table.try_expand([n, c, self.places, self.windows])?.try_gather(2, &place)?.try_reshape([n, c, self.windows])?;
+        let at = table.try_expand([n, c, self.places, self.windows])?.try_gather(2, &place)?.try_reshape([
+            n,
+            c,
+            self.windows,
+        ])?;
         Ok((flat.try_gather(2, &at)?, at))
     }
 }
@@ -158,7 +172,11 @@ impl Composite for MaxPoolGrad {
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
         check_input(&x[0], self.0.rank, self.0.output)?;
         if x[1].shape != x[0].shape || x[1].dtype != MaxPool::places_dtype(&self.0) {
-            return Err(Error::misuse(format!("places of {} {} would fit", MaxPool::places_dtype(&self.0), x[0].shape)));
+            return Err(Error::misuse(format!(
+                "places of {} {} would fit",
+                MaxPool::places_dtype(&self.0),
+                x[0].shape
+            )));
         }
         Ok(one(x[0].dtype, self.0.input_shape(x[0].shape[0], x[0].shape[1])?))
     }
@@ -181,11 +199,8 @@ impl AvgPool {
         let w = &self.window;
         let start = o * w.stride[d];
         let end = (start + w.size[d]).min(w.before[d] + w.input[d] + self.after[d]);
-        let (start, end) = if self.count_padding {
-            (start, end)
-        } else {
-            (start.max(w.before[d]), end.min(w.before[d] + w.input[d]))
-        };
+        let (start, end) =
+            if self.count_padding { (start, end) } else { (start.max(w.before[d]), end.min(w.before[d] + w.input[d])) };
         end.saturating_sub(start).max(1)
     }
 
@@ -193,13 +208,16 @@ impl AvgPool {
     fn scale(&self, like: &Tensor) -> Result<Tensor> {
         let w = &self.window;
         let at = |i| unravel(i, w.output);
-        let scale: Vec<f64> = (0..w.windows()).map(|i| 1.0 / (0..w.rank).map(|d| self.divisor(d, at(i)[d])).product::<usize>() as f64).collect();
+        let scale: Vec<f64> = (0..w.windows())
+            .map(|i| 1.0 / (0..w.rank).map(|d| self.divisor(d, at(i)[d])).product::<usize>() as f64)
+            .collect();
         let place = like.place();
         let shape = Shape::try_new(&w.output[..w.rank])?;
         if place.dtype == DType::F64 {
             return Tensor::try_from_vec(scale, shape, place.device);
         }
-        Tensor::try_from_vec(scale.into_iter().map(|s| s as f32).collect(), shape, place.device)?.try_to_dtype(place.dtype)
+        Tensor::try_from_vec(scale.into_iter().map(|s| s as f32).collect(), shape, place.device)?
+            .try_to_dtype(place.dtype)
     }
 }
 
@@ -301,7 +319,11 @@ impl PoolOptions {
         let size = self.kernel.lens("the kernel", rank, 1)?;
         let padding = self.padding.lens("the padding", rank, 0)?;
         if (0..rank).any(|d| padding[d] > size[d] / 2) {
-            return Err(Error::misuse(format!("padding of {:?} is more than half the kernel {:?}", &padding[..rank], &size[..rank])));
+            return Err(Error::misuse(format!(
+                "padding of {:?} is more than half the kernel {:?}",
+                &padding[..rank],
+                &size[..rank]
+            )));
         }
         let stride = self.stride.unwrap_or(self.kernel).lens("the stride", rank, 1)?;
         let dilation = self.dilation.lens("the dilation", rank, 1)?;
@@ -313,7 +335,8 @@ impl PoolOptions {
 fn max_pool(x: &Tensor, options: &PoolOptions, rank: usize, indices: bool) -> Result<Tensors> {
     let named = |e: Error| e.in_op("max_pool", [(x.dtype(), *x.shape())]);
     let (batch, had_batch) = batched(x, rank, "max_pool")?;
-    let window = options.geometry(rank).and_then(|g| g.over(spatial(batch.shape()), options.ceil_mode)).map_err(named)?;
+    let window =
+        options.geometry(rank).and_then(|g| g.over(spatial(batch.shape()), options.ceil_mode)).map_err(named)?;
     let out = Tensor::try_compose(MaxPool { window, indices }, &[&batch])?;
     if had_batch { Ok(out) } else { out.iter().map(|t| t.try_squeeze(0)).collect() }
 }
@@ -341,15 +364,24 @@ fn adaptive_lens(x: &Tensor, output: PerDim, rank: usize, op: &'static str) -> R
     let (batch, had_batch) = batched(x, rank, op)?;
     let named = |e: Error| e.in_op(op, [(x.dtype(), *x.shape())]);
     let lens = output.lens("the output size", rank, 1).map_err(named)?;
-    let bad = |d: &usize| lens[*d] == 0 || batch.dims()[2 + *d] == 0 || lens[*d].checked_mul(batch.dims()[2 + *d]).is_none();
+    let bad =
+        |d: &usize| lens[*d] == 0 || batch.dims()[2 + *d] == 0 || lens[*d].checked_mul(batch.dims()[2 + *d]).is_none();
     if let Some(d) = (0..rank).find(bad) {
-        return Err(named(Error::misuse(format!("spatial dimension {d} of length {} cannot become {}", batch.dims()[2 + d], lens[d]))));
+        return Err(named(Error::misuse(format!(
+            "spatial dimension {d} of length {} cannot become {}",
+            batch.dims()[2 + d],
+            lens[d]
+        ))));
     }
     Ok((batch, had_batch, lens))
 }
 
 #[track_caller]
 fn adaptive_avg_pool(x: &Tensor, output: PerDim, rank: usize) -> Result<Tensor> {
+    if !x.dtype().is_float() {
+        let e = Error::misuse("adaptive means need a floating-point tensor; cast it first (`to_dtype`)");
+        return Err(e.in_op("adaptive_avg_pool", [(x.dtype(), *x.shape())]));
+    }
     let (mut y, had_batch, lens) = adaptive_lens(x, output, rank, "adaptive_avg_pool")?;
     let input = spatial(y.shape());
     if (0..rank).all(|d| input[d].is_multiple_of(lens[d])) {

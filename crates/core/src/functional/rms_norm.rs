@@ -39,7 +39,10 @@ impl Composite for RmsNorm {
             return Err(Error::misuse("needs a floating-point input of shape [.., width]"));
         }
         if let Some(w) = x.get(1).filter(|w| w.shape.dims() != [shape[1]] || w.dtype != x[0].dtype) {
-            return Err(Error::misuse(format!("a weight of {} [{}] would fit, not {} {}", x[0].dtype, shape[1], w.dtype, w.shape)));
+            return Err(Error::misuse(format!(
+                "a weight of {} [{}] would fit, not {} {}",
+                x[0].dtype, shape[1], w.dtype, w.shape
+            )));
         }
         Ok(one(x[0].dtype, shape))
     }

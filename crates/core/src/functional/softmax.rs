@@ -14,6 +14,14 @@ fn float(x: &Meta) -> Result<Metas> {
     Ok(one(x.dtype, x.shape))
 }
 
+/// The checks of a gradient's inputs: as many, and all of the first one's dtype and shape.
+fn alike(x: &[Meta], n: usize) -> Result<Metas> {
+    if x.len() != n || x.iter().any(|m| m != &x[0]) {
+        return Err(Error::misuse(format!("needs {n} tensors of one dtype and shape")));
+    }
+    float(&x[0])
+}
+
 /// Input minus its largest along `dim`, which is taken as a constant: it cancels out of every result.
 fn shifted(x: &Tensor, dim: isize) -> Result<Tensor> {
     if x.elements() == 0 {
@@ -61,7 +69,7 @@ impl Composite for SoftmaxGrad {
         "softmax_grad"
     }
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
-        float(&x[0])
+        alike(x, 2)
     }
     fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
         let (g, y) = (x[0], x[1]);
@@ -109,7 +117,7 @@ impl Composite for LogSoftmaxGrad {
         "log_softmax_grad"
     }
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
-        float(&x[0])
+        alike(x, 2)
     }
     fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
         let (g, y) = (x[0], x[1]);
@@ -139,6 +147,9 @@ impl Tensor {
         /// ln Σ e^x over the named dimensions, without overflow; −∞ of no elements. ∂ = g·softmax. In PyTorch: `torch.logsumexp`.
         pub fn logsumexp | try_logsumexp(&self, dims: &[isize], keep: bool) -> Tensor {
             let set = crate::backend::Dims::of(dims, self.shape())?;
+            if !self.dtype().is_float() {
+                return self.try_to_dtype(crate::dtype::DType::F32)?.try_logsumexp(dims, keep);
+            }
             if set.count(self.shape()) == 0 {
                 return self.try_sum_dims(dims, keep)?.try_log();
             }

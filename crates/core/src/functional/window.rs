@@ -44,7 +44,10 @@ impl PerDim {
     pub fn lens(&self, what: &str, rank: usize, unused: usize) -> Result<[usize; 3]> {
         if self.count != 1 && self.count != rank {
             let given = &self.lens[..self.count.min(3)];
-            return Err(Error::misuse(format!("{what} is given for {} dimensions {given:?}, but there are {rank} spatial ones", self.count)));
+            return Err(Error::misuse(format!(
+                "{what} is given for {} dimensions {given:?}, but there are {rank} spatial ones",
+                self.count
+            )));
         }
         Ok(std::array::from_fn(|d| if d < rank { self.lens[d] } else { unused }))
     }
@@ -79,8 +82,11 @@ fn checked_spans(size: [usize; 3], stride: [usize; 3], dilation: [usize; 3], ran
     }
     let mut spans = [1; 3];
     for d in 0..rank {
-        let span = (size[d] - 1).checked_mul(dilation[d]).and_then(|n| n.checked_add(1)).filter(|&n| n < usize::MAX / 4);
-        spans[d] = span.ok_or_else(|| Error::misuse(format!("a window of {} places {} apart is too long", size[d], dilation[d])))?;
+        let span =
+            (size[d] - 1).checked_mul(dilation[d]).and_then(|n| n.checked_add(1)).filter(|&n| n < usize::MAX / 4);
+        spans[d] = span.ok_or_else(|| {
+            Error::misuse(format!("a window of {} places {} apart is too long", size[d], dilation[d]))
+        })?;
     }
     Ok(spans)
 }
@@ -109,8 +115,10 @@ impl Geometry {
         let spans = checked_spans(size, stride, dilation, rank)?;
         let mut output = [1; 3];
         for d in 0..rank {
-            let padded = input[d].checked_add(before[d]).and_then(|n| n.checked_add(after[d])).filter(|&n| n < usize::MAX / 4);
-            let padded = padded.ok_or_else(|| Error::misuse(format!("padding of {} and {} is too long", before[d], after[d])))?;
+            let padded =
+                input[d].checked_add(before[d]).and_then(|n| n.checked_add(after[d])).filter(|&n| n < usize::MAX / 4);
+            let padded = padded
+                .ok_or_else(|| Error::misuse(format!("padding of {} and {} is too long", before[d], after[d])))?;
             if spans[d] > padded {
                 return Err(Error::misuse(format!(
                     "a window of {} places does not fit spatial dimension {d} of length {} with padding {} and {}",
@@ -138,10 +146,19 @@ impl Geometry {
                     extra[d], stride[d], dilation[d]
                 )));
             }
-            let reach = output[d].checked_sub(1).and_then(|n| n.checked_mul(stride[d])).and_then(|n| n.checked_add(spans[d] + extra[d]));
-            input[d] = reach.and_then(|n| n.checked_sub(before[d] + after[d])).filter(|&n| n > 0 && n < usize::MAX / 4).ok_or_else(|| {
-                Error::misuse(format!("spatial dimension {d} of length {} gives a result without places", output[d]))
-            })?;
+            let reach = output[d]
+                .checked_sub(1)
+                .and_then(|n| n.checked_mul(stride[d]))
+                .and_then(|n| n.checked_add(spans[d] + extra[d]));
+            input[d] = reach
+                .and_then(|n| n.checked_sub(before[d] + after[d]))
+                .filter(|&n| n > 0 && n < usize::MAX / 4)
+                .ok_or_else(|| {
+                    Error::misuse(format!(
+                        "spatial dimension {d} of length {} gives a result without places",
+                        output[d]
+                    ))
+                })?;
         }
         Ok(Window { rank, input, output, size, stride, before, dilation })
     }
@@ -194,22 +211,30 @@ impl Window {
     /// What each place of the windows sees: `[n, c, input..] → [n, c, size.., output..]`, with zeros as padding.
     pub fn unfold(&self, x: &Tensor) -> Result<Tensor> {
         let r = self.rank;
-        let amounts: Vec<(isize, isize)> =
-            (0..r).map(|d| (self.before[d] as isize, (self.total(d) - self.before[d] - self.input[d]) as isize)).collect();
-        let mut x = if amounts.iter().all(|a| *a == (0, 0)) { x.clone() } else { x.try_pad(&amounts, PadMode::Constant(0.0))? };
+        let amounts: Vec<(isize, isize)> = (0..r)
+            .map(|d| (self.before[d] as isize, (self.total(d) - self.before[d] - self.input[d]) as isize))
+            .collect();
+        let mut x =
+            if amounts.iter().all(|a| *a == (0, 0)) { x.clone() } else { x.try_pad(&amounts, PadMode::Constant(0.0))? };
         for d in 0..r {
-            x = x.try_narrow(2 + d as isize, 0, self.needed(d))?.try_unfold(2 + d as isize, self.span(d), self.stride[d])?;
+            x = x.try_narrow(2 + d as isize, 0, self.needed(d))?.try_unfold(
+                2 + d as isize,
+                self.span(d),
+                self.stride[d],
+            )?;
             x = x.try_slice(-1, None, None, self.dilation[d] as isize)?;
         }
         // [n, c, output.., size..] → [n, c, size.., output..]
-        let order: Vec<isize> = [0, 1].into_iter().chain(2 + r..2 + 2 * r).chain(2..2 + r).map(|d| d as isize).collect();
+        let order: Vec<isize> =
+            [0, 1].into_iter().chain(2 + r..2 + 2 * r).chain(2..2 + r).map(|d| d as isize).collect();
         x.try_permute(&order)
     }
 
     /// The adjoint of [`unfold`](Self::unfold): each place of the input gets the sum of what the windows hold for it.
     pub fn fold(&self, columns: &Tensor) -> Result<Tensor> {
         let r = self.rank;
-        let order: Vec<isize> = [0, 1].into_iter().chain(2 + r..2 + 2 * r).chain(2..2 + r).map(|d| d as isize).collect();
+        let order: Vec<isize> =
+            [0, 1].into_iter().chain(2 + r..2 + 2 * r).chain(2..2 + r).map(|d| d as isize).collect();
         let mut x = columns.try_permute(&order)?; // [n, c, output.., size..]
         for d in (0..r).rev() {
             let last = x.rank() - 1;

@@ -169,7 +169,9 @@ pub(crate) fn broadcast(a: &Shape, b: &Shape) -> Result<Shape> {
 
 fn check(op: BinaryOp, dtype: DType) -> Result<()> {
     match op.kind() {
-        BinaryKind::Float if !dtype.is_float() => Err(Error::misuse(format!("needs floating-point tensors, not {dtype}"))),
+        BinaryKind::Float if !dtype.is_float() => {
+            Err(Error::misuse(format!("needs floating-point tensors, not {dtype}")))
+        }
         BinaryKind::Bits if dtype.is_float() => Err(Error::misuse(format!("needs integers or bool, not {dtype}"))),
         BinaryKind::Number if dtype == DType::Bool => Err(Error::misuse("needs numbers, not bool")),
         _ => Ok(()),
@@ -251,7 +253,11 @@ impl Op for BinaryScalar {
             (BinaryOp::Pow, false) => {
                 // b·a^(b−1): defined where a is negative and b an integer, too.
                 let b = self.scalar.to_f64();
-                if b == 0.0 { cx.grad().zeros_like() } else { cx.grad() * cx.x(0).binary_scalar(BinaryOp::Pow, b - 1.0) * b }
+                if b == 0.0 {
+                    cx.grad().zeros_like()
+                } else {
+                    cx.grad() * cx.x(0).binary_scalar(BinaryOp::Pow, b - 1.0) * b
+                }
             }
             _ => {
                 let place = if self.left { 1 } else { 0 };
@@ -319,7 +325,11 @@ impl Tensor {
     fn try_with_scalar(&self, op: BinaryOp, scalar: Scalar, left: bool) -> Result<Tensor> {
         let dtype = weak(self.dtype(), &scalar, op.kind() == BinaryKind::Float);
         let op = BinaryScalar { op, scalar, left };
-        if dtype == self.dtype() { Tensor::try_apply1(op, &[self]) } else { Tensor::try_apply1(op, &[&self.try_to_dtype(dtype)?]) }
+        if dtype == self.dtype() {
+            Tensor::try_apply1(op, &[self])
+        } else {
+            Tensor::try_apply1(op, &[&self.try_to_dtype(dtype)?])
+        }
     }
 
     crate::fallible! {

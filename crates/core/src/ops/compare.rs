@@ -170,7 +170,11 @@ impl Tensor {
     pub fn try_compare_scalar(&self, op: CompareOp, scalar: Scalar) -> Result<Tensor> {
         let dtype = weak(self.dtype(), &scalar, false);
         let op = CompareScalar { op, scalar };
-        if dtype == self.dtype() { Tensor::try_apply1(op, &[self]) } else { Tensor::try_apply1(op, &[&self.try_to_dtype(dtype)?]) }
+        if dtype == self.dtype() {
+            Tensor::try_apply1(op, &[self])
+        } else {
+            Tensor::try_apply1(op, &[&self.try_to_dtype(dtype)?])
+        }
     }
 
     crate::fallible! {

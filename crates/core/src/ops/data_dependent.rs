@@ -40,7 +40,8 @@ impl Tensor {
             let same = |a: i64, b: i64| {
                 let size = data.dtype.size();
                 let at = |i: i64| &data.bytes[i as usize * size..(i as usize + 1) * size];
-                at(a) == at(b) || data.dtype.is_float() && data.f64_at(a as usize) == data.f64_at(b as usize)
+                // As numbers: +0 equals −0, and a NaN nothing. 64-bit integers have no exact number, so those as bytes.
+                if data.dtype.is_float() { data.f64_at(a as usize) == data.f64_at(b as usize) } else { at(a) == at(b) }
             };
             let (mut firsts, mut counts, mut inverse) = (Vec::new(), Vec::<i64>::new(), vec![0i64; order.len()]);
             for &i in &order {

@@ -145,7 +145,8 @@ impl Op for Scatter {
 /// Indices as `i64`: other integers are converted, floats and `bool` refused.
 fn as_index(op: &'static str, index: &Tensor) -> Result<Tensor> {
     if !index.dtype().is_int() {
-        return Err(Error::misuse(format!("indices must be integers, not {}", index.dtype())).in_op(op, [(index.dtype(), *index.shape())]));
+        return Err(Error::misuse(format!("indices must be integers, not {}", index.dtype()))
+            .in_op(op, [(index.dtype(), *index.shape())]));
     }
     index.try_to_dtype(DType::I64)
 }
@@ -215,6 +216,9 @@ impl Tensor {
 
     #[track_caller]
     fn scattered(&self, op: ScatterOp, how: Index, index: &Tensor, source: &Tensor) -> Result<Tensor> {
-        Tensor::try_apply1(Scatter { op, how }, &[self, &as_index("scatter", index)?, &source.try_to_dtype(self.dtype())?])
+        Tensor::try_apply1(
+            Scatter { op, how },
+            &[self, &as_index("scatter", index)?, &source.try_to_dtype(self.dtype())?],
+        )
     }
 }

@@ -22,11 +22,18 @@ impl Op for Cat {
         let mut shape = x[0].shape;
         let mut len = 0usize;
         for m in x {
-            let fits = m.dtype == x[0].dtype && m.shape.rank() == shape.rank() && m.shape.with(self.dim, 0) == shape.with(self.dim, 0);
+            let fits = m.dtype == x[0].dtype
+                && m.shape.rank() == shape.rank()
+                && m.shape.with(self.dim, 0) == shape.with(self.dim, 0);
             if !fits {
-                return Err(Error::misuse(format!("all must have one dtype and, but for dimension {}, the shape of the first", self.dim)));
+                return Err(Error::misuse(format!(
+                    "all must have one dtype and, but for dimension {}, the shape of the first",
+                    self.dim
+                )));
             }
-            len = len.checked_add(m.shape[self.dim]).ok_or_else(|| Error::misuse("the joined dimension is longer than an address can count"))?;
+            len = len
+                .checked_add(m.shape[self.dim])
+                .ok_or_else(|| Error::misuse("the joined dimension is longer than an address can count"))?;
         }
         shape[self.dim] = len;
         Ok(one(x[0].dtype, shape))

@@ -39,7 +39,11 @@ impl Op for Matmul {
             return Err(Error::misuse("both operands must have one dtype; cast one with `to_dtype`"));
         }
         let Some(lead) = batch(a).broadcast(&batch(b)) else {
-            return Err(Error::misuse(format!("the leading dimensions {} and {} do not broadcast", batch(a), batch(b))));
+            return Err(Error::misuse(format!(
+                "the leading dimensions {} and {} do not broadcast",
+                batch(a),
+                batch(b)
+            )));
         };
         Ok(one(x[0].dtype, with_matrix(&lead, m, n)?))
     }

@@ -4,8 +4,8 @@
 mod binary;
 mod cast;
 mod compare;
-mod index;
 mod data_dependent;
+mod index;
 mod join;
 mod matmul;
 mod pad;
@@ -27,7 +27,6 @@ pub use scan::{Scan, ScanOp};
 pub use sort::{Argsort, TopK};
 pub use unary::{Unary, UnaryGrad, UnaryKind, UnaryOp};
 pub use view::{Put, Reshape, ViewOp, ViewSpec};
-
 
 /// The tables' rows, for the catalog.
 pub(crate) mod rows {

@@ -37,7 +37,11 @@ impl Pad {
         let mut shape = *x;
         for (d, &(before, after)) in self.amounts.iter().enumerate() {
             let len = x[d].checked_add(before).and_then(|n| n.checked_add(after));
-            shape[d] = len.ok_or_else(|| Error::misuse(format!("dimension {d} padded by {before} and {after} is longer than an address can count")))?;
+            shape[d] = len.ok_or_else(|| {
+                Error::misuse(format!(
+                    "dimension {d} padded by {before} and {after} is longer than an address can count"
+                ))
+            })?;
         }
         Ok(shape)
     }

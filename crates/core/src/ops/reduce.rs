@@ -81,7 +81,9 @@ impl Op for Reduce {
         let Meta { dtype, shape } = x[0];
         match self.op {
             ReduceOp::Mean if !dtype.is_float() => {
-                return Err(Error::misuse(format!("the mean needs a floating-point tensor, not {dtype}; cast it first (`to_dtype`)")));
+                return Err(Error::misuse(format!(
+                    "the mean needs a floating-point tensor, not {dtype}; cast it first (`to_dtype`)"
+                )));
             }
             ReduceOp::Max | ReduceOp::Min if self.dims.count(&shape) == 0 && self.shape(&shape).elements() > 0 => {
                 return Err(Error::misuse("there is no largest or smallest of no elements"));
@@ -125,7 +127,8 @@ impl Op for Reduce {
 /// Prefix products from the left times those from the right.
 fn product_of_others(x: &Tensor, dims: Dims) -> Tensor {
     let rank = x.rank();
-    let order: Vec<isize> = (0..rank).filter(|&d| !dims.has(d)).chain(dims.iter().filter(|&d| d < rank)).map(|d| d as isize).collect();
+    let order: Vec<isize> =
+        (0..rank).filter(|&d| !dims.has(d)).chain(dims.iter().filter(|&d| d < rank)).map(|d| d as isize).collect();
     let moved = x.permute(&order);
     let (shape, n) = (*moved.shape(), dims.count(x.shape()));
     let flat_shape = dims.dropped(x.shape()).try_insert(dims.dropped(x.shape()).rank(), n).unwrap_or(shape);

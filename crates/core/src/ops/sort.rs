@@ -55,7 +55,10 @@ impl Op for TopK {
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
         let Meta { dtype, shape } = x[0];
         if self.k > shape[self.dim] {
-            return Err(Error::misuse(format!("k = {} is more than the {} elements of dimension {}", self.k, shape[self.dim], self.dim)));
+            return Err(Error::misuse(format!(
+                "k = {} is more than the {} elements of dimension {}",
+                self.k, shape[self.dim], self.dim
+            )));
         }
         let shape = shape.with(self.dim, self.k);
         Ok(smallvec![Meta::new(dtype, shape), Meta::new(DType::I64, shape)])

@@ -232,7 +232,9 @@ impl Op for Unary {
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
         let d = x[0].dtype;
         let out = match self.0.kind() {
-            UnaryKind::Float if !d.is_float() => return Err(Error::misuse(format!("needs a floating-point tensor, not {d}"))),
+            UnaryKind::Float if !d.is_float() => {
+                return Err(Error::misuse(format!("needs a floating-point tensor, not {d}")));
+            }
             UnaryKind::Number if d == DType::Bool => return Err(Error::misuse("needs numbers, not bool")),
             UnaryKind::Bits if d.is_float() => return Err(Error::misuse(format!("needs integers or bool, not {d}"))),
             UnaryKind::Test => DType::Bool,
@@ -276,6 +278,11 @@ impl Composite for UnaryGrad {
         "unary_grad"
     }
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
+        let saves = self.0.saves();
+        let n = 1 + usize::from(saves.has_input(0)) + usize::from(saves.has_outputs());
+        if x.len() != n || x.iter().any(|m| m != &x[0]) {
+            return Err(Error::misuse(format!("the gradient of {} needs {n} tensors of one dtype and shape", self.0.name())));
+        }
         Ok(one(x[0].dtype, x[0].shape))
     }
     fn define(&self, x: &[&Tensor]) -> Result<Tensors> {

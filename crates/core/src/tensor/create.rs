@@ -128,7 +128,11 @@ impl Tensor {
     /// A one-dimensional tensor with these elements. Panics at the caller's line if the device refuses them.
     #[track_caller]
     pub fn from_slice<T: Element>(data: &[T], device: Device) -> Tensor {
-        or_raise(Tensor::from_bytes(T::bytes(data), Shape::SCALAR.try_insert(0, data.len()).unwrap_or(Shape::SCALAR), device.with(T::DTYPE)))
+        or_raise(Tensor::from_bytes(
+            T::bytes(data),
+            Shape::SCALAR.try_insert(0, data.len()).unwrap_or(Shape::SCALAR),
+            device.with(T::DTYPE),
+        ))
     }
     /// A tensor without dimensions.
     #[track_caller]
@@ -185,7 +189,8 @@ fn from_f64(data: Vec<f64>, shape: Shape, place: Place) -> Result<Tensor> {
         DType::F32 => Tensor::try_from_vec(data.iter().map(|&x| x as f32).collect::<Vec<_>>(), shape, place.device),
         DType::I64 => Tensor::try_from_vec(data.iter().map(|&x| x as i64).collect::<Vec<_>>(), shape, place.device),
         // `f32` holds what the narrow types can; a device need not have `f64`.
-        d => Tensor::try_from_vec(data.iter().map(|&x| x as f32).collect::<Vec<_>>(), shape, place.device)?.try_to_dtype(d),
+        d => Tensor::try_from_vec(data.iter().map(|&x| x as f32).collect::<Vec<_>>(), shape, place.device)?
+            .try_to_dtype(d),
     }
 }
 
@@ -210,7 +215,11 @@ pub fn permutation(n: usize, key: &Key) -> Vec<usize> {
     for i in (1..n).rev() {
         let words = key.block(i as u32);
         // Below 2³² choices one word decides; two words would for more.
-        let j = if i < u32::MAX as usize { below(words[0], i as u64 + 1) } else { (words[0] as u64 | (words[1] as u64) << 32) % (i as u64 + 1) };
+        let j = if i < u32::MAX as usize {
+            below(words[0], i as u64 + 1)
+        } else {
+            (words[0] as u64 | (words[1] as u64) << 32) % (i as u64 + 1)
+        };
         order.swap(i, j as usize);
     }
     order

@@ -113,7 +113,10 @@ impl Style {
         let finite: Vec<f64> = shown.filter(|x| x.is_finite()).map(f64::abs).collect();
         let max = finite.iter().copied().fold(0.0, f64::max);
         let min = finite.iter().copied().filter(|&x| x > 0.0).fold(f64::INFINITY, f64::min);
-        if max >= 1e8 || (min < 1e-4 && max > 0.0 && min.is_finite()) || (min.is_finite() && max / min > 1e3 && max >= 1e4) {
+        if max >= 1e8
+            || (min < 1e-4 && max > 0.0 && min.is_finite())
+            || (min.is_finite() && max / min > 1e3 && max >= 1e4)
+        {
             Style::Scientific(digits)
         } else if finite.iter().all(|x| x.fract() == 0.0) && precision.is_none() {
             Style::Fixed(0)

@@ -1,8 +1,8 @@
 //! Writing in place: only by an owner who holds a value alone; anyone else's writer gets a copy, which is counted.
 
 use super::{Tensor, Value};
-use crate::capture::note_update;
 use crate::backend::{Backend, Buffer, View, WriteMode};
+use crate::capture::note_update;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::op::Tensors;

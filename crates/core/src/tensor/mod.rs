@@ -133,7 +133,10 @@ impl Tensor {
     #[track_caller]
     pub fn try_requires_grad(&self) -> Result<Tensor> {
         if !self.dtype().is_float() {
-            return Err(Error::misuse(format!("requires_grad: only floating-point tensors have gradients; this one is {}", self.dtype())));
+            return Err(Error::misuse(format!(
+                "requires_grad: only floating-point tensors have gradients; this one is {}",
+                self.dtype()
+            )));
         }
         Ok(Tensor { value: self.value.clone(), node: Some(Node::leaf(&self.value)) })
     }
@@ -185,7 +188,9 @@ impl Tensor {
     pub fn register_hook(&self, hook: impl Fn(&Tensor) -> Option<Tensor> + Send + Sync + 'static) -> HookHandle {
         match &self.node {
             Some(node) => HookHandle::new(node.clone(), Box::new(hook)),
-            None => crate::error::raise(Error::misuse("register_hook: the tensor is not tracked, so it has no gradient")),
+            None => {
+                crate::error::raise(Error::misuse("register_hook: the tensor is not tracked, so it has no gradient"))
+            }
         }
     }
     /// The name of the op that made it: `leaf` for a leaf, `None` if it is not tracked.

@@ -37,7 +37,10 @@ impl Tensor {
     /// The only element, converted to `T`; an error if there are more or none. Waits for the device.
     pub fn item<T: Element>(&self) -> Result<T> {
         if self.elements() != 1 {
-            return Err(Error::misuse(format!("item: needs exactly one element; this tensor has shape {}", self.shape())));
+            return Err(Error::misuse(format!(
+                "item: needs exactly one element; this tensor has shape {}",
+                self.shape()
+            )));
         }
         let bytes = self.to_bytes()?;
         let t = TensorData { dtype: self.dtype(), shape: Vec::new(), bytes };
@@ -55,7 +58,10 @@ impl TensorData {
     pub fn try_new<T: Element>(data: &[T], shape: &[usize]) -> Result<TensorData> {
         let n = Shape::try_new(shape)?.checked_elements(T::DTYPE.size())?;
         if n != data.len() {
-            return Err(Error::misuse(format!("an array of shape {shape:?} has {n} elements; {} were given", data.len())));
+            return Err(Error::misuse(format!(
+                "an array of shape {shape:?} has {n} elements; {} were given",
+                data.len()
+            )));
         }
         Ok(TensorData { dtype: T::DTYPE, shape: shape.to_vec(), bytes: T::bytes(data).to_vec() })
     }

@@ -1,0 +1,226 @@
+//! Vector registers, as the convolution kernels use them: one trait, implemented for each instruction set.
+//!
+//! The kernels are generic over [`Vector`] and always inlined into a function that has the features enabled, so that each
+//! operation becomes one instruction.
+
+use crate::math::Float;
+
+/// A register of [`LANES`](Vector::LANES) numbers.
+///
+/// # Safety
+/// All methods need the instruction set that the implementation stands for, and pointers to as many numbers as they name.
+pub(super) trait Vector: Copy {
+    /// The numbers.
+    type T: Float;
+    /// How many.
+    const LANES: usize;
+    /// How many rows of a product a kernel keeps in registers at once (of up to three vectors each).
+    const ROWS: usize;
+    /// How many taps the weight's gradient keeps in registers at once (for each of up to four rows).
+    const TAPS: usize;
+    /// Zeros.
+    unsafe fn zero() -> Self;
+    /// The numbers from `p` on.
+    unsafe fn load(p: *const Self::T) -> Self;
+    /// One number in every lane.
+    unsafe fn splat(p: *const Self::T) -> Self;
+    /// Writes all lanes from `p` on.
+    unsafe fn store(self, p: *mut Self::T);
+    /// Writes lanes `from` to `to` (not included) to `p` on.
+    unsafe fn store_lanes(self, p: *mut Self::T, from: usize, to: usize);
+    /// self + a·b.
+    unsafe fn fma(self, a: Self, b: Self) -> Self;
+    /// The sum of the lanes, in a fixed order.
+    unsafe fn sum(self) -> Self::T;
+}
+
+/// A float with a register of each instruction set.
+pub(super) trait Real: Float {
+    /// 512 bits.
+    type Avx512: Vector<T = Self>;
+    /// 256 bits.
+    type Avx2: Vector<T = Self>;
+    /// What the target guarantees.
+    type Baseline: Vector<T = Self>;
+}
+
+impl Real for f32 {
+    #[cfg(target_arch = "x86_64")]
+    type Avx512 = std::arch::x86_64::__m512;
+    #[cfg(target_arch = "x86_64")]
+    type Avx2 = std::arch::x86_64::__m256;
+    #[cfg(not(target_arch = "x86_64"))]
+    type Avx512 = Plain<f32, 4>;
+    #[cfg(not(target_arch = "x86_64"))]
+    type Avx2 = Plain<f32, 4>;
+    type Baseline = Plain<f32, 4>;
+}
+impl Real for f64 {
+    #[cfg(target_arch = "x86_64")]
+    type Avx512 = std::arch::x86_64::__m512d;
+    #[cfg(target_arch = "x86_64")]
+    type Avx2 = std::arch::x86_64::__m256d;
+    #[cfg(not(target_arch = "x86_64"))]
+    type Avx512 = Plain<f64, 2>;
+    #[cfg(not(target_arch = "x86_64"))]
+    type Avx2 = Plain<f64, 2>;
+    type Baseline = Plain<f64, 2>;
+}
+
+/// An array that the compiler keeps in a register of the target's guaranteed instructions.
+#[derive(Clone, Copy)]
+pub(super) struct Plain<T, const N: usize>([T; N]);
+
+impl<T: Float, const N: usize> Vector for Plain<T, N> {
+    type T = T;
+    const LANES: usize = N;
+    const ROWS: usize = 4;
+    const TAPS: usize = 3;
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        Plain([T::ZERO; N])
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const T) -> Self {
+        // SAFETY: N numbers, by the caller; an array has its element's alignment.
+        Plain(unsafe { p.cast::<[T; N]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn splat(p: *const T) -> Self {
+        // SAFETY: by the caller.
+        Plain([unsafe { *p }; N])
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut T) {
+        // SAFETY: by the caller.
+        unsafe { p.cast::<[T; N]>().write_unaligned(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn store_lanes(self, p: *mut T, from: usize, to: usize) {
+        for (i, &x) in self.0.iter().enumerate().take(to).skip(from) {
+            // SAFETY: by the caller.
+            unsafe { *p.add(i - from) = x }
+        }
+    }
+    #[inline(always)]
+    unsafe fn fma(mut self, a: Self, b: Self) -> Self {
+        for ((s, &a), &b) in self.0.iter_mut().zip(&a.0).zip(&b.0) {
+            *s = *s + a * b;
+        }
+        self
+    }
+    #[inline(always)]
+    unsafe fn sum(self) -> T {
+        self.0.into_iter().fold(T::ZERO, |s, x| s + x)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::Vector;
+    use std::arch::x86_64::*;
+
+    macro_rules! avx512 {
+        ($v:ident, $t:ident, $mask:ident, $lanes:literal, $zero:ident, $load:ident, $splat:ident, $store:ident, $masked:ident, $fma:ident, $sum:ident) => {
+            impl Vector for $v {
+                type T = $t;
+                const LANES: usize = $lanes;
+                const ROWS: usize = 8;
+                const TAPS: usize = 6;
+                #[inline(always)]
+                unsafe fn zero() -> Self {
+                    // SAFETY: by the caller, here and below.
+                    unsafe { $zero() }
+                }
+                #[inline(always)]
+                unsafe fn load(p: *const $t) -> Self {
+                    // SAFETY: by the caller.
+                    unsafe { $load(p) }
+                }
+                #[inline(always)]
+                unsafe fn splat(p: *const $t) -> Self {
+                    // SAFETY: by the caller.
+                    unsafe { $splat(*p) }
+                }
+                #[inline(always)]
+                unsafe fn store(self, p: *mut $t) {
+                    // SAFETY: by the caller.
+                    unsafe { $store(p, self) }
+                }
+                #[inline(always)]
+                unsafe fn store_lanes(self, p: *mut $t, from: usize, to: usize) {
+                    let mask = ((1u32 << to) - (1u32 << from)) as $mask;
+                    // SAFETY: lanes outside the mask are not touched.
+                    unsafe { $masked(p.wrapping_sub(from), mask, self) }
+                }
+                #[inline(always)]
+                unsafe fn fma(self, a: Self, b: Self) -> Self {
+                    // SAFETY: by the caller.
+                    unsafe { $fma(a, b, self) }
+                }
+                #[inline(always)]
+                unsafe fn sum(self) -> $t {
+                    // SAFETY: by the caller.
+                    unsafe { $sum(self) }
+                }
+            }
+        };
+    }
+    avx512!(__m512, f32, __mmask16, 16, _mm512_setzero_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_storeu_ps, _mm512_mask_storeu_ps, _mm512_fmadd_ps, _mm512_reduce_add_ps);
+    avx512!(__m512d, f64, __mmask8, 8, _mm512_setzero_pd, _mm512_loadu_pd, _mm512_set1_pd, _mm512_storeu_pd, _mm512_mask_storeu_pd, _mm512_fmadd_pd, _mm512_reduce_add_pd);
+
+    macro_rules! avx2 {
+        ($v:ident, $t:ident, $lanes:literal, $zero:ident, $load:ident, $splat:ident, $store:ident, $fma:ident) => {
+            impl Vector for $v {
+                type T = $t;
+                const LANES: usize = $lanes;
+                const ROWS: usize = 4;
+                const TAPS: usize = 3;
+                #[inline(always)]
+                unsafe fn zero() -> Self {
+                    // SAFETY: by the caller, here and below.
+                    unsafe { $zero() }
+                }
+                #[inline(always)]
+                unsafe fn load(p: *const $t) -> Self {
+                    // SAFETY: by the caller.
+                    unsafe { $load(p) }
+                }
+                #[inline(always)]
+                unsafe fn splat(p: *const $t) -> Self {
+                    // SAFETY: by the caller.
+                    unsafe { $splat(*p) }
+                }
+                #[inline(always)]
+                unsafe fn store(self, p: *mut $t) {
+                    // SAFETY: by the caller.
+                    unsafe { $store(p, self) }
+                }
+                #[inline(always)]
+                unsafe fn store_lanes(self, p: *mut $t, from: usize, to: usize) {
+                    let mut lanes = [0.0; $lanes];
+                    // SAFETY: by the caller; the array holds a whole vector.
+                    unsafe {
+                        $store(lanes.as_mut_ptr(), self);
+                        std::ptr::copy_nonoverlapping(lanes.as_ptr().add(from), p, to - from);
+                    }
+                }
+                #[inline(always)]
+                unsafe fn fma(self, a: Self, b: Self) -> Self {
+                    // SAFETY: by the caller.
+                    unsafe { $fma(a, b, self) }
+                }
+                #[inline(always)]
+                unsafe fn sum(self) -> $t {
+                    let mut lanes = [0.0; $lanes];
+                    // SAFETY: by the caller; the array holds a whole vector.
+                    unsafe { $store(lanes.as_mut_ptr(), self) };
+                    let half = $lanes / 2;
+                    (0..half).fold(0.0, |s, i| s + (lanes[i] + lanes[i + half]))
+                }
+            }
+        };
+    }
+    avx2!(__m256, f32, 8, _mm256_setzero_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_storeu_ps, _mm256_fmadd_ps);
+    avx2!(__m256d, f64, 4, _mm256_setzero_pd, _mm256_loadu_pd, _mm256_set1_pd, _mm256_storeu_pd, _mm256_fmadd_pd);
+}
