@@ -244,26 +244,54 @@ fn panics_name_the_callers_line_and_say_what_would_fit() {
 
 #[test]
 fn printing_is_numpys() {
-    // Each string is NumPy 2's `str(x)` with `np.set_printoptions(precision=4, floatmode="fixed")`, but whole floats, which it
-    // prints as `1.` by default.
-    let f = |data: &[f64], dims: &[usize]| Tensor::from_vec(data.to_vec(), dims, cpu()).to_string();
-    assert_eq!(f(&[1.0, 2.0, 3.0], &[3]), "[1. 2. 3.]");
-    assert_eq!(f(&[1.0, -2.5, 30.25], &[3]), "[ 1.0000 -2.5000 30.2500]");
-    assert_eq!(f(&[1.5], &[]), "1.5000");
-    assert_eq!(f(&[], &[0]), "[]");
-    assert_eq!(f(&[], &[2, 0]), "[]");
-    assert_eq!(f(&[f64::NAN, 1.0, f64::INFINITY, f64::NEG_INFINITY], &[4]), "[ nan   1.  inf -inf]");
-    assert_eq!(f(&[1e-7, 1.0], &[2]), "[1.0000e-07 1.0000e+00]");
+    // Each string is what NumPy 2.4 gives for `str(x)` after `np.set_printoptions(precision=4)`.
+    let f = |data: &[f64], dims: &[usize], want: &str| assert_eq!(Tensor::from_vec(data.to_vec(), dims, cpu()).to_string(), want);
+    let (nan, inf) = (f64::NAN, f64::INFINITY);
+    f(&[1.0, 2.0, 3.0], &[3], "[1. 2. 3.]");
+    f(&[1.0, -2.5, 30.25], &[3], "[ 1.   -2.5  30.25]");
+    f(&[], &[0], "[]");
+    f(&[], &[2, 0], "[]");
+    f(&[nan, 1.0, inf, -inf], &[4], "[ nan   1.  inf -inf]");
+    f(&[1e-7, 1.0], &[2], "[1.e-07 1.e+00]");
+    f(&[1.0 / 3.0, 2.0 / 3.0, -1.0], &[3], "[ 0.3333  0.6667 -1.    ]");
+    f(&[0.5, 600.0], &[2], "[5.e-01 6.e+02]");
+    f(&[1e8, 1.0], &[2], "[1.e+08 1.e+00]");
+    f(&[-1.23456789e-10, 3e5], &[2], "[-1.2346e-10  3.0000e+05]");
+    f(&[1.0 / 3.0, 1e-2, 100.0, -2.0], &[2, 2], "[[ 3.3333e-01  1.0000e-02]\n [ 1.0000e+02 -2.0000e+00]]");
+    f(&[0.0, 0.0], &[2], "[0. 0.]");
+    f(&[nan], &[1], "[nan]");
+    f(&[inf, 1e-9], &[2], "[   inf 1.e-09]");
+    f(&[-0.0, 1.0], &[2], "[-0.  1.]");
+    f(&[12345.678, 99.5], &[2], "[12345.678    99.5  ]");
+    let thirds: Vec<f64> = (0..8).map(|i| f64::from(i) / 3.0).collect();
+    let want = "[[[0.     0.3333]\n  [0.6667 1.    ]]\n\n [[1.3333 1.6667]\n  [2.     2.3333]]]";
+    f(&thirds, &[2, 2, 2], want);
+    let sevenths: Vec<f64> = (0..30).map(|i| f64::from(i) / 7.0).collect();
+    let want = "[0.     0.1429 0.2857 0.4286 0.5714 0.7143 0.8571 1.     1.1429 1.2857\n \
+                1.4286 1.5714 1.7143 1.8571 2.     2.1429 2.2857 2.4286 2.5714 2.7143\n \
+                2.8571 3.     3.1429 3.2857 3.4286 3.5714 3.7143 3.8571 4.     4.1429]";
+    f(&sevenths, &[30], want);
+    f(&[1.5], &[], "1.5");
+    let f32s = |data: &[f32]| Tensor::from_slice(data, cpu()).to_string();
+    assert_eq!(f32s(&[1.0 / 3.0, 2.5]), "[0.3333 2.5   ]");
+    assert_eq!(f32s(&[1e6, 1.0]), "[1.e+06 1.e+00]");
+    assert_eq!(f32s(&[123_456.78, 200_000.0]), "[123456.78 200000.  ]");
+    let quarters = Tensor::arange(0, 1100, 1, cpu()) / 4.0;
+    assert_eq!(quarters.to_string(), "[0.0000e+00 2.5000e-01 5.0000e-01 ... 2.7425e+02 2.7450e+02 2.7475e+02]");
+
     assert_eq!(count(&[2, 3]).to_string(), "[[0 1 2]\n [3 4 5]]");
-    assert_eq!((count(&[2, 2, 2]) * 10i64).to_string(), "[[[ 0 10]\n  [20 30]]\n\n [[40 50]\n  [60 70]]]");
     assert_eq!(count(&[2]).eq_scalar(0i64).to_string(), "[ True False]");
     assert_eq!(count(&[1001]).to_string(), "[   0    1    2 ...  998  999 1000]");
-    let wide = count(&[40, 50]).to_string();
-    assert_eq!(wide.lines().next(), Some("[[   0    1    2 ...   47   48   49]"));
-    assert_eq!(wide.lines().nth(3), Some(" ..."));
-    assert_eq!(wide.lines().count(), 7);
+    let want = "[ 0  1  2  3  4  5  6  7  8  9 10 11 12 13 14 15 16 17 18 19 20 21 22 23\n \
+                24 25 26 27 28 29 30 31 32 33 34 35 36 37 38 39]";
+    assert_eq!(count(&[40]).to_string(), want);
+    let want = "[[   0    1    2 ...   47   48   49]\n [  50   51   52 ...   97   98   99]\n [ 100  101  102 ...  147  148  149]\n ...\n \
+                [1850 1851 1852 ... 1897 1898 1899]\n [1900 1901 1902 ... 1947 1948 1949]\n [1950 1951 1952 ... 1997 1998 1999]]";
+    assert_eq!(count(&[40, 50]).to_string(), want);
+    // And what is not NumPy's: another precision, and `Debug`.
+    assert_eq!(format!("{:.2}", Tensor::from_slice(&[1.0 / 3.0, 1.0], cpu())), "[0.33 1.  ]");
     assert_eq!(format!("{:?}", count(&[2, 3])), "Tensor(i64 [2, 3] on cpu)");
-    assert_eq!(format!("{:.2}", Tensor::from_slice(&[1.0 / 3.0], cpu())), "[0.33]");
+    assert_eq!(format!("{:?}", Tensor::ones([2], cpu()).requires_grad().exp()), "Tensor(f32 [2] on cpu, from exp)");
 }
 
 #[test]

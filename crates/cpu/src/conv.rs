@@ -241,7 +241,7 @@ impl Plan {
             let block = pass.taps.len() * PACK;
             for_chunks(self.groups * blocks, self.packed(), |i| {
                 let (group, first) = (i / blocks, i % blocks * PACK);
-                let w = &w[group * self.reads.max(self.writes) * self.read_step.max(self.write_step)..];
+                let w = &w[group * self.reads * self.writes * self.read_step.min(self.write_step)..];
                 let out = out.part(pass.packed + i * block, block);
                 for (t, out) in out.chunks_exact_mut(PACK).enumerate() {
                     let at = t / pass.weights.len() * self.read_step + pass.weights[t % pass.weights.len()];
@@ -253,7 +253,7 @@ impl Plan {
         }
     }
 
-    /// Writes the channels `from..to` of each group's results for one image.
+    /// Writes one image's results: of several groups, all channels; of one, those of some blocks of [`PACK`].
     fn run<T: Real>(&self, image: &[T], packed: &[T], bias: &[T], out: &mut [T], blocks: std::ops::Range<usize>) {
         let (from, to) = (blocks.start * PACK, (blocks.end * PACK).min(self.writes));
         let room = self.reads * self.planes.channel();
@@ -262,9 +262,8 @@ impl Plan {
             for group in 0..self.groups {
                 let channels = &image[group * self.reads * self.in_channel..][..self.reads * self.in_channel];
                 self.planes.copy(channels, &mut x[..room], T::ZERO);
-                let first = group * self.writes + from;
-                let out = &mut out[first * self.out_channel..][..(to - from) * self.out_channel];
-                let bias = if bias.is_empty() { bias } else { &bias[first..] };
+                let out = &mut out[group * self.writes * self.out_channel..][..(to - from) * self.out_channel];
+                let bias = if bias.is_empty() { bias } else { &bias[group * self.writes + from..] };
                 if self.leaves_gaps {
                     for (c, out) in out.chunks_exact_mut(self.out_channel).enumerate() {
                         out.fill(bias.get(c).copied().unwrap_or(T::ZERO));
@@ -324,10 +323,8 @@ fn convolve<T: Real>(x: &[View<'_>], s: Sizes, plan: Plan) -> Result<Fused> {
         for_chunks(s.images * cuts, s.work() * s.images, |i| {
             let (n, cut) = (i / cuts, i % cuts);
             let range = blocks * cut / cuts..blocks * (cut + 1) / cuts;
-            let out = out.part(n * result + range.start * PACK * plan.out_channel * (plan.groups == 1) as usize, match cuts {
-                1 => result,
-                _ => (range.len() * PACK).min(plan.writes - range.start * PACK) * plan.out_channel,
-            });
+            let len = (range.len() * PACK).min(plan.writes - range.start * PACK) * plan.out_channel * plan.groups;
+            let out = out.part(n * result + range.start * PACK * plan.out_channel, len);
             plan.run(&inputs[0].slice()[n * image..][..image], packed.slice(), bias, out, range);
         });
     });
@@ -367,7 +364,7 @@ fn weight_grad<T: Real>(op: ConvWeightGrad, x: &[View<'_>]) -> Result<Fused> {
                 out.copy_from_slice(sums.part(first + start, n));
                 for part in 1..parts {
                     let more = sums.part(part * (weights + outs) + first + start, n);
-                    out.iter_mut().zip(more).for_each(|(o, &x)| *o = *o + x);
+                    out.iter_mut().zip(more).for_each(|(o, x)| *o = *o + *x);
                 }
             });
         }

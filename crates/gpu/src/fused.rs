@@ -227,7 +227,9 @@ impl<R: GpuRuntime> Gpu<R> {
         self.launched();
         let (losses, counted) = (self.done(losses)?, self.done(counted)?);
         let (rows, one) = (Layout::dense(*x[1].shape()), Layout::dense(Shape::SCALAR));
-        let view = |buffer, layout| View { buffer, layout, dtype: DType::F32 };
+        fn view<'a>(buffer: &'a Buffer, layout: &'a Layout) -> View<'a> {
+            View { buffer, layout, dtype: DType::F32 }
+        }
         let divisor = self.reduced(ReduceOp::Sum, view(&counted, &rows), Dims::all(1))?;
         let (out, layout) = match op.reduction {
             Reduction::None => (losses, rows),

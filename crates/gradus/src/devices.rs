@@ -1,6 +1,6 @@
 //! The ways to come by a device. They stand here, and not in the core, because the core knows no backend.
 
-use gradus_core::{DType, Device, Error, ErrorKind, Result};
+use gradus_core::{Device, Error, ErrorKind, Result};
 
 /// Constructors of [`Device`], brought in by the prelude.
 pub trait Devices: Sized {
@@ -78,6 +78,7 @@ fn unknown(name: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gradus_core::DType;
 
     #[test]
     fn devices_parse_or_say_what_is_there() {

@@ -52,3 +52,15 @@ pub use shape::{Flatten, Unflatten};
 pub use site::Site;
 pub use state::State;
 pub use table::{Row, Table};
+
+/// What most programs need of this crate. ([`loss::L1`] stays behind its module: `gradus-optim` has a penalty of that name.)
+pub mod prelude {
+    pub use crate::activation::*;
+    pub use crate::loss::{BceWithLogits, CrossEntropy, Huber, Loss, Mse, Nll, Reduction, SmoothL1};
+    pub use crate::pooling::*;
+    pub use crate::{
+        BatchNorm1d, BatchNorm2d, BatchNorm3d, ChannelDropout, Conv1d, Conv2d, Conv3d, ConvTranspose1d,
+        ConvTranspose2d, ConvTranspose3d, Cx, Dropout, Embedding, Flatten, GroupNorm, Init, Layer, LayerNorm, Linear,
+        Mode, Module, MultiheadAttention, Param, RmsNorm, Sequential, Site, State, Table, Unflatten,
+    };
+}

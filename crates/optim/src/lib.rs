@@ -65,3 +65,11 @@ pub use schedule::{Constant, Exponential, Lambda, Schedule, StepDecay, Warmup};
 pub use sgd::Sgd;
 pub use state::OptimizerState;
 pub use transform::{NamedGrad, NamedGrads, Notes, Transform};
+
+/// What most programs need of this crate.
+pub mod prelude {
+    pub use crate::{
+        Adam, AdamW, ClipNorm, ClipValue, Cosine, ElasticNet, Exponential, Group, L1, L2, OneCycle, Optimizer,
+        OptimizerBuilder, Rule, Schedule, Sgd, StepDecay, Transform, Warmup,
+    };
+}

@@ -59,8 +59,8 @@ impl Optimizer {
             let mut tensors = Vec::new();
             if steps > 0 {
                 for slot in self.rule.slots() {
-                    let like = self.rule.start(slot, param).map_err(|e| e.context(&name))?;
-                    tensors.extend(reader.tensor(format!("{name}.{slot}"), &like)?);
+                    let into = self.rule.start(slot, param).map_err(|e| e.context(&name))?;
+                    tensors.extend(reader.tensor(format!("{name}.{slot}"), into)?);
                 }
             }
             loaded.push((name, steps, tensors));
@@ -99,15 +99,16 @@ impl Reader<'_> {
         sound.then_some(n as u64)
     }
 
-    /// The tensor called `key` on the device of `like`, if there is one of its dtype and shape.
-    fn tensor(&mut self, key: String, like: &Tensor) -> Result<Option<Tensor>> {
+    /// `into` with the elements of the tensor called `key`, if there is one of its dtype and shape. A copy, so that the
+    /// optimizer holds its state alone and goes on writing in place, also in a recorded step.
+    fn tensor(&mut self, key: String, mut into: Tensor) -> Result<Option<Tensor>> {
         let given = self.state.tensors.get(&key);
         let fault = match given {
-            None => Some(format!("{key}: missing; the optimizer wants {} {}", like.dtype(), like.shape())),
-            Some(t) if t.meta() != like.meta() => Some(format!(
+            None => Some(format!("{key}: missing; the optimizer wants {} {}", into.dtype(), into.shape())),
+            Some(t) if t.meta() != into.meta() => Some(format!(
                 "{key}: the optimizer has {} {}, the state {} {}",
-                like.dtype(),
-                like.shape(),
+                into.dtype(),
+                into.shape(),
                 t.dtype(),
                 t.shape()
             )),
@@ -115,12 +116,16 @@ impl Reader<'_> {
         };
         let fits = fault.is_none();
         self.faults.extend(fault);
-        let moved = match given.filter(|_| fits) {
-            Some(t) => Some(gradus_core::tensor::to_device(&t.detach(), like.device()).map_err(|e| e.context(&key))?),
+        let copied = match given.filter(|_| fits) {
+            Some(t) => {
+                let moved = gradus_core::tensor::to_device(&t.detach(), into.device()).map_err(|e| e.context(&key))?;
+                into.write_value(&moved)?;
+                Some(into)
+            }
             None => None,
         };
         self.known.insert(key);
-        Ok(moved)
+        Ok(copied)
     }
 
     /// An error with all faults, among them the names that nobody asked for.

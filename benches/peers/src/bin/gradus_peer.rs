@@ -26,7 +26,7 @@ const OPS_PER_BLOCK: usize = 1000;
 
 #[derive(Parser)]
 struct Options {
-    #[arg(long, value_enum, ignore_case = true)]
+    #[arg(long, value_enum)]
     case: Case,
     /// The safetensors file of weights.
     #[arg(long)]
@@ -41,7 +41,8 @@ struct Options {
     steps: u32,
 }
 
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
+#[derive(Clone, Copy, ValueEnum)]
+#[value(rename_all = "verbatim")]
 enum Case {
     C1,
     C2,
@@ -251,7 +252,8 @@ fn now() -> f64 {
 fn peak_rss() -> Result<u64> {
     let path = "/proc/self/status";
     let status = std::fs::read_to_string(path).map_err(|e| Error::io(format!("cannot read {path}"), e))?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix("kB")?.trim().parse().ok());
+    let peak =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix("kB")?.trim().parse().ok());
     peak.ok_or_else(|| Error::data(format!("{path} has no line \"VmHWM: N kB\"")))
 }
 

@@ -1,12 +1,20 @@
-//! How a tensor prints: as NumPy prints an array, with its dtype and device where they are not the usual ones.
+//! How a tensor prints: as NumPy prints an array under `np.set_printoptions(precision=4)`; `{:.8}` is NumPy's own default.
+//!
+//! The rules are those of NumPy's `arrayprint.py`: the shortest digits that tell a number from its neighbours, at most
+//! `precision` of them behind the point; one width for all; exponents where the numbers span more than 1000-fold or leave the
+//! dtype's digits; the middle left out beyond 1000 elements; lines of at most 75 characters.
 
 use super::{Tensor, TensorData};
+use crate::dtype::DType;
 use std::fmt;
 
 /// Beyond this many elements, the middle of each dimension is left out.
 const SUMMARIZE_OVER: usize = 1000;
 /// How many elements stay at each end then.
 const EDGE: usize = 3;
+/// Digits behind the point, unless the format asks for another number.
+const PRECISION: usize = 4;
+const LINE_WIDTH: usize = 75;
 
 impl fmt::Display for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -14,8 +22,8 @@ impl fmt::Display for Tensor {
             Ok(data) => data,
             Err(e) => return write!(f, "<{} {} on {}: {e}>", self.dtype(), self.shape(), self.device()),
         };
-        let shown = Shown::new(&data, f.precision());
-        shown.write(f, 0, 0, 0)
+        let shown = Shown::new(&data, f.precision().unwrap_or(PRECISION));
+        f.write_str(&shown.block(0, 0, " ", LINE_WIDTH))
     }
 }
 
@@ -29,17 +37,15 @@ impl fmt::Debug for Tensor {
     }
 }
 
-/// The elements to be shown, formatted to one width.
+/// The places of each dimension that are shown (`None` marks an ellipsis), and how a number is written.
 struct Shown<'a> {
-    shape: &'a [usize],
-    text: Vec<String>,
-    /// Row-major places of the shown elements are found through this: `None` marks an ellipsis.
+    data: &'a TensorData,
     picks: Vec<Vec<Option<usize>>>,
-    width: usize,
+    style: Style,
 }
 
 impl<'a> Shown<'a> {
-    fn new(data: &'a TensorData, precision: Option<usize>) -> Shown<'a> {
+    fn new(data: &'a TensorData, precision: usize) -> Shown<'a> {
         let n: usize = data.shape.iter().product();
         let picks: Vec<Vec<Option<usize>>> = data
             .shape
@@ -56,95 +62,154 @@ impl<'a> Shown<'a> {
         for (d, p) in data.shape.iter().zip(&picks) {
             places = places.iter().flat_map(|&at| p.iter().flatten().map(move |i| at * d + i)).collect();
         }
-        let style = Style::of(places.iter().map(|&i| data.f64_at(i)), data, precision);
-        let mut text = vec![String::new(); n.min(places.last().map_or(0, |l| l + 1))];
-        for &i in &places {
-            text[i] = style.show(data, i);
-        }
-        let width = text.iter().map(String::len).max().unwrap_or(0);
-        Shown { shape: &data.shape, text, picks, width }
+        Shown { style: Style::of(&places, data, precision), data, picks }
     }
 
-    fn write(&self, f: &mut fmt::Formatter<'_>, dim: usize, at: usize, indent: usize) -> fmt::Result {
-        if dim == self.shape.len() {
-            return match self.text.get(at) {
-                Some(t) if dim > 0 => write!(f, "{t:>width$}", width = self.width),
-                Some(t) => f.write_str(t),
-                None => Ok(()),
-            };
+    /// The text of what lies at `at` from dimension `dim` on; later lines begin with `indent` and are `width` long.
+    fn block(&self, dim: usize, at: usize, indent: &str, width: usize) -> String {
+        let rank = self.data.shape.len();
+        if dim == rank {
+            return self.style.show(self.data, at);
         }
-        f.write_str("[")?;
-        let last = dim + 1 == self.shape.len();
-        for (k, pick) in self.picks[dim].iter().enumerate() {
-            if k > 0 && last {
-                f.write_str(" ")?;
-            } else if k > 0 {
-                // One empty line less for each dimension further in, as NumPy separates its blocks.
-                f.write_str(&"\n".repeat(self.shape.len() - 1 - dim))?;
-                f.write_str(&" ".repeat(indent + 1))?;
+        let (len, mut text) = (self.data.shape[dim], String::new());
+        if self.data.shape.contains(&0) {
+            return "[]".into();
+        }
+        let last = self.picks[dim].len() - 1;
+        if dim + 1 == rank {
+            let mut line = indent.to_owned();
+            for (k, pick) in self.picks[dim].iter().enumerate() {
+                let word = pick.map_or("...".into(), |i| self.style.show(self.data, at * len + i));
+                // A bracket has to fit after the last word, and so after each.
+                if line.len() > indent.len() && line.len() + word.len() > width.saturating_sub(1) {
+                    text += line.trim_end();
+                    text.push('\n');
+                    line = indent.to_owned();
+                }
+                line += &word;
+                if k < last {
+                    line.push(' ');
+                }
             }
-            match pick {
-                Some(i) => self.write(f, dim + 1, at * self.shape[dim] + i, indent + 1)?,
-                None => f.write_str("...")?,
+            text += &line;
+        } else {
+            for (k, pick) in self.picks[dim].iter().enumerate() {
+                text += indent;
+                match pick {
+                    Some(i) => text += &self.block(dim + 1, at * len + i, &format!("{indent} "), width - 1),
+                    None => text += "...",
+                }
+                if k < last {
+                    // One empty line less for each dimension further in.
+                    text += &"\n".repeat(rank - 1 - dim);
+                }
             }
         }
-        f.write_str("]")
+        format!("[{}]", &text[indent.len()..])
     }
 }
 
 /// One number format for a whole tensor.
 #[derive(Clone, Copy)]
 enum Style {
-    Bool,
-    Int,
-    Fixed(usize),
-    Scientific(usize),
+    /// Text or whole numbers, all of one width.
+    Plain { width: usize },
+    /// At most `precision` digits behind the point; `left` characters before it and `right` behind.
+    Positional { precision: usize, left: usize, right: usize },
+    /// `fraction` digits behind the mantissa's point, `exponent` digits at least.
+    Scientific { fraction: usize, exponent: usize, left: usize },
 }
 
 impl Style {
-    fn of(shown: impl Iterator<Item = f64>, data: &TensorData, precision: Option<usize>) -> Style {
-        if data.dtype == crate::dtype::DType::Bool {
-            return Style::Bool;
-        }
+    fn of(places: &[usize], data: &TensorData, precision: usize) -> Style {
+        let widest = |text: &mut dyn Iterator<Item = usize>| text.max().unwrap_or(0);
         if !data.dtype.is_float() {
-            return Style::Int;
+            return Style::Plain { width: widest(&mut places.iter().map(|&i| plain(data, i).len())) };
         }
-        let digits = precision.unwrap_or(4);
-        let finite: Vec<f64> = shown.filter(|x| x.is_finite()).map(f64::abs).collect();
-        let max = finite.iter().copied().fold(0.0, f64::max);
-        let min = finite.iter().copied().filter(|&x| x > 0.0).fold(f64::INFINITY, f64::min);
-        if max >= 1e8
-            || (min < 1e-4 && max > 0.0 && min.is_finite())
-            || (min.is_finite() && max / min > 1e3 && max >= 1e4)
-        {
-            Style::Scientific(digits)
-        } else if finite.iter().all(|x| x.fract() == 0.0) && precision.is_none() {
-            Style::Fixed(0)
-        } else {
-            Style::Fixed(digits)
+        let finite: Vec<f64> = places.iter().map(|&i| data.f64_at(i)).filter(|x| x.is_finite()).collect();
+        // `nan` and `inf` stand in the same columns as the numbers.
+        let other = widest(&mut places.iter().map(|&i| data.f64_at(i)).filter(|x| !x.is_finite()).map(|x| special(x).len()));
+        if finite.is_empty() {
+            return Style::Plain { width: other };
         }
+        let magnitudes = finite.iter().map(|x| x.abs()).filter(|&x| x > 0.0);
+        let (max, min) = magnitudes.fold((0.0f64, f64::INFINITY), |(max, min), x| (max.max(x), min.min(x)));
+        let digits = match data.dtype {
+            DType::Bf16 => 2,
+            DType::F16 => 3,
+            DType::F32 => 6,
+            _ => 8,
+        };
+        if max > 0.0 && (max >= 10f64.powi(digits) || min < 1e-4 || max / min > 1000.0) {
+            let parts: Vec<[String; 3]> = finite.iter().map(|&x| scientific(x, data.dtype, precision)).collect();
+            let part = |i: usize| widest(&mut parts.iter().map(|p| p[i].len()));
+            let (fraction, exponent) = (part(1), part(2).saturating_sub(1));
+            return Style::Scientific { fraction, exponent, left: part(0).max(other.saturating_sub(fraction + exponent + 3)) };
+        }
+        let parts: Vec<(String, String)> = finite.iter().map(|&x| positional(x, data.dtype, precision)).collect();
+        let right = widest(&mut parts.iter().map(|p| p.1.len()));
+        let left = widest(&mut parts.iter().map(|p| p.0.len())).max(other.saturating_sub(right + 1));
+        Style::Positional { precision, left, right }
     }
 
     fn show(self, data: &TensorData, i: usize) -> String {
-        let x = data.f64_at(i);
+        let x = if data.dtype.is_float() { data.f64_at(i) } else { 0.0 };
+        let scalar = data.shape.is_empty();
         match self {
-            Style::Bool => (x != 0.0).to_string(),
-            Style::Int => data.i64_at(i).to_string(),
-            _ if x.is_nan() => "nan".into(),
-            _ if x.is_infinite() => if x > 0.0 { "inf" } else { "-inf" }.into(),
-            Style::Fixed(0) => format!("{x:.0}."),
-            Style::Fixed(d) => format!("{x:.d$}"),
-            Style::Scientific(d) => {
-                // Rust writes 1e-7, NumPy 1e-07.
-                let s = format!("{x:.d$e}");
-                match s.split_once('e') {
-                    Some((m, e)) => match e.strip_prefix('-') {
-                        Some(e) => format!("{m}e-{e:0>2}"),
-                        None => format!("{m}e+{e:0>2}"),
-                    },
-                    None => s,
-                }
+            Style::Plain { width } if data.dtype.is_float() => format!("{:>width$}", special(x)),
+            Style::Plain { width } => format!("{:>width$}", plain(data, i)),
+            Style::Positional { left, right, .. } if !x.is_finite() => format!("{:>1$}", special(x), left + 1 + right),
+            Style::Scientific { fraction, exponent, left } if !x.is_finite() => {
+                format!("{:>1$}", special(x), left + 1 + fraction + exponent + 2)
+            }
+            Style::Positional { precision, left, right } => {
+                let (whole, part) = positional(x, data.dtype, precision);
+                if scalar { format!("{whole}.{}", if part.is_empty() { "0" } else { &part }) } else { format!("{whole:>left$}.{part:<right$}") }
+            }
+            Style::Scientific { fraction, exponent, left } => {
+                let [whole, part, exp] = scientific(x, data.dtype, fraction);
+                let (sign, number) = exp.split_at(1);
+                format!("{whole:>left$}.{part:0<fraction$}e{sign}{number:0>exponent$}")
             }
         }
     }
+}
+
+fn plain(data: &TensorData, i: usize) -> String {
+    match data.dtype {
+        DType::Bool => if data.bytes[i] != 0 { "True" } else { "False" }.into(),
+        _ => data.i64_at(i).to_string(),
+    }
+}
+
+fn special(x: f64) -> &'static str {
+    match (x.is_nan(), x > 0.0) {
+        (true, _) => "nan",
+        (_, true) => "inf",
+        _ => "-inf",
+    }
+}
+
+/// The digits before and behind the point: the fewest that tell the number from its neighbours, at most `precision` behind.
+fn positional(x: f64, dtype: DType, precision: usize) -> (String, String) {
+    // The narrow floats are told apart by no more digits than an `f32`.
+    let shortest = if dtype == DType::F64 { format!("{x}") } else { format!("{}", x as f32) };
+    let (whole, part) = shortest.split_once('.').unwrap_or((&shortest, ""));
+    if part.len() <= precision {
+        return (whole.into(), part.into());
+    }
+    let rounded = format!("{x:.precision$}");
+    let (whole, part) = rounded.split_once('.').unwrap_or((&rounded, ""));
+    (whole.into(), part.trim_end_matches('0').into())
+}
+
+/// The mantissa before and behind its point, and the exponent with its sign and at least two digits.
+fn scientific(x: f64, dtype: DType, precision: usize) -> [String; 3] {
+    let shortest = if dtype == DType::F64 { format!("{x:e}") } else { format!("{:e}", x as f32) };
+    let behind = shortest.split_once('e').map_or(0, |(m, _)| m.split_once('.').map_or(0, |(_, part)| part.len()));
+    let text = if behind <= precision { shortest } else { format!("{x:.precision$e}") };
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let (whole, part) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let (sign, number) = exponent.strip_prefix('-').map_or(("+", exponent), |n| ("-", n));
+    [whole.into(), part.trim_end_matches('0').into(), format!("{sign}{number:0>2}")]
 }
