@@ -103,6 +103,8 @@ impl Captured {
         step: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>,
     ) -> Result<Vec<Tensor>> {
         if !record.is_exclusive() || !record.load(inputs)? {
+            // Before the step runs again: what it updates is not held alone while the record watches it.
+            drop(record);
             return self.record(device, inputs, step);
         }
         record.replay.replay()?;

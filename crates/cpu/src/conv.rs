@@ -26,18 +26,24 @@ use tiles::{Correlation, PACK, Product, SLACK, correlations, lanes, products};
 use vector::Real;
 
 pub(crate) fn register(table: &KernelTable) {
-    table.register(|c: FusedCall<'_, Conv>| by_dtype(c.x, |x, dtype| match dtype {
-        DType::F32 => forward::<f32>(*c.op, x).map(Some),
-        _ => forward::<f64>(*c.op, x).map(Some),
-    }));
-    table.register(|c: FusedCall<'_, ConvInputGrad>| by_dtype(c.x, |x, dtype| match dtype {
-        DType::F32 => transposed::<f32>(c.op.0, x).map(Some),
-        _ => transposed::<f64>(c.op.0, x).map(Some),
-    }));
-    table.register(|c: FusedCall<'_, ConvWeightGrad>| by_dtype(c.x, |x, dtype| match dtype {
-        DType::F32 => weight_grad::<f32>(*c.op, x).map(Some),
-        _ => weight_grad::<f64>(*c.op, x).map(Some),
-    }));
+    table.register(|c: FusedCall<'_, Conv>| {
+        by_dtype(c.x, |x, dtype| match dtype {
+            DType::F32 => forward::<f32>(*c.op, x).map(Some),
+            _ => forward::<f64>(*c.op, x).map(Some),
+        })
+    });
+    table.register(|c: FusedCall<'_, ConvInputGrad>| {
+        by_dtype(c.x, |x, dtype| match dtype {
+            DType::F32 => transposed::<f32>(c.op.0, x).map(Some),
+            _ => transposed::<f64>(c.op.0, x).map(Some),
+        })
+    });
+    table.register(|c: FusedCall<'_, ConvWeightGrad>| {
+        by_dtype(c.x, |x, dtype| match dtype {
+            DType::F32 => weight_grad::<f32>(*c.op, x).map(Some),
+            _ => weight_grad::<f64>(*c.op, x).map(Some),
+        })
+    });
 }
 
 /// Runs a kernel on dense inputs of `f32` or `f64`; everything else, and what is empty, goes by definition.
@@ -111,7 +117,15 @@ impl Sizes {
     fn new(conv: &Conv, images: usize, channels: usize, outs: usize) -> Sizes {
         let (w, groups) = (&conv.window, conv.groups);
         let (x_channel, y_channel) = (w.input.iter().product(), w.windows());
-        Sizes { images, groups, channels: channels / groups, outs: outs / groups, x_channel, y_channel, taps: w.places() }
+        Sizes {
+            images,
+            groups,
+            channels: channels / groups,
+            outs: outs / groups,
+            x_channel,
+            y_channel,
+            taps: w.places(),
+        }
     }
     /// An estimate of the time that one image takes, in nanoseconds.
     fn work(&self) -> usize {
@@ -194,7 +208,8 @@ impl Plan {
             let weights: Vec<usize> = (0..s.taps).filter(|&k| has(unravel(k, w.size))).collect();
             // The first and the last place of x with this remainder, in strides.
             let first: [usize; 3] = std::array::from_fn(|d| w.before[d].saturating_sub(r[d]).div_ceil(w.stride[d]));
-            let end: [usize; 3] = std::array::from_fn(|d| (w.input[d] + w.before[d]).saturating_sub(r[d]).div_ceil(w.stride[d]));
+            let end: [usize; 3] =
+                std::array::from_fn(|d| (w.input[d] + w.before[d]).saturating_sub(r[d]).div_ceil(w.stride[d]));
             let count: [usize; 3] = std::array::from_fn(|d| end[d].saturating_sub(first[d]));
             if count.contains(&0) {
                 continue;
@@ -208,7 +223,9 @@ impl Plan {
             let steps = std::array::from_fn(|d| row[d] * w.stride[d]);
             let start = (0..3).map(|d| at[d] * row[d]).sum();
             passes.push(Pass {
-                taps: taps(&planes, s.outs, w, &weights, |at| planes.place(std::array::from_fn(|d| reach[d] - at[d] / w.stride[d]))),
+                taps: taps(&planes, s.outs, w, &weights, |at| {
+                    planes.place(std::array::from_fn(|d| reach[d] - at[d] / w.stride[d]))
+                }),
                 windows: Vectors::over(&planes, first, count, lanes, start, steps),
                 packed,
                 weights,
@@ -290,7 +307,13 @@ impl Plan {
 }
 
 /// Each channel's taps, from a window's place.
-fn taps(planes: &Planes, channels: usize, w: &Window, which: &[usize], place: impl Fn([usize; 3]) -> usize) -> Vec<usize> {
+fn taps(
+    planes: &Planes,
+    channels: usize,
+    w: &Window,
+    which: &[usize],
+    place: impl Fn([usize; 3]) -> usize,
+) -> Vec<usize> {
     let at = |k: usize| {
         let k = unravel(k, w.size);
         place(std::array::from_fn(|d| k[d] * w.dilation[d]))
@@ -309,7 +332,8 @@ fn transposed<T: Real>(conv: Conv, x: &[View<'_>]) -> Result<Fused> {
 }
 
 fn convolve<T: Real>(x: &[View<'_>], s: Sizes, plan: Plan) -> Result<Fused> {
-    let (size, image, result) = (size_of::<T>(), plan.groups * plan.reads * plan.in_channel, plan.groups * plan.writes * plan.out_channel);
+    let (size, image, result) =
+        (size_of::<T>(), plan.groups * plan.reads * plan.in_channel, plan.groups * plan.writes * plan.out_channel);
     let (to, room) = (CpuStorage::new(s.images * result * size)?, CpuStorage::new(plan.packed() * size)?);
     let (out, packed) = (Out::<T>::of(&to), Out::<T>::of(&room));
     let inputs = x.iter().map(|v| Dense::<T>::of(*v)).collect::<Result<Vec<_>>>()?;
@@ -378,7 +402,16 @@ fn weight_grad<T: Real>(op: ConvWeightGrad, x: &[View<'_>]) -> Result<Fused> {
 
 /// The weight's and bias's gradients of some output channels of a group, from some images.
 fn correlate_part<T: Real>(
-    plan: &Plan, s: &Sizes, x: &[T], g: &[T], images: std::ops::Range<usize>, group: usize, first: usize, rows: usize, dw: &mut [T], db: &mut [T],
+    plan: &Plan,
+    s: &Sizes,
+    x: &[T],
+    g: &[T],
+    images: std::ops::Range<usize>,
+    group: usize,
+    first: usize,
+    rows: usize,
+    dw: &mut [T],
+    db: &mut [T],
 ) {
     let (windows, lanes) = (&plan.passes[0].windows, lanes::<T>());
     let (x_image, g_channel) = (s.channels * plan.planes.channel(), windows.starts.len() * lanes);

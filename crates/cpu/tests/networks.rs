@@ -89,7 +89,9 @@ fn pools(c: &mut Cases) {
     c.two("max_pool2d", &[&[2, 3, 8, 10]], move |x| x[0].try_max_pool2d_with_indices(&o(2)));
     let options = PoolOptions::new([3, 2]).stride([2, 3]).padding(1).dilation([2, 1]).ceil_mode(true);
     c.two("max_pool2d_options", &[&[2, 3, 9, 11]], move |x| x[0].try_max_pool2d_with_indices(&options));
-    c.two("max_pool2d_overlap", &[&[2, 3, 9, 17]], move |x| x[0].try_max_pool2d_with_indices(&o(3).stride(2).padding(1)));
+    c.two("max_pool2d_overlap", &[&[2, 3, 9, 17]], move |x| {
+        x[0].try_max_pool2d_with_indices(&o(3).stride(2).padding(1))
+    });
     let options = o(2).stride([2, 1, 2]).padding(1).ceil_mode(true);
     c.two("max_pool3d", &[&[2, 2, 5, 6, 4]], move |x| x[0].try_max_pool3d_with_indices(&options));
     c.one("avg_pool1d", &[&[2, 3, 11]], move |x| x[0].try_avg_pool1d(&o(3).stride(2).padding(1).ceil_mode(true)));
@@ -107,13 +109,21 @@ fn pools(c: &mut Cases) {
 
 fn resizing(c: &mut Cases) {
     use InterpolateMode::{Area, Cubic, Linear, Nearest, NearestExact};
-    let modes = [("nearest", Nearest), ("nearest-exact", NearestExact), ("bilinear", Linear), ("bicubic", Cubic), ("area", Area)];
+    let modes = [
+        ("nearest", Nearest),
+        ("nearest-exact", NearestExact),
+        ("bilinear", Linear),
+        ("bicubic", Cubic),
+        ("area", Area),
+    ];
     for (name, mode) in modes {
         let o = InterpolateOptions::new(mode);
         c.one(&format!("interpolate_{name}"), &[&[2, 3, 5, 7]], move |x| x[0].try_interpolate([8, 4], &o));
         if matches!(mode, Linear | Cubic) {
             let aligned = o.align_corners(true);
-            c.one(&format!("interpolate_{name}_aligned"), &[&[2, 3, 5, 7]], move |x| x[0].try_interpolate([8, 4], &aligned));
+            c.one(&format!("interpolate_{name}_aligned"), &[&[2, 3, 5, 7]], move |x| {
+                x[0].try_interpolate([8, 4], &aligned)
+            });
             c.one(&format!("interpolate_{name}_by"), &[&[2, 3, 5, 7]], move |x| x[0].try_interpolate_by(1.7, &o));
         }
     }
@@ -145,7 +155,7 @@ fn attention(c: &mut Cases) {
     let o = AttentionOptions::default;
     let uneven: [&[usize]; 3] = [&[2, 3, 5, 4], &[2, 3, 7, 4], &[2, 3, 7, 4]];
     c.one("attention", &[&[2, 3, 5, 4], &[2, 3, 7, 4], &[2, 3, 7, 6]], run(o()));
-    c.one("attention_causal", &[&[2, 3, 9, 4]; 3], run(AttentionOptions::causal()));
+    c.one("attention_causal", &[&[2, 3, 9, 4][..]; 3], run(AttentionOptions::causal()));
     c.one("attention_uneven_causal", &uneven, run(AttentionOptions::causal().scale(0.3)));
     c.one("attention_added", &[uneven[0], uneven[1], uneven[2], &[3, 1, 7]], |x| {
         x[0].try_attention(&x[1], &x[2], &AttentionOptions::default().mask(&x[3]))
@@ -184,7 +194,8 @@ fn cases() -> Cases {
 
 /// Outputs, then the gradients of the inputs under the fixed cotangent.
 fn computed(shapes: &[Vec<usize>], run: &Run, dtype: DType) -> Vec<Tensor> {
-    let x: Vec<Tensor> = shapes.iter().enumerate().map(|(i, s)| tensor(s, i as u64 + 1, dtype).requires_grad()).collect();
+    let x: Vec<Tensor> =
+        shapes.iter().enumerate().map(|(i, s)| tensor(s, i as u64 + 1, dtype).requires_grad()).collect();
     let mut out = run(&x).unwrap_or_else(|e| panic!("{e}"));
     let weighted = out.iter().enumerate().filter(|(_, o)| o.is_tracked());
     let loss = weighted.map(|(i, o)| (o * tensor(o.dims(), 201 + i as u64, dtype)).sum()).reduce(|a, b| a + b);
@@ -270,7 +281,10 @@ fn misuse_is_told() {
     told(t(&[1, 3]).try_batch_norm_train(None, None, 1e-5).map(|r| r.0), "more than one value for each channel");
     told(x.try_group_norm(2, None, None, 1e-5), "3 channels do not fall into 2 groups");
     told(t(&[2, 5, 4]).try_attention(&t(&[2, 5, 3]), &t(&[2, 5, 4]), &AttentionOptions::default()), "would fit");
-    told(Tensor::try_einsum("ij,jk", &[&t(&[2, 3]), &t(&[4, 2])]), "dimension `j` is 3 in one operand and 4 in another");
+    told(
+        Tensor::try_einsum("ij,jk", &[&t(&[2, 3]), &t(&[4, 2])]),
+        "dimension `j` is 3 in one operand and 4 in another",
+    );
     told(Tensor::try_einsum("ij->ik", &[&t(&[2, 3])]), "is in no operand");
     told(Tensor::try_einsum("i1", &[&t(&[2, 3])]), "is no letter");
 }

@@ -129,7 +129,7 @@ fn layer(case: &Case) -> bool {
         "mish" => case.layer(Mish),
         "elu" => case.layer(Elu::default()),
         "selu" => case.layer(Selu),
-        "celu" => case.layer(Celu::new(0.7)),
+        "celu" => case.layer(Celu::new(0.5)),
         "leaky_relu" => case.layer(LeakyRelu::default()),
         "hardtanh" => case.layer(Hardtanh::default()),
         "hardshrink" => case.layer(Hardshrink::default()),

@@ -72,9 +72,9 @@ fn distributions_have_their_moments() {
 #[test]
 fn truncated_normals_stay_inside_and_have_their_moments() {
     for (low, high, mean, std) in [
-        (-2.0, 2.0, 0.0, 0.879_625_661_034_235_8),
-        (0.5, f64::INFINITY, 1.141_078_012_525_604_4, 0.518_094_998_652_131_8),
-        (6.0, 7.0, 6.157_306_660_053_654, 0.151_105_350_961_012_9),
+        (-2.0, 2.0, 0.0, 0.879_625_661_034_239_8),
+        (0.5, f64::INFINITY, 1.141_077_770_368_064_8, 0.518_150_950_164_021_6),
+        (6.0, 7.0, 6.157_210_903_378_302, 0.150_825_664_650_852_9),
     ] {
         let x = draw(Initializer::TruncNormal { mean: 0.0, std: 1.0, low, high }, &[20_000]);
         let (m, s, least, greatest) = moments(&x);

@@ -51,7 +51,7 @@ impl Tensor {
         }
         /// The upper triangle of the last two dimensions: 0 below the `k`-th diagonal. In PyTorch: `torch.triu`.
         pub fn triu | try_triu(&self, k: i64) -> Tensor {
-            self.try_masked_fill(&above(self, k - 1)?.try_logical_not()?, 0i64)
+            self.try_masked_fill(&above(self, k.saturating_sub(1))?.try_logical_not()?, 0i64)
         }
         /// The sum of the main diagonal of a matrix. In PyTorch: `torch.trace`.
         pub fn trace | try_trace(&self) -> Tensor {
@@ -66,7 +66,8 @@ fn above(x: &Tensor, k: i64) -> Result<Tensor> {
         return Err(Error::misuse("needs a matrix or a stack of them").in_op("triangle", [(x.dtype(), *x.shape())]));
     }
     let (rows, columns) = (x.dim(-2), x.dim(-1));
-    let place = x.device().with(DType::I64);
-    let row = Tensor::try_arange(k, rows as i64 + k, 1, place)?.try_unsqueeze(1)?;
-    Tensor::try_arange(0, columns as i64, 1, place)?.try_gt(&row)
+    // Beyond the matrix every k means the same.
+    let k = k.clamp(-(rows as i64) - 1, columns as i64);
+    let row = Tensor::try_count(rows, x.device())?.try_unsqueeze(1)? + k;
+    Tensor::try_count(columns, x.device())?.try_gt(&row)
 }

@@ -114,7 +114,7 @@ impl Tensor {
         /// Cut along `dim` into parts of the given sizes, which must add up. In PyTorch: `torch.split(x, sizes)`.
         pub fn split_sizes | try_split_sizes(&self, sizes: &[usize], dim: isize) -> Vec<Tensor> {
             let d = self.shape().dim(dim)?;
-            if sizes.iter().sum::<usize>() != self.dims()[d] {
+            if sizes.iter().try_fold(0usize, |sum, &n| sum.checked_add(n)) != Some(self.dims()[d]) {
                 return Err(Error::misuse(format!("the sizes {sizes:?} do not add up to {}", self.dims()[d])).in_op("split", [(self.dtype(), *self.shape())]));
             }
             let mut at = 0;

@@ -3,6 +3,7 @@
 use crate::autodiff::{Grads, Vjp};
 use crate::backend::{Backend, View, WriteMode};
 use crate::error::{Error, Result};
+use crate::ops::BinaryOp;
 use crate::layout::Layout;
 use crate::op::{Meta, Metas, Op, Outs, Saves, new, one};
 use crate::scalar::Scalar;
@@ -89,7 +90,7 @@ impl Tensor {
             let mut x = self.clone();
             for (i, &(before, after)) in amounts.iter().enumerate() {
                 let (d, n) = (lead + i, self.dims()[lead + i]);
-                let cut = before.min(0).unsigned_abs() + after.min(0).unsigned_abs();
+                let cut = before.min(0).unsigned_abs().saturating_add(after.min(0).unsigned_abs());
                 if cut > n {
                     return Err(e(format!("cutting {before} and {after} leaves nothing of dimension {d} of length {n}")));
                 }
@@ -103,16 +104,17 @@ impl Tensor {
             }
             for (i, &(before, after)) in grow.iter().enumerate().filter(|(_, a)| **a != (0, 0)) {
                 let d = lead + i;
-                let index = sources(mode, x.dims()[d], before, after).map_err(|m| e(format!("dimension {d}: {m}")))?;
-                x = x.try_index_select(d as isize, &Tensor::try_from_vec(index, [before + x.dims()[d] + after], self.device())?)?;
+                let index = sources(mode, &x, d, before, after).map_err(|why| e(format!("dimension {d}: {why}")))?;
+                x = x.try_index_select(d as isize, &index)?;
             }
             Ok(x)
         }
     }
 }
 
-/// For each place of a padded dimension, the place it is taken from.
-fn sources(mode: PadMode, n: usize, before: usize, after: usize) -> Result<Vec<i64>, String> {
+/// For each place of padded dimension `d` of `x`, the place it is taken from. (By kernels, so that a recorded step may pad.)
+fn sources(mode: PadMode, x: &Tensor, d: usize, before: usize, after: usize) -> Result<Tensor> {
+    let n = x.dims()[d];
     let most = match mode {
         PadMode::Reflect => n.saturating_sub(1),
         PadMode::Circular => n,
@@ -120,15 +122,15 @@ fn sources(mode: PadMode, n: usize, before: usize, after: usize) -> Result<Vec<i
         _ => usize::MAX,
     };
     if before > most || after > most {
-        return Err(format!("{mode:?} padding of {before} and {after} needs more than the {n} elements there are"));
+        return Err(Error::misuse(format!("{mode:?} padding of {before} and {after} needs more than the {n} elements there are")));
     }
-    let n = n as i64;
-    Ok((-(before as i64)..n + after as i64)
-        .map(|i| match mode {
-            PadMode::Reflect if i < 0 => -i,
-            PadMode::Reflect if i >= n => 2 * (n - 1) - i,
-            PadMode::Circular => i.rem_euclid(n),
-            _ => i.clamp(0, n - 1),
-        })
-        .collect())
+    let Some(len) = before.checked_add(n).and_then(|l| l.checked_add(after)) else {
+        return Err(Error::misuse(format!("padded by {before} and {after} it is longer than an address can count")));
+    };
+    let (at, last) = (Tensor::try_count(len, x.device())? - before as i64, n as i64 - 1);
+    match mode {
+        PadMode::Reflect => Ok(last - (last - at.try_abs()?).try_abs()?),
+        PadMode::Circular => at.try_binary_scalar(BinaryOp::Remainder, n as i64),
+        _ => at.try_binary_scalar(BinaryOp::Maximum, 0i64)?.try_binary_scalar(BinaryOp::Minimum, last),
+    }
 }

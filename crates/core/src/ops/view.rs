@@ -206,6 +206,13 @@ impl Tensor {
         Error::misuse(message).in_op(op, [(self.dtype(), *self.shape())])
     }
 
+    /// `shape` with dimension `d` `n` times as long.
+    fn tiled(&self, op: &'static str, shape: &Shape, d: usize, n: usize) -> Result<Shape> {
+        let len = shape[d].checked_mul(n);
+        let len = len.ok_or_else(|| self.misfit(op, format!("dimension {d} repeated {n} times is longer than an address can count")))?;
+        Ok(shape.with(d, len))
+    }
+
     fn dim_in(&self, op: &'static str, dim: isize) -> Result<usize> {
         self.shape().dim(dim).map_err(|e| e.in_op(op, [(self.dtype(), *self.shape())]))
     }
@@ -220,8 +227,11 @@ impl Tensor {
     /// As [`view_as`](Self::view_as), with misuse returned as an error.
     #[track_caller]
     pub fn try_view_as(&self, dims: &[isize]) -> Result<Tensor> {
-        let known: usize = dims.iter().filter(|&&d| d >= 0).map(|&d| d as usize).product();
         let open = dims.iter().filter(|&&d| d < 0).count();
+        let lens = dims.iter().filter(|&&d| d >= 0).map(|&d| d as usize);
+        let Some(known) = lens.clone().try_fold(1usize, |n, d| n.checked_mul(d)).or_else(|| lens.clone().any(|d| d == 0).then_some(0)) else {
+            return Err(self.misfit("reshape", format!("{} elements cannot take the shape {dims:?}", self.elements())));
+        };
         let fits = open == 0 || (open == 1 && known > 0 && self.elements().is_multiple_of(known));
         if !fits || dims.iter().any(|&d| d < -1) {
             return Err(self.misfit("reshape", format!("{} elements cannot take the shape {dims:?}", self.elements())));
@@ -389,7 +399,7 @@ impl Tensor {
             }
             let mut out = self.try_reshape(Shape::try_new(&vec![1; times.len() - self.rank()])?.iter().chain(self.dims()).copied().collect::<Vec<_>>())?;
             for (d, &n) in times.iter().enumerate().filter(|(_, n)| **n != 1) {
-                let tiled = out.shape().with(d, out.dims()[d] * n);
+                let tiled = self.tiled("repeat", out.shape(), d, n)?;
                 let shape = out.shape().try_insert(d, n)?;
                 out = out.try_unsqueeze(d as isize)?.try_expand(shape)?.try_reshape(tiled)?;
             }
@@ -398,7 +408,7 @@ impl Tensor {
         /// Each place of dimension `dim` repeated `n` times in a row. In PyTorch: `torch.repeat_interleave`.
         pub fn repeat_interleave | try_repeat_interleave(&self, n: usize, dim: isize) -> Tensor {
             let d = self.dim_in("repeat_interleave", dim)?;
-            let tiled = self.shape().with(d, self.dims()[d] * n);
+            let tiled = self.tiled("repeat_interleave", self.shape(), d, n)?;
             self.try_unsqueeze(d as isize + 1)?.try_expand(self.shape().try_insert(d + 1, n)?)?.try_reshape(tiled)
         }
     }

@@ -5,7 +5,8 @@
 use super::Tensor;
 use crate::device::{Device, Place};
 use crate::dtype::{DType, Element};
-use crate::error::{Error, Result, or_raise};
+use crate::error::{Error, ErrorKind, Result, or_raise};
+use crate::ops::BinaryOp;
 use crate::rng::{Distribution, Key, below};
 use crate::scalar::Scalar;
 use crate::shape::{IntoShape, Shape};
@@ -49,7 +50,8 @@ constructors! {
     /// The identity matrix `[n, n]`.
     pub fn eye | try_eye(n: usize, place: impl Into<Place>) {
         let place = place.into();
-        let i = Tensor::try_arange(0, n as i64, 1, place.device.with(DType::I64))?;
+        sized(&Shape::try_new(&[n, n])?, place)?;
+        let i = Tensor::try_count(n, place.device)?;
         i.try_reshape([n, 1])?.try_eq(&i)?.try_to_dtype(place.dtype)
     }
 
@@ -63,10 +65,13 @@ constructors! {
         let n = ((e - s) / d).ceil().max(0.0);
         let shape = counted(n)?;
         sized(&shape, place)?;
+        room(n as usize)?;
         if start.is_int() && step.is_int() {
+            // Counted on the device, so that masks made of such numbers can be part of a recorded step.
             let (s, d) = (start.to_i64(), step.to_i64());
-            let data: Vec<i64> = (0..n as i64).map(|i| s + i * d).collect();
-            return Tensor::try_from_vec(data, shape, place.device)?.try_to_dtype(place.dtype);
+            let counted = Tensor::try_ones(shape, place.device.with(DType::I64))?.try_cumsum(0)?;
+            let scaled = counted.try_binary_scalar(BinaryOp::Mul, d)?;
+            return scaled.try_binary_scalar(BinaryOp::Add, s.wrapping_sub(d))?.try_to_dtype(place.dtype);
         }
         let data: Vec<f64> = (0..n as u64).map(|i| s + i as f64 * d).collect();
         from_f64(data, shape, place)
@@ -76,6 +81,7 @@ constructors! {
     pub fn linspace | try_linspace(start: f64, end: f64, n: usize, place: impl Into<Place>) {
         let (shape, place) = (Shape::try_new(&[n])?, place.into());
         sized(&shape, place)?;
+        room(n)?;
         let step = (end - start) / n.saturating_sub(1).max(1) as f64;
         // Counted from the nearer end, so that the last number is `end` itself.
         let at = |i: usize| if i < n / 2 { start + step * i as f64 } else { end - step * (n - 1 - i) as f64 };
@@ -151,6 +157,10 @@ impl Tensor {
         }
         Ok(Tensor::from_buffer(place.device.backend().upload(place.dtype, bytes)?, shape, place))
     }
+    /// The numbers from 0 up to, not including, `n`; `i64`. Made by kernels, so that a recorded step may hold it.
+    pub(crate) fn try_count(n: usize, device: Device) -> Result<Tensor> {
+        Ok(Tensor::try_ones([n], device.with(DType::I64))?.try_cumsum(0)? - 1i64)
+    }
     /// Zeros of this tensor's shape, dtype and device.
     #[track_caller]
     pub fn zeros_like(&self) -> Tensor {
@@ -174,6 +184,11 @@ fn sized(shape: &Shape, place: Place) -> Result<usize> {
         return Err(Error::unsupported(format!("{} has no tensors of {}", place.device, place.dtype)));
     }
     shape.checked_elements(place.dtype.size())
+}
+
+/// Whether the host has room for `n` numbers of 64 bits, which ranges are made of.
+fn room(n: usize) -> Result<()> {
+    Vec::<u64>::new().try_reserve_exact(n).map_err(|e| Error::new(ErrorKind::Memory, format!("a range of {n} numbers")).caused_by(e))
 }
 
 fn counted(n: f64) -> Result<Shape> {

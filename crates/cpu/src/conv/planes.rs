@@ -100,14 +100,22 @@ impl Vectors {
     ///
     /// Where rows are short, vectors run on over their ends, and the lanes between the rows are wasted; else each row has
     /// vectors of its own: whichever takes fewer.
-    pub(super) fn over(planes: &Planes, first: [usize; 3], count: [usize; 3], lanes: usize, at: usize, steps: [usize; 3]) -> Vectors {
+    pub(super) fn over(
+        planes: &Planes,
+        first: [usize; 3],
+        count: [usize; 3],
+        lanes: usize,
+        at: usize,
+        steps: [usize; 3],
+    ) -> Vectors {
         let mut v = Vectors { step: steps[2], ..Vectors::default() };
         if count.contains(&0) {
             return v;
         }
         let pitch = planes.lens[2];
         let flat = (count[1] - 1) * pitch + count[2];
-        let (rows, flat) = if flat.div_ceil(lanes) < count[1] * count[2].div_ceil(lanes) { (1, flat) } else { (count[1], count[2]) };
+        let (rows, flat) =
+            if flat.div_ceil(lanes) < count[1] * count[2].div_ceil(lanes) { (1, flat) } else { (count[1], count[2]) };
         for z in 0..count[0] {
             for y in 0..rows {
                 let start = planes.place([first[0] + z, first[1] + y, first[2]]);
@@ -162,7 +170,8 @@ mod tests {
         let image: Vec<i32> = (1..=35).collect();
         let mut out = vec![-1; planes.channel()];
         planes.copy(&image, &mut out, 0);
-        for (tap, o) in [([0, 0, 0], [0, 0, 0]), ([0, 2, 1], [0, 2, 1]), ([0, 1, 4], [0, 1, 2]), ([0, 0, 3], [0, 2, 2])] {
+        for (tap, o) in [([0, 0, 0], [0, 0, 0]), ([0, 2, 1], [0, 2, 1]), ([0, 1, 4], [0, 1, 2]), ([0, 0, 3], [0, 2, 2])]
+        {
             let at: [usize; 3] = std::array::from_fn(|d| o[d] * stride[d] + tap[d]);
             let inside = at[1] >= 1 && at[2] >= 2 && at[1] < 6 && at[2] < 9;
             let want = if inside { image[(at[1] - 1) * 7 + at[2] - 2] } else { 0 };

@@ -99,7 +99,13 @@ unsafe fn all_products<V: Vector>(p: Product<'_, V::T>, out: *mut V::T) {
 }
 
 #[inline(always)]
-unsafe fn some_rows<V: Vector, const N: usize>(p: &Product<'_, V::T>, out: *mut V::T, row: usize, rows: usize, first: usize) {
+unsafe fn some_rows<V: Vector, const N: usize>(
+    p: &Product<'_, V::T>,
+    out: *mut V::T,
+    row: usize,
+    rows: usize,
+    first: usize,
+) {
     // SAFETY: by the caller.
     unsafe {
         match rows {
@@ -112,7 +118,13 @@ unsafe fn some_rows<V: Vector, const N: usize>(p: &Product<'_, V::T>, out: *mut 
 }
 
 #[inline(always)]
-unsafe fn tile<V: Vector, const R: usize, const N: usize>(p: &Product<'_, V::T>, out: *mut V::T, row: usize, rows: usize, first: usize) {
+unsafe fn tile<V: Vector, const R: usize, const N: usize>(
+    p: &Product<'_, V::T>,
+    out: *mut V::T,
+    row: usize,
+    rows: usize,
+    first: usize,
+) {
     // SAFETY: by the caller: weights are packed for a multiple of PACK rows, so rows up to R are there, if only as zeros.
     unsafe {
         let mut acc = [[V::zero(); N]; R];
@@ -122,7 +134,8 @@ unsafe fn tile<V: Vector, const R: usize, const N: usize>(p: &Product<'_, V::T>,
             }
         }
         let mut weights = p.weights.as_ptr().add(row / PACK * PACK * p.taps.len() + row % PACK);
-        let starts: [*const V::T; N] = std::array::from_fn(|j| p.x.as_ptr().add(*p.windows.starts.get_unchecked(first + j)));
+        let starts: [*const V::T; N] =
+            std::array::from_fn(|j| p.x.as_ptr().add(*p.windows.starts.get_unchecked(first + j)));
         for &tap in p.taps {
             let x: [V; N] = std::array::from_fn(|j| V::load(starts[j].add(tap)));
             for (i, acc) in acc.iter_mut().enumerate() {
@@ -218,7 +231,12 @@ unsafe fn all_correlations<V: Vector>(c: Correlation<'_, V::T>, out: *mut V::T) 
 }
 
 #[inline(always)]
-unsafe fn correlate<V: Vector, const R: usize, const K: usize>(c: &Correlation<'_, V::T>, out: *mut V::T, row: usize, first: usize) {
+unsafe fn correlate<V: Vector, const R: usize, const K: usize>(
+    c: &Correlation<'_, V::T>,
+    out: *mut V::T,
+    row: usize,
+    first: usize,
+) {
     // SAFETY: by the caller.
     unsafe {
         let mut acc = [[V::zero(); K]; R];

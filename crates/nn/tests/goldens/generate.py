@@ -81,7 +81,7 @@ layer("attention_masked", nn.MultiheadAttention(4, 2, bias=False, batch_first=Tr
       mask=torch.tensor([[True, True, False], [False, True, True]]),
       call=lambda m, x: m(x, memory, memory, attn_mask=torch.tensor([[False, False, True], [True, False, False]]))[0])
 for name, module in {
-    "relu": nn.ReLU(), "gelu": nn.GELU(), "silu": nn.SiLU(), "mish": nn.Mish(), "elu": nn.ELU(), "selu": nn.SELU(), "celu": nn.CELU(0.7),
+    "relu": nn.ReLU(), "gelu": nn.GELU(), "silu": nn.SiLU(), "mish": nn.Mish(), "elu": nn.ELU(), "selu": nn.SELU(), "celu": nn.CELU(0.5),
     "leaky_relu": nn.LeakyReLU(), "hardtanh": nn.Hardtanh(), "hardshrink": nn.Hardshrink(), "softshrink": nn.Softshrink(), "glu": nn.GLU(),
     "softmax": nn.Softmax(-1), "log_softmax": nn.LogSoftmax(-1), "softplus": nn.Softplus(), "hardswish": nn.Hardswish(), "tanhshrink": nn.Tanhshrink(),
 }.items():
