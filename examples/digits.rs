@@ -5,8 +5,6 @@
 //! part is scored once, at the end.
 
 use clap::Parser;
-use gradus::nn::{Conv2d, Dropout, Flatten, Init, Layer, Linear, MaxPool2d, Relu, Table};
-use gradus::optim::{AdamW, Cosine, L1, L2};
 use gradus::prelude::*;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -108,7 +106,8 @@ fn trainer(args: &Args, model: Reader, steps: u64) -> Trainer<Reader> {
         trainer = trainer.transform(L2::new(args.l2).only("*.weight"));
     }
     if let Some(out) = &args.out {
-        let checkpoints = Checkpoints::at(out.join("checkpoints")).every_epochs(1).every_steps(15).keep_best("val/loss", 1);
+        let checkpoints =
+            Checkpoints::at(out.join("checkpoints")).every_epochs(1).every_steps(15).keep_best("val/loss", 1);
         trainer = trainer.checkpoint(checkpoints).history_csv(out.join("history.csv"));
     }
     trainer
@@ -138,7 +137,8 @@ fn draw(model: &Reader, test: &Loader<Subset<InMemory>>, count: usize) -> Result
     for i in 0..count.min(test.source().len()) {
         let batch = test.source().batch(&[i], &Key::new(0), test.device())?;
         let probabilities = no_grad(|| model.call(&batch.input, &Cx::eval())).softmax(-1).to_vec::<f32>()?;
-        let (digit, share) = probabilities.iter().enumerate().fold((0, 0.0), |best, (i, &p)| if p > best.1 { (i, p) } else { best });
+        let (digit, share) =
+            probabilities.iter().enumerate().fold((0, 0.0), |best, (i, &p)| if p > best.1 { (i, p) } else { best });
         for line in batch.input.to_vec::<f32>()?.chunks(8) {
             println!("    {}", line.iter().flat_map(|p| [INK[(p * 8.0).round() as usize]; 2]).collect::<String>());
         }
@@ -165,7 +165,12 @@ fn run(args: &Args) -> Result<()> {
     resume(args, &mut trainer)?;
     let summary = trainer.fit(&train, &valid, step)?;
     println!("{}", summary.history.chart(&["train/loss", "val/loss"], 60, 12));
-    println!("{} steps in {:.1} s; the weights are those of epoch {}\n", summary.steps, summary.seconds, summary.best.map_or(0, |b| b.0));
+    println!(
+        "{} steps in {:.1} s; the weights are those of epoch {}\n",
+        summary.steps,
+        summary.seconds,
+        summary.best.map_or(0, |b| b.0)
+    );
 
     let model = trainer.into_model();
     if let Some(out) = &args.out {

@@ -20,21 +20,28 @@ fn main() -> Result<()> {
 
     // Gradients are tensors: they can be differentiated again, to any order.
     let x = Tensor::scalar(2f64, device).requires_grad();
-    let y = x.sin() * &x;
-    let first = grad(&[&y], &[&x], Backward::graph())?.swap_remove(0);
-    let second = grad(&[&first], &[&x], Backward::default())?.swap_remove(0);
-    println!("y = x·sin x at 2: y' = {}, y'' = {}", first.item::<f64>()?, second.item::<f64>()?);
-    println!("          by hand: y' = {}, y'' = {}", 2f64.sin() + 2.0 * 2f64.cos(), 2.0 * 2f64.cos() - 2.0 * 2f64.sin());
+    let derivative = |y: &Tensor| {
+        grad(&[y], &[&x], Backward::graph()).remove(0).ok_or_else(|| Error::misuse("it does not depend on x"))
+    };
+    let first = derivative(&(x.sin() * &x))?;
+    let second = derivative(&first)?;
+    println!("y = x·sin x at 2: y' = {:.6}, y'' = {:.6}", first.item::<f64>()?, second.item::<f64>()?);
+    println!(
+        "         by hand: y' = {:.6}, y'' = {:.6}",
+        2f64.sin() + 2.0 * 2f64.cos(),
+        2.0 * 2f64.cos() - 2.0 * 2f64.sin()
+    );
 
     // Enough to fit a line by gradient descent: y = 3x − 1, from 100 random points.
     let points = Tensor::rand([100, 1], device, 7);
     let values = &points * 3.0 - 1.0;
-    let (mut w, mut b) = (Tensor::zeros([1], device), Tensor::zeros([1], device));
+    let (mut w, mut b) = (Tensor::zeros([1], device).requires_grad(), Tensor::zeros([1], device).requires_grad());
     for _ in 0..200 {
-        let (leaf_w, leaf_b) = (w.requires_grad(), b.requires_grad());
-        let loss = (&points * &leaf_w + &leaf_b - &values).square().mean();
-        let grads = grad(&[&loss], &[&leaf_w, &leaf_b], Backward::default())?;
-        (w, b) = (w - &grads[0] * 0.5, b - &grads[1] * 0.5);
+        (&points * &w + &b - &values).square().mean().backward();
+        for leaf in [&mut w, &mut b] {
+            let new = leaf.detach() - leaf.take_grad().unwrap_or(leaf.zeros_like()) * 0.5;
+            leaf.set_value(&new)?; // it stays the same leaf
+        }
     }
     println!("3x − 1, learnt: {:.4}x + {:.4}", w.item::<f32>()?, b.item::<f32>()?);
     Ok(())

@@ -15,7 +15,8 @@ fn spiral(device: Device) -> Result<(Tensor, Tensor)> {
     for arm in 0..ARMS {
         for i in 0..POINTS {
             let radius = i as f32 / POINTS as f32;
-            let angle = radius * 4.0 + arm as f32 * std::f32::consts::TAU / ARMS as f32 + 0.15 * noise[arm * POINTS + i];
+            let angle =
+                radius * 4.0 + arm as f32 * std::f32::consts::TAU / ARMS as f32 + 0.15 * noise[arm * POINTS + i];
             points.extend([radius * angle.sin(), radius * angle.cos()]);
             arms.push(arm as i64);
         }

@@ -105,7 +105,9 @@ pub fn scatter_kernel<T: Numeric, A: Numeric, I: Numeric>(
             let mut hi = count;
             while j < hi {
                 let mid = (j + hi) / 2;
-                let i = isize::cast_from(index[usize::cast_from(indices + isize::cast_from(order[begin + mid]) * index_step)]);
+                let i = isize::cast_from(
+                    index[usize::cast_from(indices + isize::cast_from(order[begin + mid]) * index_step)],
+                );
                 if i < me {
                     j = mid + 1;
                 } else {

@@ -12,7 +12,15 @@
 #![cfg(feature = "cubecl")]
 // `#[cube]` writes a module, a struct and functions beside each kernel that carry no docs of their own; the kernel's stand
 // for them. Its dialect has no `!is_nan()`, and compound assignment only on variables.
-#![allow(missing_docs, clippy::eq_op, clippy::nonminimal_bool, clippy::neg_cmp_op_on_partial_ord, clippy::assign_op_pattern)]
+#![allow(
+    missing_docs,
+    clippy::eq_op,
+    clippy::nonminimal_bool,
+    clippy::neg_cmp_op_on_partial_ord,
+    clippy::assign_op_pattern
+)]
+// Coefficients are given as published.
+#![allow(clippy::excessive_precision)]
 
 pub mod binary;
 pub mod compare;

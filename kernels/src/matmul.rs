@@ -72,12 +72,20 @@ pub fn matmul_kernel<In: Numeric, A: Numeric, F: Float, Out: Numeric>(
             let inside_k = k0 + kk < k;
             let mut va = A::from_int(0);
             if inside_k && row0 + c < m {
-                va = A::cast_from(a[usize::cast_from(base_a + isize::cast_from(row0 + c) * at_a.row + isize::cast_from(k0 + kk) * at_a.column)]);
+                va = A::cast_from(
+                    a[usize::cast_from(
+                        base_a + isize::cast_from(row0 + c) * at_a.row + isize::cast_from(k0 + kk) * at_a.column,
+                    )],
+                );
             }
             tile_a[e] = va;
             let mut vb = A::from_int(0);
             if inside_k && col0 + c < n {
-                vb = A::cast_from(b[usize::cast_from(base_b + isize::cast_from(k0 + kk) * at_b.row + isize::cast_from(col0 + c) * at_b.column)]);
+                vb = A::cast_from(
+                    b[usize::cast_from(
+                        base_b + isize::cast_from(k0 + kk) * at_b.row + isize::cast_from(col0 + c) * at_b.column,
+                    )],
+                );
             }
             tile_b[e] = vb;
         }

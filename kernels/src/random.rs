@@ -90,7 +90,8 @@ pub fn random_kernel<Out: Numeric>(
                     Draw::Bernoulli => Out::cast_from((w >> 8u32) < threshold),
                     Draw::Integers => low.get::<Out>() + Out::cast_from(select(span == 0u32, w, w.mul_hi(span))),
                     Draw::Normal => {
-                        let u0 = f32::cast_from((words[comptime!(i - i % 2)] >> 8u32) + 1u32) * f32::new(1.0 / 16_777_216.0);
+                        let u0 =
+                            f32::cast_from((words[comptime!(i - i % 2)] >> 8u32) + 1u32) * f32::new(1.0 / 16_777_216.0);
                         let u1 = f32::cast_from(words[comptime!(i - i % 2 + 1)] >> 8u32) * f32::new(1.0 / 16_777_216.0);
                         let r = (f32::new(-2.0) * ln::<f32>(u0)).sqrt();
                         let angle = quarter_turns(u1, comptime!(i % 2 == 0));

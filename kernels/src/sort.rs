@@ -11,11 +11,7 @@ use cubecl::prelude::*;
 /// Whether `a` comes strictly before `b`.
 #[cube]
 fn before<A: Numeric>(a: A, b: A, #[comptime] descending: bool) -> bool {
-    if comptime!(descending) {
-        b < a || (!(a == a) && b == b)
-    } else {
-        a < b || (a == a && !(b == b))
-    }
+    if comptime!(descending) { b < a || (!(a == a) && b == b) } else { a < b || (a == a && !(b == b)) }
 }
 
 /// One merge pass over `rows` rows of `len` indices each; in the `first` pass the runs are single elements in order.
@@ -52,7 +48,8 @@ pub fn merge_pass_kernel<In: Numeric, A: Numeric>(
         let mut hi = select(is_left, end, middle);
         while lo < hi {
             let mid = (lo + hi) / 2;
-            let other = A::cast_from(keys[usize::cast_from(base + isize::cast_from(nth(order, line, mid, first)) * step)]);
+            let other =
+                A::cast_from(keys[usize::cast_from(base + isize::cast_from(nth(order, line, mid, first)) * step)]);
             let goes_first = select(is_left, before::<A>(other, key, descending), !before::<A>(key, other, descending));
             if goes_first {
                 lo = mid + 1;

@@ -73,7 +73,8 @@ fn gradient(g: f32, x: f32, #[comptime] op: UnaryGrad) -> f32 {
         UnaryGrad::GeluTanh => {
             let x2 = x * x;
             let t = e::tanh::<f32>(x * (x2 * f32::new(0.044_715) + one) * f32::new(0.797_884_6));
-            g * ((t + one) * f32::new(0.5) + x * (one - t * t) * (x2 * f32::new(0.134_145) + one) * f32::new(0.398_942_3))
+            g * ((t + one) * f32::new(0.5)
+                + x * (one - t * t) * (x2 * f32::new(0.134_145) + one) * f32::new(0.398_942_3))
         }
     }
 }

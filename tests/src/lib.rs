@@ -7,6 +7,7 @@
 pub mod compare;
 pub mod derivative;
 pub mod disguise;
+pub mod golden;
 pub mod panics;
 pub mod report;
 pub mod sample;

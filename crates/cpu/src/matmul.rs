@@ -1,4 +1,5 @@
-//! Matrix products, by the `gemm` crate; batches and epilogues around it.
+//! Matrix products, by the kernels of the `gemm` crates (`f32` and `f64` alone: the whole of `gemm` takes twice as long to
+//! build, for complex numbers that nobody here multiplies); batches and epilogues around them.
 //!
 //! Transposed operands are read by their strides, never copied. Small products run without packing; a batch is shared out
 //! among the threads product by product. The work is cut by its shape alone, so the bits do not depend on the threads.
@@ -8,7 +9,7 @@ use crate::launch::{In, Out, launch, storage};
 use crate::memory::CpuStorage;
 use crate::simd::vectorized;
 use crate::threads::{for_chunks, in_pool};
-use gemm::{Parallelism, gemm};
+use gemm_common::Parallelism;
 use gradus_core::backend::{MatmulSpec, View};
 use gradus_core::ops::UnaryOp;
 use gradus_core::{Buffer, DType, Element, Result};
@@ -46,42 +47,49 @@ pub(crate) struct Matrix<T> {
     pub(crate) column: isize,
 }
 
-/// out = alpha·out + a·b for row-major `out` `[m, n]`, a `[m, k]`, b `[k, n]`, on `threads` threads of the current pool.
-///
-/// # Safety
-/// The matrices' elements must lie in live memory, and `out`'s `m × n` must be held alone.
-pub(crate) unsafe fn multiply<T>(
-    out: *mut T,
-    [m, k, n]: [usize; 3],
-    a: Matrix<T>,
-    b: Matrix<T>,
-    add: bool,
-    one: T,
-    zero: T,
-    threads: usize,
-) where
-    T: Copy + 'static,
-{
-    let threads = if threads > 1 && m * k * n >= 1 << 18 { Parallelism::Rayon(threads) } else { Parallelism::None };
-    let alpha = if add { one } else { zero };
-    // SAFETY: by the caller.
-    unsafe {
-        gemm(
-            m, n, k, out, 1, n as isize, add, a.ptr, a.column, a.row, b.ptr, b.column, b.row, alpha, one, false, false,
-            false, threads,
-        )
-    }
+/// A type that the `gemm` kernels multiply.
+trait Real: Element {
+    const ZERO: Self;
+    /// out = a·b for row-major `out` `[m, n]`, a `[m, k]`, b `[k, n]`, none of them empty.
+    ///
+    /// # Safety
+    /// The matrices' elements must lie in live memory, and `out`'s `m × n` must be held alone.
+    unsafe fn multiply(out: *mut Self, size: [usize; 3], a: Matrix<Self>, b: Matrix<Self>, threads: Parallelism);
 }
+
+macro_rules! real {
+    ($t:ty, $gemm:path) => {
+        impl Real for $t {
+            const ZERO: $t = 0.0;
+            unsafe fn multiply(out: *mut $t, [m, k, n]: [usize; 3], a: Matrix<$t>, b: Matrix<$t>, threads: Parallelism) {
+                let (mut a, mut b) = (a, b);
+                if b.row < 0 {
+                    // The kernels walk their left operand forwards: both are then walked from their other end.
+                    a = Matrix { ptr: a.ptr.wrapping_offset((k as isize - 1) * a.column), column: -a.column, ..a };
+                    b = Matrix { ptr: b.ptr.wrapping_offset((k as isize - 1) * b.row), row: -b.row, ..b };
+                }
+                // The kernels write columns, so the transposed product is asked for: outᵀ = bᵀ·aᵀ.
+                // SAFETY: by the caller.
+                unsafe {
+                    $gemm()(
+                        n, m, k, out, n as isize, 1, false, b.ptr, b.row, b.column, a.ptr, a.row, a.column, 0.0, 1.0,
+                        false, false, false, threads,
+                    )
+                }
+            }
+        }
+    };
+}
+real!(f32, gemm_f32::gemm::f32::get_gemm_fn);
+real!(f64, gemm_f64::gemm::f64::get_gemm_fn);
 
 /// What is done to a row of a product: the bias (empty: none) added, then the activation.
 type Epilogue<T> = fn(&mut [T], &[T], Option<UnaryOp>);
 
-fn product<T: Element>(
+fn product<T: Real>(
     a: View<'_>,
     b: View<'_>,
     spec: &MatmulSpec<'_>,
-    one: T,
-    zero: T,
     epilogue: Option<Epilogue<T>>,
 ) -> Result<Buffer> {
     let (ra, rb) = (a.shape().rank(), b.shape().rank());
@@ -104,18 +112,20 @@ fn product<T: Element>(
             return;
         }
         if k == 0 {
-            out.slice().fill(zero);
+            out.slice().fill(T::ZERO);
         } else {
             // About 100 GFLOP/s a core: 50 multiply-adds a nanosecond.
             let work = m * n * k / 50;
             let one_product = |i: usize, threads: usize| {
+                let shared = threads > 1 && m * k * n >= 1 << 18;
+                let threads = if shared { Parallelism::Rayon(threads) } else { Parallelism::None };
                 let (pa, pb) = (sa.x.slice()[sa.starts[i]..].as_ptr(), sb.x.slice()[sb.starts[i]..].as_ptr());
                 let (x, y) = (
                     Matrix { ptr: pa, row: sa.rows, column: sa.columns },
                     Matrix { ptr: pb, row: sb.rows, column: sb.columns },
                 );
                 // SAFETY: core checked that the layouts lie inside their buffers; products write disjoint parts.
-                unsafe { multiply(out.part(i * m * n, m * n).as_mut_ptr(), [m, k, n], x, y, false, one, zero, threads) }
+                unsafe { T::multiply(out.part(i * m * n, m * n).as_mut_ptr(), [m, k, n], x, y, threads) }
             };
             if batch == 1 {
                 in_pool(work, |threads| one_product(0, threads));
@@ -165,8 +175,8 @@ pub(crate) fn matmul(a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>) -> Result<
         return Err(refused("this matmul epilogue", a.dtype));
     }
     match a.dtype {
-        DType::F32 => product::<f32>(a, b, spec, 1.0, 0.0, Some(finish_row)),
-        DType::F64 => product::<f64>(a, b, spec, 1.0, 0.0, None),
+        DType::F32 => product::<f32>(a, b, spec, Some(finish_row)),
+        DType::F64 => product::<f64>(a, b, spec, None),
         DType::F16 | DType::Bf16 => through_f32(a, b, spec),
         DType::I64 => integers::<i64>(a, b),
         DType::I32 => integers::<i32>(a, b),

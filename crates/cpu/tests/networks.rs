@@ -274,7 +274,7 @@ fn misuse_is_told() {
     told(t(&[2, 2]).try_conv2d(&w, None, &o), "[batch, channels, 2 spatial dimensions]");
     told(x.try_conv_transpose2d(&t(&[3, 2, 3, 3]), None, &o.output_padding(1)), "must be less than the stride");
     told(x.try_max_pool2d(&PoolOptions::new(2).padding(2)), "more than half the kernel");
-    told(x.try_max_pool2d(&PoolOptions::new(0)), "a kernel size of 0");
+    told(x.try_max_pool2d(&PoolOptions::new(0).stride(1)), "a kernel size of 0");
     told(x.try_adaptive_avg_pool2d(0), "cannot become 0");
     told(x.try_interpolate([0, 4], &InterpolateOptions::new(InterpolateMode::Nearest)), "cannot become 0");
     told(x.try_batch_norm_train(Some(&t(&[4])), None, 1e-5).map(|r| r.0), "[3] would fit the channels");

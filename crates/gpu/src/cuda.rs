@@ -5,13 +5,15 @@
 
 use crate::gpu::Gpu;
 use crate::{DeviceInfo, DeviceKind, unavailable};
-use burn_cuda::{CudaDevice, CudaRuntime};
+use burn_cuda::CudaDevice;
+use cubecl::cuda::CudaRuntime;
 use gradus_core::{Backend, Result};
 use libloading::Library;
 use std::ffi::{CStr, c_char, c_int};
 
 const DRIVERS: [&str; 3] = ["libcuda.so.1", "libcuda.so", "nvcuda.dll"];
-const COMPILERS: [&str; 6] = ["libnvrtc.so", "libnvrtc.so.12", "libnvrtc.so.13", "libnvrtc.so.11.2", "nvrtc64_120_0.dll", "nvrtc64_130_0.dll"];
+const COMPILERS: [&str; 6] =
+    ["libnvrtc.so", "libnvrtc.so.12", "libnvrtc.so.13", "libnvrtc.so.11.2", "nvrtc64_120_0.dll", "nvrtc64_130_0.dll"];
 
 fn load(names: &[&str]) -> Option<Library> {
     // SAFETY: the driver's and the compiler's libraries run no code of ours when loaded; their initializers are NVIDIA's.
@@ -29,7 +31,9 @@ impl Driver {
         let code = unsafe { driver.0.get::<unsafe extern "C" fn(u32) -> c_int>(b"cuInit").map(|f| f(0)) };
         match code {
             Ok(0) => Ok(driver),
-            Ok(code) => Err(unavailable(format!("the NVIDIA driver could not be initialized (cuInit gave {code}); is there a GPU, and may this user use it?"))),
+            Ok(code) => Err(unavailable(format!(
+                "the NVIDIA driver could not be initialized (cuInit gave {code}); is there a GPU, and may this user use it?"
+            ))),
             Err(_) => Err(unavailable("the library libcuda.so.1 is no NVIDIA driver: it has no cuInit".to_owned())),
         }
     }
@@ -37,7 +41,9 @@ impl Driver {
     fn count(&self) -> usize {
         let mut count: c_int = 0;
         // SAFETY: the driver writes one int.
-        let code = unsafe { self.0.get::<unsafe extern "C" fn(*mut c_int) -> c_int>(b"cuDeviceGetCount").map(|f| f(&mut count)) };
+        let code = unsafe {
+            self.0.get::<unsafe extern "C" fn(*mut c_int) -> c_int>(b"cuDeviceGetCount").map(|f| f(&mut count))
+        };
         if matches!(code, Ok(0)) { count.max(0) as usize } else { 0 }
     }
 
@@ -75,7 +81,9 @@ pub(crate) fn open(index: usize) -> Result<&'static dyn Backend> {
         return Err(unavailable(format!("cuda:{index}: there is no such device; the driver sees {count}")));
     }
     if load(&COMPILERS).is_none() {
-        return Err(unavailable(format!("cuda:{index}: the CUDA compiler library (libnvrtc) was not found; install the CUDA toolkit, version 12 or later")));
+        return Err(unavailable(format!(
+            "cuda:{index}: the CUDA compiler library (libnvrtc) was not found; install the CUDA toolkit, version 12 or later"
+        )));
     }
     let info = driver.describe(index);
     Ok(Gpu::<CudaRuntime>::start(&info.name, CudaDevice::new(index), info.memory)?)

@@ -49,7 +49,9 @@ impl<R: GpuRuntime> Gpu<R> {
             let fault = client.create_from_slice(&0u32.to_ne_bytes());
             (client, fault)
         }));
-        let (client, fault) = started.map_err(|_| Error::new(ErrorKind::Device, format!("{name}: the runtime could not be started on {device:?}")))?;
+        let (client, fault) = started.map_err(|_| {
+            Error::new(ErrorKind::Device, format!("{name}: the runtime could not be started on {device:?}"))
+        })?;
         let properties = client.properties();
         let types = Types::of(properties, R::DOUBLES);
         let largest = usize::try_from(properties.memory.max_page_size).unwrap_or(usize::MAX);
@@ -88,14 +90,18 @@ impl<R: GpuRuntime> Gpu<R> {
         match catch_unwind(AssertUnwindSafe(call)) {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(self.failed(&error)),
-            Err(_) => Err(Error::new(ErrorKind::Device, format!("{}: the runtime has stopped; start the program anew", self.name))),
+            Err(_) => Err(Error::new(
+                ErrorKind::Device,
+                format!("{}: the runtime has stopped; start the program anew", self.name),
+            )),
         }
     }
 
     /// The runtime's error without its backtraces.
     fn failed(&self, error: &ServerError) -> Error {
         let text = error.to_string();
-        let lines: Vec<&str> = text.lines().map(str::trim).take_while(|l| !l.starts_with("Backtrace") && !l.starts_with("0:")).collect();
+        let lines: Vec<&str> =
+            text.lines().map(str::trim).take_while(|l| !l.starts_with("Backtrace") && !l.starts_with("0:")).collect();
         Error::new(ErrorKind::Device, format!("{}: {}", self.name, lines.join(" ")))
     }
 

@@ -63,13 +63,35 @@ impl<R: GpuRuntime> Gpu<R> {
         unsafe {
             if x.shape()[dim] == 0 {
                 check_index_kernel::launch_unchecked::<R>(
-                    &self.client, cubes, threads, address, self.array(indices), self.raw(&self.fault, 1), lengths(&shape), at.place(), 0, len,
+                    &self.client,
+                    cubes,
+                    threads,
+                    address,
+                    self.array(indices),
+                    self.raw(&self.fault, 1),
+                    lengths(&shape),
+                    at.place(),
+                    0,
+                    len,
                     types[1],
                 );
             } else {
                 gather_kernel::launch_unchecked::<R>(
-                    &self.client, cubes, threads, address, self.array(memory), self.array(indices), self.array(&out), self.raw(&self.fault, 1),
-                    lengths(&shape), from.place(), at.place(), x.layout.strides()[dim], x.shape()[dim], len, types,
+                    &self.client,
+                    cubes,
+                    threads,
+                    address,
+                    self.array(memory),
+                    self.array(indices),
+                    self.array(&out),
+                    self.raw(&self.fault, 1),
+                    lengths(&shape),
+                    from.place(),
+                    at.place(),
+                    x.layout.strides()[dim],
+                    x.shape()[dim],
+                    len,
+                    types,
                 );
             }
         }
@@ -77,7 +99,14 @@ impl<R: GpuRuntime> Gpu<R> {
         self.done(out)
     }
 
-    pub(crate) fn scattered(&self, op: ScatterOp, base: View<'_>, index: View<'_>, src: View<'_>, how: Index) -> Result<Buffer> {
+    pub(crate) fn scattered(
+        &self,
+        op: ScatterOp,
+        base: View<'_>,
+        index: View<'_>,
+        src: View<'_>,
+        how: Index,
+    ) -> Result<Buffer> {
         if src.elements() == 0 {
             return self.convert(base, base.dtype);
         }
@@ -90,7 +119,10 @@ impl<R: GpuRuntime> Gpu<R> {
                 flat_index = Layout::dense(Shape::try_new(&[index.elements()])?);
                 let lengths = [&src.shape()[..dim], &[index.elements()], &src.shape()[dim + inner..]].concat();
                 flat_src = Layout::dense(Shape::try_new(&lengths)?);
-                (View { buffer: &held.0, layout: &flat_index, ..index }, View { buffer: &held.1, layout: &flat_src, ..src })
+                (
+                    View { buffer: &held.0, layout: &flat_index, ..index },
+                    View { buffer: &held.1, layout: &flat_src, ..src },
+                )
             }
             _ => (index, src),
         };
@@ -110,12 +142,21 @@ impl<R: GpuRuntime> Gpu<R> {
         self.done(out)
     }
 
-    fn scatter_reach(&self, base: View<'_>, index: View<'_>, src: View<'_>, out: &GpuBuffer, r: &Reach, how: Scatter) -> Result<()> {
+    fn scatter_reach(
+        &self,
+        base: View<'_>,
+        index: View<'_>,
+        src: View<'_>,
+        out: &GpuBuffer,
+        r: &Reach,
+        how: Scatter,
+    ) -> Result<()> {
         let len: usize = r.shape.iter().product();
         if len == 0 {
             return Ok(());
         }
-        let (target, indices, sources) = (self.memory_of(base.buffer)?, self.memory_of(index.buffer)?, self.memory_of(src.buffer)?);
+        let (target, indices, sources) =
+            (self.memory_of(base.buffer)?, self.memory_of(index.buffer)?, self.memory_of(src.buffer)?);
         let i64_ = self.types.stored(DType::I64);
         let order = if r.count >= SORTED {
             self.order(indices, &r.rows, &r.row_steps, r.index_step, r.count, false, [i64_, i64_])?
@@ -132,9 +173,29 @@ impl<R: GpuRuntime> Gpu<R> {
         // follows only indices equal to a place of the base. Without an order none is read.
         unsafe {
             scatter_kernel::launch_unchecked::<R>(
-                &self.client, cubes, threads, address, self.array(target), self.array(indices), self.array(order.as_ref().unwrap_or(indices)),
-                self.array(sources), self.array(out), lengths(&shape), at_base.place(), at_out.place(), along.place(), at_index.place(),
-                line.place(), at_src.place(), r.index_step, r.src_step, r.count, len, how, order.is_some(), types,
+                &self.client,
+                cubes,
+                threads,
+                address,
+                self.array(target),
+                self.array(indices),
+                self.array(order.as_ref().unwrap_or(indices)),
+                self.array(sources),
+                self.array(out),
+                lengths(&shape),
+                at_base.place(),
+                at_out.place(),
+                along.place(),
+                at_index.place(),
+                line.place(),
+                at_src.place(),
+                r.index_step,
+                r.src_step,
+                r.count,
+                len,
+                how,
+                order.is_some(),
+                types,
             );
         }
         self.launched();
@@ -149,7 +210,16 @@ impl<R: GpuRuntime> Gpu<R> {
         // SAFETY: the view lies inside its buffer (the caller's contract), and the kernel stops at `len`.
         unsafe {
             check_index_kernel::launch_unchecked::<R>(
-                &self.client, cubes, threads, address, self.array(memory), self.raw(&self.fault, 1), lengths(&shape), at.place(), limit, len,
+                &self.client,
+                cubes,
+                threads,
+                address,
+                self.array(memory),
+                self.raw(&self.fault, 1),
+                lengths(&shape),
+                at.place(),
+                limit,
+                len,
                 self.types.stored(DType::I64),
             );
         }

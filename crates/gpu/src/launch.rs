@@ -72,7 +72,10 @@ impl<R: GpuRuntime> Gpu<R> {
     pub(crate) fn memory_of<'a>(&self, buffer: &'a Buffer) -> Result<&'a GpuBuffer> {
         match buffer.as_any().downcast_ref::<GpuBuffer>() {
             Some(memory) if memory.name == self.name => Ok(memory),
-            Some(memory) => Err(Error::misuse(format!("the tensor lives on {}, not on {}; move it with `to`", memory.name, self.name))),
+            Some(memory) => Err(Error::misuse(format!(
+                "the tensor lives on {}, not on {}; move it with `to`",
+                memory.name, self.name
+            ))),
             None => Err(Error::misuse(format!("the tensor's memory is not that of {}; move it with `to`", self.name))),
         }
     }
@@ -143,10 +146,9 @@ impl<R: GpuRuntime> Gpu<R> {
 
     /// Notes a launch; now and then waits, so that the host never runs far ahead.
     pub(crate) fn launched(&self) {
-        if self.launches.fetch_add(1, Ordering::Relaxed) % RUN_AHEAD == RUN_AHEAD - 1 {
-            if let Err(error) = self.wait() {
-                self.note(error);
-            }
+        let full = self.launches.fetch_add(1, Ordering::Relaxed) % RUN_AHEAD == RUN_AHEAD - 1;
+        if let Err(error) = if full { self.wait() } else { Ok(()) } {
+            self.note(error);
         }
     }
 

@@ -20,6 +20,8 @@ mod gpu;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod index;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod kernel_of;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod launch;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod matmul;
@@ -31,6 +33,10 @@ mod random;
 mod reduce;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod runtime;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod scan;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod sort;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod types;
 
@@ -98,7 +104,11 @@ pub fn wgpu(index: usize) -> Result<Device> {
     #[cfg(feature = "wgpu")]
     let open: Open = vulkan::open;
     #[cfg(not(feature = "wgpu"))]
-    let open: Open = |index| Err(unavailable(format!("wgpu:{index}: this program was built without it; enable the feature `wgpu` of gradus")));
+    let open: Open = |index| {
+        Err(unavailable(format!(
+            "wgpu:{index}: this program was built without it; enable the feature `wgpu` of gradus"
+        )))
+    };
     interned("wgpu", index, open)
 }
 
@@ -110,7 +120,11 @@ pub fn cuda(index: usize) -> Result<Device> {
     #[cfg(feature = "cuda")]
     let open: Open = cuda::open;
     #[cfg(not(feature = "cuda"))]
-    let open: Open = |index| Err(unavailable(format!("cuda:{index}: this program was built without it; enable the feature `cuda` of gradus")));
+    let open: Open = |index| {
+        Err(unavailable(format!(
+            "cuda:{index}: this program was built without it; enable the feature `cuda` of gradus"
+        )))
+    };
     interned("cuda", index, open)
 }
 

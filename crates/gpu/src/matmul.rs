@@ -72,17 +72,22 @@ impl<R: GpuRuntime> Gpu<R> {
         let batches = p.lead.elements();
         let out = self.reserve(batches * p.m * p.n, a.dtype)?;
         let lead = p.lead.rank();
-        let leading = |v: View<'_>| Steps { strides: v.layout.strides()[..lead].to_vec(), offset: v.layout.offset() as isize };
+        let leading =
+            |v: View<'_>| Steps { strides: v.layout.strides()[..lead].to_vec(), offset: v.layout.offset() as isize };
         let (shape, [at_a, at_b]) = folded(&p.lead, [&leading(a), &leading(b)]);
         let matrix = |s: &Steps, v: View<'_>| {
             let place: PlaceLaunch<R> = s.place();
             MatrixLaunch::new(place, v.layout.strides()[lead], v.layout.strides()[lead + 1])
         };
         let activation = match spec.activation {
-            Some(op) => Some(crate::elementwise::float_unary(op).ok_or_else(|| Error::unsupported(format!("no product ends in {}", op.name())))?),
+            Some(op) => Some(
+                crate::kernel_of::float_unary(op)
+                    .ok_or_else(|| Error::unsupported(format!("no product ends in {}", op.name())))?,
+            ),
             None => None,
         };
-        let (bias_offset, bias_step) = spec.bias.map_or((0, 0), |v| (v.layout.offset() as isize, v.layout.strides()[0]));
+        let (bias_offset, bias_step) =
+            spec.bias.map_or((0, 0), |v| (v.layout.offset() as isize, v.layout.strides()[0]));
         let address = self.address(&[left.elements, right.elements, out.elements])?;
         let stored = self.types.stored(a.dtype);
         let computed = self.types.computed(a.dtype);
@@ -90,7 +95,11 @@ impl<R: GpuRuntime> Gpu<R> {
         let side = SIDE as usize * t;
         let (rows, columns) = (p.m.div_ceil(side), p.n.div_ceil(side));
         if rows > 65_535 || columns > 65_535 {
-            return Err(Error::unsupported(format!("{} multiplies at most {} rows or columns", self.name, 65_535 * side)));
+            return Err(Error::unsupported(format!(
+                "{} multiplies at most {} rows or columns",
+                self.name,
+                65_535 * side
+            )));
         }
         for first in (0..batches).step_by(65_535) {
             let depth = (batches - first).min(65_535);
@@ -99,9 +108,27 @@ impl<R: GpuRuntime> Gpu<R> {
             // and step in k against m, n and k.
             unsafe {
                 matmul_kernel::launch_unchecked::<R>(
-                    &self.client, count, CubeDim::new_2d(SIDE, SIDE), address, self.array(left), self.array(right),
-                    self.array(bias.unwrap_or(left)), self.array(&out), lengths(&shape), matrix(&at_a, a), matrix(&at_b, b), bias_offset,
-                    bias_step, p.m, p.n, p.k, first, t, bias.is_some(), activation, [stored, computed, float, stored],
+                    &self.client,
+                    count,
+                    CubeDim::new_2d(SIDE, SIDE),
+                    address,
+                    self.array(left),
+                    self.array(right),
+                    self.array(bias.unwrap_or(left)),
+                    self.array(&out),
+                    lengths(&shape),
+                    matrix(&at_a, a),
+                    matrix(&at_b, b),
+                    bias_offset,
+                    bias_step,
+                    p.m,
+                    p.n,
+                    p.k,
+                    first,
+                    t,
+                    bias.is_some(),
+                    activation,
+                    [stored, computed, float, stored],
                 );
             }
             self.launched();
@@ -116,9 +143,18 @@ impl<R: GpuRuntime> Gpu<R> {
         let memory = self.reserve(batches * p.m * p.n, a.dtype)?;
         let dtype = burn_dtype(a.dtype);
         let shape = [&p.lead[..], &[p.m, p.n]].concat();
-        let target = CubeTensor::new_contiguous(self.client.clone(), self.device.clone(), shape.into(), memory.handle.clone(), dtype);
+        let target = CubeTensor::new_contiguous(
+            self.client.clone(),
+            self.device.clone(),
+            shape.into(),
+            memory.handle.clone(),
+            dtype,
+        );
         matmul(x, y, Some(target), MatmulStrategy::Cube, dtype).map_err(|e| {
-            Error::new(ErrorKind::Device, format!("{} could not set up a product of {} and {}: {e:?}", self.name, a.shape(), b.shape()))
+            Error::new(
+                ErrorKind::Device,
+                format!("{} could not set up a product of {} and {}: {e:?}", self.name, a.shape(), b.shape()),
+            )
         })?;
         self.launched();
         let out = self.done(memory)?;
@@ -164,8 +200,13 @@ impl<R: GpuRuntime> Gpu<R> {
         if *turned {
             shape.swap(rank - 2, rank - 1);
         }
-        let mut tensor =
-            CubeTensor::new_contiguous(self.client.clone(), self.device.clone(), shape.into(), memory.handle.clone(), burn_dtype(x.dtype));
+        let mut tensor = CubeTensor::new_contiguous(
+            self.client.clone(),
+            self.device.clone(),
+            shape.into(),
+            memory.handle.clone(),
+            burn_dtype(x.dtype),
+        );
         if *turned {
             tensor.meta.swap(rank - 2, rank - 1);
         }

@@ -66,7 +66,8 @@ impl Ledger {
 
     /// Counts `bytes` as held, or refuses them.
     pub(crate) fn hold(self: &Arc<Ledger>, bytes: usize, device: &str) -> Result<Held> {
-        let refuse = |why: String| Err(Error::new(ErrorKind::Memory, format!("{device} cannot hold {bytes} bytes more: {why}")));
+        let refuse =
+            |why: String| Err(Error::new(ErrorKind::Memory, format!("{device} cannot hold {bytes} bytes more: {why}")));
         if bytes > self.largest {
             return refuse(format!("one buffer there has at most {} bytes", self.largest));
         }
@@ -81,11 +82,7 @@ impl Ledger {
     }
 
     pub(crate) fn report(&self, reserved: usize) -> MemoryReport {
-        MemoryReport {
-            in_use: self.in_use.load(Ordering::Relaxed),
-            peak: self.peak.load(Ordering::Relaxed),
-            reserved,
-        }
+        MemoryReport { in_use: self.in_use.load(Ordering::Relaxed), peak: self.peak.load(Ordering::Relaxed), reserved }
     }
 }
 

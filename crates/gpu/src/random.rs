@@ -23,7 +23,9 @@ impl<R: GpuRuntime> Gpu<R> {
             Distribution::Integers(from, to) => {
                 let width = (to as i128) - (from as i128);
                 if !(1..=1 << 32).contains(&width) {
-                    return Err(Error::misuse(format!("integers are drawn from 1 to 2^32 of them, not from {from} up to {to}")));
+                    return Err(Error::misuse(format!(
+                        "integers are drawn from 1 to 2^32 of them, not from {from} up to {to}"
+                    )));
                 }
                 (low, span) = (from, width as u32); // 2³² becomes 0, which stands for it
                 Draw::Integers
@@ -33,13 +35,31 @@ impl<R: GpuRuntime> Gpu<R> {
         if elements > 0 {
             let (cubes, dim) = self.grid(elements.div_ceil(4));
             let address = self.address(&[elements])?;
-            let low = if draw == Draw::Integers { self.number(&Scalar::Int(low), dtype) } else { InputScalar::new(0u32, U32) };
+            let low = if draw == Draw::Integers {
+                self.number(&Scalar::Int(low), dtype)
+            } else {
+                InputScalar::new(0u32, U32)
+            };
             let (seed, stream) = (key.seed, key.stream);
             // SAFETY: the kernel stops at `elements`.
             unsafe {
                 random_kernel::launch_unchecked::<R>(
-                    &self.client, cubes, dim, address, self.array(&out), seed as u32, (seed >> 32) as u32, key.step.get(), stream as u32,
-                    (stream >> 32) as u32, span, low, threshold, elements, draw, self.types.stored(dtype),
+                    &self.client,
+                    cubes,
+                    dim,
+                    address,
+                    self.array(&out),
+                    seed as u32,
+                    (seed >> 32) as u32,
+                    key.step.get(),
+                    stream as u32,
+                    (stream >> 32) as u32,
+                    span,
+                    low,
+                    threshold,
+                    elements,
+                    draw,
+                    self.types.stored(dtype),
                 );
             }
             self.launched();

@@ -15,6 +15,6 @@ impl GpuRuntime for burn_wgpu::WgpuRuntime {
 }
 
 #[cfg(feature = "cuda")]
-impl GpuRuntime for burn_cuda::CudaRuntime {
+impl GpuRuntime for cubecl::cuda::CudaRuntime {
     const DOUBLES: bool = true;
 }

@@ -48,11 +48,23 @@ impl Types {
     /// The type that elements of `dtype` are stored in.
     pub(crate) fn stored(&self, dtype: DType) -> StorageType {
         match dtype {
-            DType::Bool => if self.bytes { U8 } else { U32 },
+            DType::Bool => {
+                if self.bytes {
+                    U8
+                } else {
+                    U32
+                }
+            }
             DType::U8 => U8,
             DType::U32 => U32,
             DType::I32 => I32,
-            DType::I64 => if self.long { I64 } else { I32 },
+            DType::I64 => {
+                if self.long {
+                    I64
+                } else {
+                    I32
+                }
+            }
             DType::F16 => F16,
             DType::Bf16 => BF16,
             DType::F32 => F32,

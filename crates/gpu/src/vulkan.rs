@@ -58,7 +58,8 @@ fn memory(adapter: &wgpu::Adapter) -> usize {
     // SAFETY: the adapter outlives the reference, and reading its properties changes nothing.
     let heaps = unsafe {
         adapter.as_hal::<wgpu::hal::api::Vulkan>().map(|a| {
-            let properties = a.shared_instance().raw_instance().get_physical_device_memory_properties(a.raw_physical_device());
+            let properties =
+                a.shared_instance().raw_instance().get_physical_device_memory_properties(a.raw_physical_device());
             properties.memory_heaps[..properties.memory_heap_count as usize].to_vec()
         })
     };

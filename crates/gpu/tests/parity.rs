@@ -6,8 +6,9 @@
 
 use gradus_core::autodiff::Backward;
 use gradus_core::catalog::{self, Case, Entry, Fill, Input};
+use gradus_core::functional::update::{AdamUpdate, SgdUpdate};
 use gradus_core::rng::{Key, uniform};
-use gradus_core::tensor::to_device;
+use gradus_core::tensor::{Update, to_device};
 use gradus_core::{DType, Device, ErrorKind, Result, Tensor, autodiff};
 use std::time::Instant;
 
@@ -57,7 +58,15 @@ struct Found {
 }
 
 fn found(tensors: &[Tensor]) -> Result<Vec<Found>> {
-    tensors.iter().map(|t| Ok(Found { dtype: t.dtype(), values: to_device(&t.detach(), gradus_cpu::device())?.try_to_dtype(DType::F64)?.to_vec()? })).collect()
+    tensors
+        .iter()
+        .map(|t| {
+            Ok(Found {
+                dtype: t.dtype(),
+                values: to_device(&t.detach(), gradus_cpu::device())?.try_to_dtype(DType::F64)?.to_vec()?,
+            })
+        })
+        .collect()
 }
 
 /// Σ c·t with fixed uneven weights c, over the floating-point tensors that are tracked: a scalar to differentiate.
@@ -88,7 +97,8 @@ fn run(entry: &Entry, case: &Case, device: Device, float: DType, key: &Key) -> R
     let first: Vec<Tensor> = autodiff::try_grad(&[&loss], &leaves, Backward::graph())?.into_iter().flatten().collect();
     all.extend(found(&first)?);
     if let Some(loss) = scalar(&first)?.filter(|_| !case.large) {
-        let second: Vec<Tensor> = autodiff::try_grad(&[&loss], &leaves, Backward::default())?.into_iter().flatten().collect();
+        let second: Vec<Tensor> =
+            autodiff::try_grad(&[&loss], &leaves, Backward::default())?.into_iter().flatten().collect();
         all.extend(found(&second)?);
     }
     Ok(all)
@@ -106,7 +116,10 @@ fn disagreement(got: &Found, narrow: &Found, exact: &Found) -> Option<String> {
         g == e || g == n || (g.is_nan() && (e.is_nan() || n.is_nan())) || (exact.dtype.is_float() && close)
     };
     let bad = (0..got.values.len()).find(|&i| !same(i))?;
-    Some(format!("element {bad} is {} on the GPU, {} in f32 and {} in f64 on the CPU", got.values[bad], narrow.values[bad], exact.values[bad]))
+    Some(format!(
+        "element {bad} is {} on the GPU, {} in f32 and {} in f64 on the CPU",
+        got.values[bad], narrow.values[bad], exact.values[bad]
+    ))
 }
 
 /// Which part of a run the result `i` belongs to, for messages.
@@ -135,7 +148,9 @@ fn every_entry_agrees_with_the_cpu_to_second_order() {
             match compare(entry, case, gpu, &key) {
                 Ok(None) => checked += 1,
                 Ok(Some(what)) => failures.push(format!("{} {shapes:?}: {what}", entry.name)),
-                Err(error) if error.kind() == ErrorKind::Unsupported => refused.push(format!("{}: {error}", entry.name)),
+                Err(error) if error.kind() == ErrorKind::Unsupported => {
+                    refused.push(format!("{}: {error}", entry.name))
+                }
                 Err(error) => failures.push(format!("{} {shapes:?}: {error}", entry.name)),
             }
         }
@@ -157,7 +172,8 @@ fn the_same_step_twice_has_the_same_bits() {
         let table = Tensor::try_randn([50, 100], gpu, &key.fold("table"))?.requires_grad();
         let tokens = Tensor::try_randint(0, 50, [64], gpu, &key.fold("tokens"))?;
         let loss = x.try_add(&table.try_embedding(&tokens)?)?.try_linear(&w, None)?.try_tanh()?.try_sum()?;
-        let grads: Vec<Tensor> = autodiff::try_grad(&[&loss], &[&w, &table], Backward::default())?.into_iter().flatten().collect();
+        let grads: Vec<Tensor> =
+            autodiff::try_grad(&[&loss], &[&w, &table], Backward::default())?.into_iter().flatten().collect();
         let mut all = Vec::new();
         for g in grads {
             all.extend(g.to_vec::<f32>()?);
@@ -188,5 +204,69 @@ fn memory_does_not_grow_over_many_steps() {
     (0..200).try_for_each(|_| step().map(drop)).expect("it runs");
     let late = report(220);
     // Other tests of this file hold tensors meanwhile; 200 steps that leaked would hold 200 · 64 KiB · 4.
-    assert!(late.in_use < early.in_use + (8 << 20) && late.reserved < early.reserved + (64 << 20), "{early:?} then {late:?}");
+    assert!(
+        late.in_use < early.in_use + (8 << 20) && late.reserved < early.reserved + (64 << 20),
+        "{early:?} then {late:?}"
+    );
+}
+
+#[test]
+fn optimizer_steps_agree_with_the_cpu() {
+    let Some(gpu) = device() else { return };
+    let sgd = |nesterov| SgdUpdate {
+        learning_rate: 0.1.into(),
+        momentum: 0.9.into(),
+        gain: 1.0.into(),
+        weight_decay: 0.01,
+        nesterov,
+        maximize: false,
+    };
+    let adam = AdamUpdate {
+        one_minus_beta1: 0.1.into(),
+        beta2: 0.999,
+        eps: 1e-8,
+        step_size: 0.01.into(),
+        rsqrt_bias2: 31.6.into(),
+        weight_decay: 0.02,
+        decay: Some(0.99.into()),
+        maximize: true,
+    };
+    let key = Key::new(11);
+    let tensor = |name: &str, on: Device| {
+        // v of Adam is never negative.
+        Tensor::rand([7, 5], gradus_cpu::device(), &key.fold(name)).to(on)
+    };
+    fn stepped<U: Update>(op: &U, mut targets: Vec<Tensor>, g: &Tensor) -> Vec<Vec<f32>> {
+        for _ in 0..3 {
+            let mut each: Vec<&mut Tensor> = targets.iter_mut().collect();
+            Tensor::update(op, &mut each, &[g]).expect("the update runs");
+        }
+        targets.iter().map(|t| t.to_vec().expect("the device works")).collect()
+    }
+    let names = ["p", "m", "v"];
+    let run = |on: Device| {
+        let targets = |n: usize| names[..n].iter().map(|name| tensor(name, on)).collect::<Vec<_>>();
+        let g = tensor("g", on).t(); // transposed: read where it lies
+        let g = g.reshape([7, 5]);
+        [stepped(&sgd(false), targets(1), &g), stepped(&sgd(true), targets(2), &g), stepped(&adam, targets(3), &g)]
+            .concat()
+    };
+    for (i, (a, b)) in run(gpu).iter().zip(&run(gradus_cpu::device())).enumerate() {
+        assert!(
+            a.iter().zip(b).all(|(x, y)| (x - y).abs() <= 1e-6 * y.abs().max(1.0)),
+            "target {i}: {a:?} on the GPU, {b:?} on the CPU"
+        );
+    }
+}
+
+#[test]
+fn the_rule_of_agreement_notices_a_wrong_number() {
+    let numbers = |values: &[f64]| Found { dtype: DType::F32, values: values.to_vec() };
+    let exact = numbers(&[1.0, 200.0, f64::NAN]);
+    assert_eq!(disagreement(&numbers(&[1.001, 200.001, f64::NAN]), &exact, &exact), None);
+    assert!(disagreement(&numbers(&[1.01, 200.0, f64::NAN]), &exact, &exact).is_some());
+    assert!(disagreement(&numbers(&[1.0, 200.0, 3.0]), &exact, &exact).is_some());
+    assert!(disagreement(&numbers(&[1.0, 200.0]), &exact, &exact).is_some());
+    let places = Found { dtype: DType::I64, values: vec![3.0] };
+    assert!(disagreement(&Found { dtype: DType::I64, values: vec![3.00001] }, &places, &places).is_some());
 }

@@ -67,7 +67,9 @@ impl Part {
             (None, None, Some(name)) => checked(name).map(Part::Named),
             (None, None, None) if is_site(&field.ty) => Ok(Part::Site),
             (None, None, None) => Ok(Part::Named(name.to_owned())),
-            (Some(at), _, _) | (_, Some(at), _) => Err(Error::new(at, "`skip`, `rename` and `flatten` exclude each other")),
+            (Some(at), _, _) | (_, Some(at), _) => {
+                Err(Error::new(at, "`skip`, `rename` and `flatten` exclude each other"))
+            }
         }
     }
 }
@@ -82,7 +84,10 @@ fn once<T>(slot: &mut Option<T>, value: T, at: Span) -> Result<()> {
 fn checked(name: LitStr) -> Result<String> {
     let text = name.value();
     if text.is_empty() || text.contains('.') {
-        return Err(Error::new(name.span(), "a part's name is not empty and has no dot: dots separate the names of a path"));
+        return Err(Error::new(
+            name.span(),
+            "a part's name is not empty and has no dot: dots separate the names of a path",
+        ));
     }
     Ok(text)
 }

@@ -15,7 +15,12 @@ pub fn expand(input: &DeriveInput) -> Result<TokenStream> {
     let body = match &input.data {
         Data::Struct(data) => Body::of_struct(&data.fields, &nn)?,
         Data::Enum(data) => Body::of_enum(data, &nn)?,
-        Data::Union(_) => return Err(Error::new(input.ident.span(), "a union has no parts that could be visited: derive `Module` on a struct or enum")),
+        Data::Union(_) => {
+            return Err(Error::new(
+                input.ident.span(),
+                "a union has no parts that could be visited: derive `Module` on a struct or enum",
+            ));
+        }
     };
     let (name, kind) = (&input.ident, input.ident.to_string());
     let generics = bounded(&input.generics, &nn);
@@ -78,7 +83,8 @@ impl Body {
         let (mut visit, mut visit_mut) = (TokenStream::new(), TokenStream::new());
         for variant in &data.variants {
             let transparent = matches!(&variant.fields, Fields::Unnamed(f) if f.unnamed.len() == 1);
-            let calls = if transparent { Calls::transparent(&variant.fields, nn) } else { Calls::of(&variant.fields, nn)? };
+            let calls =
+                if transparent { Calls::transparent(&variant.fields, nn) } else { Calls::of(&variant.fields, nn)? };
             let (name, pattern) = (&variant.ident, &calls.pattern);
             let (by_ref, by_mut) = (&calls.visit, &calls.visit_mut);
             visit.extend(quote! { Self::#name #pattern => { #by_ref } });
@@ -101,15 +107,20 @@ struct Calls {
 
 impl Calls {
     fn of(fields: &Fields, nn: &TokenStream) -> Result<Calls> {
-        let mut calls = Calls { pattern: TokenStream::new(), visit: TokenStream::new(), visit_mut: TokenStream::new(), site: None };
+        let mut calls =
+            Calls { pattern: TokenStream::new(), visit: TokenStream::new(), visit_mut: TokenStream::new(), site: None };
         let (mut bindings, mut taken, mut faults) = (Vec::new(), BTreeSet::new(), None::<Error>);
         for (i, field) in fields.iter().enumerate() {
-            let binding = format_ident!("__field{i}");
+            // The binding has the type's place, because an error points at the expression that it is.
+            let binding = format_ident!("__field{i}", span = place(field));
             bindings.push(match &field.ident {
                 Some(ident) => quote!(#ident: #binding),
                 None => quote!(#binding),
             });
-            let name = field.ident.as_ref().map_or_else(|| i.to_string(), |ident| ident.to_string().trim_start_matches("r#").to_owned());
+            let name = field
+                .ident
+                .as_ref()
+                .map_or_else(|| i.to_string(), |ident| ident.to_string().trim_start_matches("r#").to_owned());
             // Every fault of the struct is reported, not the first alone.
             if let Err(e) = calls.add(field, &name, &binding, &mut taken, nn) {
                 match &mut faults {
@@ -130,15 +141,24 @@ impl Calls {
     }
 
     fn transparent(fields: &Fields, nn: &TokenStream) -> Calls {
-        let binding = format_ident!("__field0");
-        let mut calls = Calls { pattern: quote!((#binding)), visit: TokenStream::new(), visit_mut: TokenStream::new(), site: None };
+        let mut calls =
+            Calls { pattern: TokenStream::new(), visit: TokenStream::new(), visit_mut: TokenStream::new(), site: None };
         for field in fields {
+            let binding = format_ident!("__field0", span = place(field));
+            calls.pattern = quote!((#binding));
             calls.flatten(field, &binding, nn);
         }
         calls
     }
 
-    fn add(&mut self, field: &Field, name: &str, binding: &Ident, taken: &mut BTreeSet<String>, nn: &TokenStream) -> Result<()> {
+    fn add(
+        &mut self,
+        field: &Field,
+        name: &str,
+        binding: &Ident,
+        taken: &mut BTreeSet<String>,
+        nn: &TokenStream,
+    ) -> Result<()> {
         match Part::read(field, name)? {
             Part::Skip => {}
             Part::Flatten => self.flatten(field, binding, nn),
@@ -150,7 +170,8 @@ impl Calls {
             }
             Part::Named(name) => {
                 if !taken.insert(name.clone()) {
-                    return Err(Error::new(field.span(), format!("two fields go by the name `{name}`")));
+                    let at = field.ident.as_ref().map_or(field.ty.span(), Ident::span);
+                    return Err(Error::new(at, format!("two fields go by the name `{name}`")));
                 }
                 let at = place(field);
                 self.visit.extend(quote_spanned!(at=> v.child(#name, #binding);));

@@ -26,7 +26,9 @@ fn depends(manifest: &str, package: &str) -> bool {
             let header = header.trim_end_matches(']').trim();
             in_dependencies = header.ends_with("dependencies");
             // `[dependencies.package]`
-            return header.rsplit_once('.').is_some_and(|(table, key)| table.ends_with("dependencies") && unquoted(key) == package);
+            return header
+                .rsplit_once('.')
+                .is_some_and(|(table, key)| table.ends_with("dependencies") && unquoted(key) == package);
         }
         // `package = ..` or `package.workspace = ..`
         let key = line.split(['=', '.']).next().unwrap_or_default();
@@ -57,7 +59,12 @@ mod tests {
 
     #[test]
     fn what_is_no_dependency_is_not_found() {
-        for manifest in ["[package]\nname = \"gradus-nn\"", "[features]\ngradus-nn = []", "[dependencies]\ngradus = \"0.1\"", "[dependencies]\ngradus-nn-extra = \"1\""] {
+        for manifest in [
+            "[package]\nname = \"gradus-nn\"",
+            "[features]\ngradus-nn = []",
+            "[dependencies]\ngradus = \"0.1\"",
+            "[dependencies]\ngradus-nn-extra = \"1\"",
+        ] {
             assert!(!depends(manifest, "gradus-nn"), "{manifest}");
         }
     }

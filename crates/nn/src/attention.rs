@@ -51,7 +51,8 @@ impl MultiheadAttention {
             return Err(Error::misuse(format!("attention: {width} numbers do not fall into {heads} heads")));
         };
         let (place, key) = (init.place(), init.next_key());
-        let weight = Initializer::XavierUniform { gain: 1.0 }.try_draw([rows, width], place, key.fold("in_proj_weight"))?;
+        let weight =
+            Initializer::XavierUniform { gain: 1.0 }.try_draw([rows, width], place, key.fold("in_proj_weight"))?;
         let mut out_proj = Linear::try_new(width, width, init)?;
         out_proj.bias = Some(Param::try_new(Tensor::try_zeros([width], place)?)?);
         Ok(MultiheadAttention {
@@ -99,7 +100,10 @@ impl MultiheadAttention {
     fn try_attend(&self, inputs: [&Tensor; 3], options: &AttentionOptions, cx: &Cx) -> Result<Tensor> {
         let width = self.in_proj_weight.dim(1);
         let ranks = inputs.map(Tensor::rank);
-        let fits = ranks[0] == ranks[1] && ranks[1] == ranks[2] && matches!(ranks[0], 2 | 3) && inputs.iter().all(|t| t.dim(-1) == width);
+        let fits = ranks[0] == ranks[1]
+            && ranks[1] == ranks[2]
+            && matches!(ranks[0], 2 | 3)
+            && inputs.iter().all(|t| t.dim(-1) == width);
         if !fits {
             let message = format!("needs queries, keys and values [batch, length, {width}], or all without the batch");
             return Err(Error::misuse(message).in_op("attention", inputs.map(|t| (t.dtype(), *t.shape()))));

@@ -74,7 +74,7 @@ macro_rules! batch_norms {
                 let fits = matches!(x.rank(), $ranks) && x.dims()[1] == self.norm.channels;
                 if !fits {
                     let c = self.norm.channels;
-                    return Err(misfit(format!("with {c} channels needs an input {}", $shape), x));
+                    return Err(misfit(format!("with {c} channels needs an input {}", $shape.replace('`', "")), x));
                 }
                 self.norm.run(x, cx)
             }
@@ -135,7 +135,9 @@ impl Running {
         let unbiased = var.try_binary_scalar(BinaryOp::Mul, n as f64 / (n - 1) as f64)?;
         for (state, batch) in [(&self.mean, &mean), (&self.var, &unbiased)] {
             cx.update(state, |old| match momentum {
-                Some(m) => old.try_binary_scalar(BinaryOp::Mul, 1.0 - m)?.try_add(&batch.try_binary_scalar(BinaryOp::Mul, m)?),
+                Some(m) => {
+                    old.try_binary_scalar(BinaryOp::Mul, 1.0 - m)?.try_add(&batch.try_binary_scalar(BinaryOp::Mul, m)?)
+                }
                 None => old.try_add(&batch.try_sub(old)?.try_div(&self.batches.value().try_to_dtype(old.dtype())?)?),
             })?;
         }

@@ -52,7 +52,6 @@ macro_rules! convolutions {
             pub weight: Param,
             /// Added to each output channel, `[outputs]`.
             pub bias: Option<Param>,
-            #[module(skip)]
             options: ConvOptions,
             site: Site,
         }
@@ -111,7 +110,6 @@ macro_rules! transposed_convolutions {
             pub weight: Param,
             /// Added to each output channel, `[outputs]`.
             pub bias: Option<Param>,
-            #[module(skip)]
             options: ConvOptions,
             site: Site,
         }
@@ -161,10 +159,15 @@ transposed_convolutions! {
 fn weight_shape(first: usize, second: usize, kernel: PerDim, groups: usize, rank: usize) -> Result<Vec<usize>> {
     let kernel = kernel.lens("the kernel", rank, 1)?;
     if groups == 0 || !first.is_multiple_of(groups) || !second.is_multiple_of(groups) {
-        return Err(Error::misuse(format!("a convolution's channels fall into equal groups; {first} and {second} do not into {groups}")));
+        return Err(Error::misuse(format!(
+            "a convolution's channels, {first} and {second}, do not fall into {groups} equal groups"
+        )));
     }
     if kernel[..rank].contains(&0) {
-        return Err(Error::misuse(format!("a kernel has at least 1 place in each dimension, not {:?}", &kernel[..rank])));
+        return Err(Error::misuse(format!(
+            "a kernel has at least 1 place in each dimension, not {:?}",
+            &kernel[..rank]
+        )));
     }
     Ok([&[first, second / groups], &kernel[..rank]].concat())
 }

@@ -1,8 +1,8 @@
 //! Losses: how far a prediction is from its target, as one number to be made small.
 
+use gradus_core::error::or_raise;
 use gradus_core::functional::loss::CrossEntropyOptions;
 pub use gradus_core::functional::loss::Reduction;
-use gradus_core::error::or_raise;
 use gradus_core::{DType, Error, Result, Tensor};
 
 /// A loss.
@@ -114,9 +114,17 @@ impl Nll {
 
 impl Loss for Nll {
     fn try_forward(&self, log_p: &Tensor, target: &Tensor) -> Result<Tensor> {
-        let fits = log_p.rank() >= 2 && *target.shape() == log_p.shape().without(1) && log_p.dtype().is_float() && target.dtype().is_int();
+        let fits = log_p.rank() >= 2
+            && *target.shape() == log_p.shape().without(1)
+            && log_p.dtype().is_float()
+            && target.dtype().is_int();
         if !fits {
-            return Err(misfit("nll", "needs log-probabilities [rows, classes, ..] and integer targets [rows, ..]", log_p, target));
+            return Err(misfit(
+                "nll",
+                "needs log-probabilities [rows, classes, ..] and integer targets [rows, ..]",
+                log_p,
+                target,
+            ));
         }
         let target = target.try_to_dtype(DType::I64)?;
         let ignored = target.try_eq_scalar(self.ignore)?;
@@ -124,7 +132,12 @@ impl Loss for Nll {
         let mut weight = ignored.try_logical_not()?.try_to_dtype(log_p.dtype())?;
         if let Some(w) = &self.weight {
             if w.dims() != [log_p.dims()[1]] {
-                return Err(misfit("nll", &format!("class weights of shape [{}] would fit, not {}", log_p.dims()[1], w.shape()), log_p, &target));
+                return Err(misfit(
+                    "nll",
+                    &format!("class weights of shape [{}] would fit, not {}", log_p.dims()[1], w.shape()),
+                    log_p,
+                    &target,
+                ));
             }
             weight = weight.try_mul(&w.try_index_select(0, &class)?)?;
         }

@@ -60,7 +60,12 @@ impl LayerNorm {
     }
 }
 
-layer!(LayerNorm, |self, x, _cx| x.try_layer_norm(self.normalized, self.weight.as_deref(), self.bias.as_deref(), self.eps));
+layer!(LayerNorm, |self, x, _cx| x.try_layer_norm(
+    self.normalized,
+    self.weight.as_deref(),
+    self.bias.as_deref(),
+    self.eps
+));
 
 /// x/√(mean(x²) + eps)·w over the trailing dimensions (Zhang & Sennrich, 2019). In PyTorch: `torch.nn.RMSNorm`. w starts at 1.
 #[derive(Module, Clone, Debug)]

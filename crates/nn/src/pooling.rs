@@ -14,7 +14,6 @@ macro_rules! window_pools {
         #[module(describe = $t::described)]
         pub struct $t {
             /// Kernel, stride, padding, dilation, rounding.
-            #[module(skip)]
             pub options: PoolOptions,
             site: Site,
         }
@@ -68,7 +67,6 @@ macro_rules! adaptive_pools {
         #[derive(Module, Clone, Debug)]
         #[module(describe = $t::described)]
         pub struct $t {
-            #[module(skip)]
             output: PerDim,
             site: Site,
         }
@@ -105,7 +103,8 @@ adaptive_pools! {
 
 /// `2×2, stride 1`.
 fn described(options: &PoolOptions, rank: usize) -> String {
-    let lens = |given: PerDim, unused| given.lens("", rank, unused).map_or_else(|_| "?".into(), |lens| by(&lens[..rank]));
+    let lens =
+        |given: PerDim, unused| given.lens("", rank, unused).map_or_else(|_| "?".into(), |lens| by(&lens[..rank]));
     let mut out = lens(options.kernel, 1);
     if let Some(stride) = options.stride.filter(|&s| lens(s, 1) != out) {
         out += &format!(", stride {}", lens(stride, 1));

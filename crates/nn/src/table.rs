@@ -83,7 +83,11 @@ impl Table {
         let log = seen.clone();
         let cx = Cx::eval().observing(move |call| {
             if let Some(site) = call.site {
-                log.lock().unwrap_or_else(PoisonError::into_inner).entry(address(site)).or_default().push(*call.output.shape());
+                log.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .entry(address(site))
+                    .or_default()
+                    .push(*call.output.shape());
             }
         });
         gradus_core::no_grad(|| forward(&cx));

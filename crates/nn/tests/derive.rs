@@ -79,9 +79,27 @@ fn every_kind_of_field_has_its_name() {
         site: Site::default(),
     };
     let expected = [
-        "first.weight", "first.type", "list.0.weight", "list.0.type", "list.1.weight", "list.1.type", "array.0", "array.1", "pair.0",
-        "pair.1.weight", "pair.1.type", "present.weight", "present.type", "boxed.weight", "boxed.type", "map.a", "map.b", "other_name",
-        "weight", "type", "generic",
+        "first.weight",
+        "first.type",
+        "list.0.weight",
+        "list.0.type",
+        "list.1.weight",
+        "list.1.type",
+        "array.0",
+        "array.1",
+        "pair.0",
+        "pair.1.weight",
+        "pair.1.type",
+        "present.weight",
+        "present.type",
+        "boxed.weight",
+        "boxed.type",
+        "map.a",
+        "map.b",
+        "other_name",
+        "weight",
+        "type",
+        "generic",
     ];
     assert_eq!(names(&m), expected);
     let mutable: Vec<String> = m.named_parameters_mut().into_iter().map(|(name, _)| name).collect();
@@ -112,7 +130,10 @@ enum Norm {
     /// Transparent: the variant is what it holds.
     One(Inner),
     Two(Param, Param),
-    Named { scale: Param, power: u32 },
+    Named {
+        scale: Param,
+        power: u32,
+    },
     Nothing,
 }
 

@@ -148,8 +148,12 @@ fn layer(case: &Case) -> bool {
 /// Runs a case that is a loss; says whether it was one.
 fn loss(case: &Case) -> bool {
     match case.name {
-        "cross_entropy_mean" | "cross_entropy_sum" | "cross_entropy_none" => case.loss(CrossEntropy::new().reduction(reduction(case.name))),
-        "nll_mean" | "nll_sum" | "nll_none" => case.loss(Nll::new().weight(case.get("weight")).reduction(reduction(case.name))),
+        "cross_entropy_mean" | "cross_entropy_sum" | "cross_entropy_none" => {
+            case.loss(CrossEntropy::new().reduction(reduction(case.name)))
+        }
+        "nll_mean" | "nll_sum" | "nll_none" => {
+            case.loss(Nll::new().weight(case.get("weight")).reduction(reduction(case.name)))
+        }
         "cross_entropy_everything" => case.loss(CrossEntropy::new().weight(case.get("weight")).smoothing(0.2)),
         "cross_entropy_images" => case.loss(CrossEntropy::new().ignore(0).smoothing(0.1)),
         "nll_images" => case.loss(Nll::new()),

@@ -16,7 +16,12 @@ fn moments(x: &[f64]) -> (f64, f64, f64, f64) {
     let n = x.len() as f64;
     let mean = x.iter().sum::<f64>() / n;
     let var = x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
-    (mean, var.sqrt(), x.iter().copied().fold(f64::INFINITY, f64::min), x.iter().copied().fold(f64::NEG_INFINITY, f64::max))
+    (
+        mean,
+        var.sqrt(),
+        x.iter().copied().fold(f64::INFINITY, f64::min),
+        x.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+    )
 }
 
 /// Five standard errors: of the mean, std/√n; of the std, at most std/√n too for these distributions (kurtosis ≤ 3).
@@ -80,7 +85,10 @@ fn truncated_normals_stay_inside_and_have_their_moments() {
         let (m, s, least, greatest) = moments(&x);
         assert!(least >= low && greatest <= high, "{least}..{greatest} leaves {low}..{high}");
         let tolerance = 8.0 * std / (x.len() as f64).sqrt(); // skewed: heavier tails than a normal's
-        assert!((m - mean).abs() < tolerance && (s - std).abs() < tolerance, "{low}..{high}: {m} ± {s} instead of {mean} ± {std}");
+        assert!(
+            (m - mean).abs() < tolerance && (s - std).abs() < tolerance,
+            "{low}..{high}: {m} ± {s} instead of {mean} ± {std}"
+        );
     }
 }
 
@@ -98,12 +106,16 @@ fn matrices_are_what_their_names_say() {
         let q = Initializer::Orthogonal { gain: 1.5 }.draw(shape, gradus_cpu::device().with(DType::F64), SEED);
         let q = if shape[0] <= shape[1] { q } else { q.t() };
         let n = q.dim(0);
-        let off = (q.matmul(&q.t()) - Tensor::eye(n, q.place()) * 2.25).abs().amax(&[], false);
+        let off = (q.matmul(&q.t()) - Tensor::eye(n, q.place()) * 2.25).abs().amax(&[0, 1], false);
         assert!(off.item::<f64>().expect("a number") < 1e-13, "{shape:?}");
     }
     let sparse = draw(Initializer::Sparse { sparsity: 0.25, std: 1.0 }, &[10, 3]);
     for column in 0..3 {
-        assert_eq!((0..10).filter(|row| sparse[row * 3 + column] == 0.0).count(), 3, "⌈0.25·10⌉ zeros in column {column}");
+        assert_eq!(
+            (0..10).filter(|row| sparse[row * 3 + column] == 0.0).count(),
+            3,
+            "⌈0.25·10⌉ zeros in column {column}"
+        );
     }
 }
 
@@ -134,10 +146,13 @@ fn an_option_of_one_layer_changes_no_other() {
         Linear::new(4, 4, &mut init).weight.to_vec::<f32>().expect("readable")
     };
     assert_eq!(second(true), second(false));
-    let of = |key: Key| Linear::new(4, 4, &mut Init::new(gradus_cpu::device(), key)).weight.to_vec::<f32>().expect("readable");
+    let of = |key: Key| {
+        Linear::new(4, 4, &mut Init::new(gradus_cpu::device(), key)).weight.to_vec::<f32>().expect("readable")
+    };
     assert_ne!(of(Key::new(1)), of(Key::new(2)));
     let init = Init::new(gradus_cpu::device(), 3);
-    let [a, b] = ["encoder", "decoder"].map(|part| Linear::new(4, 4, &mut init.part(part)).weight.to_vec::<f32>().expect("readable"));
+    let [a, b] = ["encoder", "decoder"]
+        .map(|part| Linear::new(4, 4, &mut init.part(part)).weight.to_vec::<f32>().expect("readable"));
     assert_ne!(a, b);
 }
 

@@ -5,7 +5,11 @@ use gradus_nn::{BatchNorm1d, Cx, Init, Layer, Linear, Module, Param, Relu, Seque
 
 fn net(seed: u64) -> Sequential {
     let mut init = Init::new(gradus_cpu::device(), seed);
-    Sequential::new().add(Linear::new(3, 4, &mut init)).add(BatchNorm1d::new(4, &mut init)).add(Relu).add(Linear::new(4, 2, &mut init).bias(false))
+    Sequential::new()
+        .add(Linear::new(3, 4, &mut init))
+        .add(BatchNorm1d::new(4, &mut init))
+        .add(Relu)
+        .add(Linear::new(4, 2, &mut init).bias(false))
 }
 
 fn input() -> Tensor {
@@ -23,7 +27,19 @@ fn a_state_goes_from_model_to_model() {
     assert_ne!(values(&a), values(&b));
     let state = a.state_dict();
     let names: Vec<&str> = state.keys().map(String::as_str).collect();
-    assert_eq!(names, ["0.bias", "0.weight", "1.bias", "1.num_batches_tracked", "1.running_mean", "1.running_var", "1.weight", "3.weight"]);
+    assert_eq!(
+        names,
+        [
+            "0.bias",
+            "0.weight",
+            "1.bias",
+            "1.num_batches_tracked",
+            "1.running_mean",
+            "1.running_var",
+            "1.weight",
+            "3.weight"
+        ]
+    );
     b.load_state_dict(&state).expect("it fits");
     assert_eq!(values(&a), values(&b));
     let [ya, yb] = [&a, &b].map(|m| m.call(&input(), &Cx::eval()).to_vec::<f32>().expect("readable"));
@@ -43,9 +59,14 @@ fn a_state_goes_from_model_to_model() {
 #[test]
 fn loading_keeps_leaves_and_frozen_parameters() {
     let (mut a, b) = (net(1), net(2));
-    a.for_each_parameter_mut(&mut |name, p| if name == "0.weight" { p.freeze() });
+    a.for_each_parameter_mut(&mut |name, p| {
+        if name == "0.weight" {
+            p.freeze()
+        }
+    });
     a.load_state_dict(&b.state_dict()).expect("it fits");
-    let frozen: Vec<String> = a.named_parameters().into_iter().filter(|(_, p)| p.is_frozen()).map(|(name, _)| name).collect();
+    let frozen: Vec<String> =
+        a.named_parameters().into_iter().filter(|(_, p)| p.is_frozen()).map(|(name, _)| name).collect();
     assert_eq!(frozen, ["0.weight"]);
     a.call(&input(), &Cx::train(0, 0)).sum().backward();
     for (name, p) in a.named_parameters() {
@@ -115,7 +136,11 @@ fn a_clone_is_a_model_of_its_own() {
     a.call(&input(), &Cx::train(0, 0)).sum().backward();
     assert!(a.named_parameters().iter().all(|(_, p)| p.grad().is_some()));
     assert!(b.named_parameters().iter().all(|(_, p)| p.grad().is_none()), "gradients reached the clone");
-    assert_eq!(b.state_dict()["1.num_batches_tracked"].item::<i64>().expect("a number"), 0, "statistics reached the clone");
+    assert_eq!(
+        b.state_dict()["1.num_batches_tracked"].item::<i64>().expect("a number"),
+        0,
+        "statistics reached the clone"
+    );
     let before = values(&b);
     for (_, p) in a.named_parameters_mut() {
         let new = p.detach() * 2.0 + 1.0;

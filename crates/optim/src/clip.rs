@@ -1,7 +1,7 @@
 //! Clipping of gradients, by their global norm or by value.
 
 use crate::demand::demand_positive;
-use crate::transform::{NamedGrads, Notes, Transform};
+use crate::transform::{NamedGrad, NamedGrads, Notes, Transform};
 use gradus_core::ops::BinaryOp;
 use gradus_core::{DType, Error, Result, Tensor};
 
@@ -34,11 +34,12 @@ impl ClipNorm {
 
 /// The p-norm of all gradients together, without dimensions: the norm of their norms. `None` without gradients.
 pub fn gradient_norm(grads: &NamedGrads, p: f64) -> Result<Option<Tensor>> {
+    let grads: Vec<&NamedGrad> = grads.iter().filter(|g| g.grad.elements() > 0).collect();
     let Some(first) = grads.first() else { return Ok(None) };
     let wide = |d: DType| if d.is_half() { DType::F32 } else { d };
     let dtype = grads.iter().map(|g| wide(g.grad.dtype())).fold(DType::F32, DType::promote);
     let mut norms = Vec::with_capacity(grads.len());
-    for g in grads {
+    for g in &grads {
         let norm = g.grad.try_to_dtype(wide(g.grad.dtype()))?.try_norm(p, &[], false)?;
         norms.push(gradus_core::tensor::to_device(&norm.try_to_dtype(dtype)?, first.grad.device())?);
     }
@@ -79,7 +80,7 @@ impl Transform for ClipNorm {
 /// The gradients that are not finite, by name.
 fn culprits(grads: &NamedGrads) -> Result<String> {
     let mut names = Vec::new();
-    for g in grads {
+    for g in grads.iter().filter(|g| g.grad.elements() > 0) {
         let norm: f64 = g.grad.try_to_dtype(DType::F32)?.try_norm(f64::INFINITY, &[], false)?.item()?;
         if !norm.is_finite() {
             names.push(&*g.name);

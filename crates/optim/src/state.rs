@@ -92,7 +92,7 @@ impl Reader<'_> {
     fn count(&mut self, key: String) -> Option<u64> {
         let n = self.number(key.clone())?;
         // Beyond 2⁵³ a float no longer counts.
-        let sound = n >= 0.0 && n <= 9_007_199_254_740_992.0 && n.fract() == 0.0;
+        let sound = (0.0..=9_007_199_254_740_992.0).contains(&n) && n.fract() == 0.0;
         if !sound {
             self.faults.push(format!("{key}: must be a count of steps; got {n}"));
         }

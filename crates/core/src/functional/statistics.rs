@@ -1,7 +1,6 @@
 //! Variance, norms, and the triangles of matrices.
 
 use crate::backend::Dims;
-use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 

@@ -23,7 +23,11 @@ pub(super) fn eye(shape: &Shape) -> Result<Vec<f64>> {
 pub(super) fn dirac(shape: &Shape, groups: usize) -> Result<Vec<f64>> {
     let (out, inputs, size) = match shape.dims() {
         [out, inputs, size @ ..] if (1..=3).contains(&size.len()) => (*out, *inputs, size),
-        _ => return Err(Error::misuse(format!("needs the weight of a convolution, of 3 to 5 dimensions, not shape {shape}"))),
+        _ => {
+            return Err(Error::misuse(format!(
+                "needs the weight of a convolution, of 3 to 5 dimensions, not shape {shape}"
+            )));
+        }
     };
     if groups == 0 || out % groups != 0 {
         return Err(Error::misuse(format!("{out} outputs do not fall into {groups} equal groups")));

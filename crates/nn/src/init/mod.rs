@@ -98,7 +98,7 @@ impl Nonlinearity {
 /// use gradus_nn::init::Initializer;
 /// let w = Initializer::Orthogonal { gain: 1.0 }.draw([4, 8], gradus_cpu::device(), 7);
 /// let gram = w.matmul(&w.t()); // its rows are orthonormal
-/// let off = (gram - gradus_core::Tensor::eye(4, gradus_cpu::device())).abs().amax(&[], false);
+/// let off = (gram - gradus_core::Tensor::eye(4, gradus_cpu::device())).abs().amax(&[0, 1], false);
 /// assert!(off.item::<f32>()? < 1e-5);
 /// # Ok::<(), gradus_core::Error>(())
 /// ```
@@ -256,7 +256,11 @@ pub fn fans(shape: &Shape) -> Result<(usize, usize)> {
 fn fan_of(shape: &Shape, fan: Fan) -> Result<f64> {
     let (fan_in, fan_out) = fans(shape)?;
     // An empty weight has no variance to keep; its fan must not divide by zero.
-    Ok(match fan { Fan::In => fan_in, Fan::Out => fan_out }.max(1) as f64)
+    Ok(match fan {
+        Fan::In => fan_in,
+        Fan::Out => fan_out,
+    }
+    .max(1) as f64)
 }
 
 fn fan_sum(shape: &Shape) -> Result<f64> {

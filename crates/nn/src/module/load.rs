@@ -31,7 +31,11 @@ pub(super) fn load(walk: &mut Walk<'_>, state: &BTreeMap<String, Tensor>) -> Res
         }
     });
     for (name, given) in state.iter().filter(|(name, _)| !known.contains(*name)) {
-        faults.push(format!("{name}: unexpected; the state has {} {}, the model nothing of that name", given.dtype(), given.shape()));
+        faults.push(format!(
+            "{name}: unexpected; the state has {} {}, the model nothing of that name",
+            given.dtype(),
+            given.shape()
+        ));
     }
     if !faults.is_empty() {
         return Err(Error::data(listed(&faults)));

@@ -167,7 +167,9 @@ pub trait Module: Send + Sync {
         if !dtype.is_float() {
             return Err(Error::misuse(format!("to_dtype: parameters are floating-point numbers; {dtype} is not")));
         }
-        load::convert(&mut |f| self.for_each_mut(f), &|t| if t.dtype().is_float() { t.try_to_dtype(dtype) } else { Ok(t.clone()) })
+        load::convert(&mut |f| self.for_each_mut(f), &|t| {
+            if t.dtype().is_float() { t.try_to_dtype(dtype) } else { Ok(t.clone()) }
+        })
     }
 
     /// Tells every layer its path from here, which must be the model's root. Whoever trains a model does this once.

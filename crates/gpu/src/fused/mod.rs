@@ -1,0 +1,80 @@
+//! Fused kernels of composites and updates, and their registration. What a kernel does not cover (`f64`, class weights,
+//! label smoothing, AMSGrad) runs by its definition.
+
+use crate::Gpu;
+use crate::launch::{Steps, folded};
+use crate::memory::GpuBuffer;
+use crate::runtime::GpuRuntime;
+use cubecl::prelude::{CubeCount, CubeDim};
+use gradus_core::composite::FusedCall;
+use gradus_core::functional::linear::Linear;
+use gradus_core::functional::loss::{CrossEntropy, CrossEntropyGrad};
+use gradus_core::functional::norm::{LayerNorm, LayerNormGrad};
+use gradus_core::functional::softmax::{LogSoftmax, LogSoftmaxGrad, Softmax, SoftmaxGrad};
+use gradus_core::functional::update::{AdamUpdate, SgdUpdate};
+use gradus_core::ops::UnaryGrad;
+use gradus_core::tensor::UpdateCall;
+use gradus_core::{Backend, DType, Layout, Meta, Result, Shape, View};
+use gradus_kernels::rows::LANES;
+
+mod activation;
+mod loss;
+mod norm;
+mod softmax;
+mod update;
+
+/// Up to this width a row is one thread's work.
+const NARROW: usize = 32;
+
+/// Dtypes that the fused kernels compute, in `f32`.
+fn covered(dtype: DType) -> bool {
+    matches!(dtype, DType::F32 | DType::F16 | DType::Bf16)
+}
+
+fn dense(x: &[View<'_>]) -> bool {
+    x.iter().all(|v| v.layout.is_dense()) && x[0].elements() > 0
+}
+
+/// A view's lines along a dimension: the other dimensions, and the step along it.
+fn lines<const N: usize>(layouts: [&Layout; N], dim: usize) -> (Vec<usize>, [Steps; N]) {
+    let shape: Vec<usize> = layouts[0].shape().without(dim).to_vec();
+    let steps = layouts.map(|l| Steps {
+        strides: (0..l.shape().rank()).filter(|&d| d != dim).map(|d| l.strides()[d]).collect(),
+        offset: l.offset() as isize,
+    });
+    folded(&shape, std::array::from_fn(|i| &steps[i]))
+}
+
+impl<R: GpuRuntime> Gpu<R> {
+    /// Enters the fused kernels into this device's table. A device lives as long as the program, so its kernels may hold it.
+    pub(crate) fn register_fused(&'static self) {
+        let table = self.kernels();
+        table.register(|c: FusedCall<'_, Softmax>| self.softmax(c.x, c.op.dim, false));
+        table.register(|c: FusedCall<'_, LogSoftmax>| self.softmax(c.x, c.op.dim, true));
+        table.register(|c: FusedCall<'_, SoftmaxGrad>| self.softmax_grad(c.x, c.op.dim, false));
+        table.register(|c: FusedCall<'_, LogSoftmaxGrad>| self.softmax_grad(c.x, c.op.dim, true));
+        table.register(|c: FusedCall<'_, LayerNorm>| self.layer_norm(c.x, c.op.eps));
+        table.register(|c: FusedCall<'_, LayerNormGrad>| self.layer_norm_grad(c.x));
+        table.register(|c: FusedCall<'_, CrossEntropy>| self.cross_entropy(c.op, c.x));
+        table.register(|c: FusedCall<'_, CrossEntropyGrad>| self.cross_entropy_grad(&c.op.0, c.x));
+        table.register(|c: FusedCall<'_, UnaryGrad>| self.unary_grad(c.op.0, c.x));
+        table.register(|c: FusedCall<'_, Linear>| self.linear(c.op.activation, c.x));
+        table.register_update(|c: UpdateCall<'_, '_, SgdUpdate>| self.sgd(c));
+        table.register_update(|c: UpdateCall<'_, '_, AdamUpdate>| self.adam(c));
+    }
+
+    /// One thread or one cube for each of `rows` rows of `width`.
+    fn by_rows(&self, rows: usize, width: usize) -> (CubeCount, CubeDim, usize) {
+        if width <= NARROW {
+            let (count, dim) = self.grid(rows);
+            (count, dim, 1)
+        } else {
+            (self.cubes(rows), CubeDim::new_1d(LANES as u32), LANES)
+        }
+    }
+
+    /// Memory for a statistic of each row, in `f32`.
+    fn statistic(&self, rows: usize) -> Result<(Meta, GpuBuffer)> {
+        Ok((Meta::new(DType::F32, Shape::try_new(&[rows])?), self.reserve(rows, DType::F32)?))
+    }
+}

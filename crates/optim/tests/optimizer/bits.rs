@@ -1,0 +1,93 @@
+//! The same bits: fused and defined, for any number of threads; and what is written in place.
+
+use crate::{model, set_grad, value};
+use gradus_core::functional::update::{AdamUpdate, SgdUpdate};
+use gradus_core::{DType, Result, Tensor, by_definition};
+use gradus_nn::Param;
+use gradus_optim::*;
+
+/// Every rule with every option that a kernel knows.
+fn rules() -> Vec<(String, fn() -> OptimizerBuilder)> {
+    let all: [fn() -> OptimizerBuilder; 10] = [
+        || Sgd::new(0.05).into(),
+        || Sgd::new(0.05).weight_decay(0.1).maximize().into(),
+        || Sgd::new(0.05).momentum(0.9).dampening(0.3).weight_decay(0.1).into(),
+        || Sgd::new(0.05).momentum(0.9).nesterov().weight_decay(0.1).into(),
+        || Sgd::new(0.05).momentum(0.9).maximize().into(),
+        || Adam::new(0.05).into(),
+        || Adam::new(0.05).weight_decay(0.1).maximize().into(),
+        || Adam::new(0.05).weight_decay(0.1).amsgrad().into(),
+        || AdamW::new(0.05).weight_decay(0.1).into(),
+        || AdamW::new(0.05).amsgrad().maximize().into(),
+    ];
+    all.into_iter().map(|b| (format!("{:?}", b()), b)).collect()
+}
+
+/// The bits of a large and an odd-sized parameter after four steps on random gradients.
+fn random_run(builder: OptimizerBuilder, dtype: DType) -> Result<Vec<u8>> {
+    let place = gradus_cpu::device().with(dtype);
+    let random = |shape: [usize; 2], key: u64| Tensor::randn(shape, place, key);
+    let mut m: Vec<Param> = vec![Param::new(random([257, 131], 1)), Param::new(random([7, 1], 2))];
+    let mut o = builder.build(&m)?;
+    for t in 0..4 {
+        m[0].set_grad(random([131, 257], 10 + t).t())?; // not dense
+        m[1].set_grad(random([7, 1], 20 + t))?;
+        o.step(&mut m)?;
+    }
+    let mut bytes = Vec::new();
+    for t in m.iter().map(|p| p.value()).chain(o.state_dict().tensors.values()) {
+        bytes.extend(t.to_bytes()?);
+    }
+    Ok(bytes)
+}
+
+#[test]
+fn fused_updates_are_their_definitions_bit_for_bit() -> Result<()> {
+    let kernels = gradus_cpu::device().backend().kernels();
+    assert!(kernels.has_update::<SgdUpdate>() && kernels.has_update::<AdamUpdate>(), "nothing is fused");
+    for dtype in [DType::F32, DType::F64, DType::F16, DType::Bf16] {
+        for (name, builder) in rules() {
+            let (fused, defined) = (random_run(builder(), dtype)?, by_definition(|| random_run(builder(), dtype))?);
+            assert!(fused == defined, "{name} in {dtype}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() -> Result<()> {
+    for (name, builder) in rules() {
+        let clipped = || builder().transform(ClipNorm::new(1.0)).transform(L1::new(1e-3));
+        let run = |n| gradus_cpu::with_threads(n, || random_run(clipped(), DType::F32));
+        assert!(run(1)? == run(2)?, "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn halves_keep_their_state_in_f32() -> Result<()> {
+    let device = gradus_cpu::device();
+    let mut m = vec![Param::new(Tensor::ones([3], device.with(DType::Bf16)))];
+    let mut o = AdamW::new(1e-2).optimizer().build(&m)?;
+    m[0].set_grad(Tensor::ones([3], device.with(DType::Bf16)))?;
+    o.step(&mut m)?;
+    assert_eq!(m[0].dtype(), DType::Bf16);
+    assert!((m[0].to_vec::<f32>()?[0] - 0.99).abs() < 4e-3);
+    let state = o.state_dict();
+    assert!(state.tensors.values().all(|t| t.dtype() == DType::F32));
+    assert!((state.tensors["0.exp_avg_sq"].to_vec::<f32>()?[0] - 1e-3).abs() < 1e-8);
+    Ok(())
+}
+
+#[test]
+fn parameters_are_written_in_place_and_snapshots_are_not() -> Result<()> {
+    let mut m = model(&[("w", &[1.0, 2.0])]);
+    let mut o = Sgd::new(0.5).optimizer().build(&m)?;
+    set_grad(&m, "w", &[1.0, 1.0]);
+    let snapshot = m["w"].detach();
+    o.step(&mut m)?;
+    assert_eq!(snapshot.to_vec::<f32>()?, [1.0, 2.0]);
+    assert_eq!(value(&m, "w"), [0.5, 1.5]);
+    assert!(m["w"].is_leaf() && m["w"].grad().is_some());
+    Ok(())
+}
