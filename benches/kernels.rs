@@ -1,10 +1,7 @@
 //! Kernels of the device, through the methods that everyone calls, without gradients: matrix products (their elements are
 //! floating-point operations), elementwise functions and reductions (their bytes are those read and written).
-#![allow(missing_docs, reason = "criterion's macros make undocumented items")]
 
-mod settings;
-
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput};
 use gradus::prelude::*;
 use std::hint::black_box;
 
@@ -14,12 +11,22 @@ fn randn(shape: &[usize], seed: u64) -> Tensor {
 }
 
 /// Products x·y of `[m, k]` and `[k, n]`: square ones, those of small networks, and a vector.
-fn gemm(c: &mut Criterion) {
+pub fn gemm(c: &mut Criterion) {
     let mut group = c.benchmark_group("gemm");
-    for [m, k, n] in [[64, 64, 64], [256, 256, 256], [1024, 1024, 1024], [32, 64, 32], [64, 784, 128], [64, 9216, 128], [1, 1024, 1024]] {
+    for [m, k, n] in [
+        [64, 64, 64],
+        [256, 256, 256],
+        [1024, 1024, 1024],
+        [32, 64, 32],
+        [64, 784, 128],
+        [64, 9216, 128],
+        [1, 1024, 1024],
+    ] {
         let (x, y) = (randn(&[m, k], 0), randn(&[k, n], 1));
         group.throughput(Throughput::Elements((2 * m * k * n) as u64));
-        group.bench_function(BenchmarkId::from_parameter(format!("{m}x{k}x{n}")), |b| b.iter(|| black_box(x.matmul(&y))));
+        group.bench_function(BenchmarkId::from_parameter(format!("{m}x{k}x{n}")), |b| {
+            b.iter(|| black_box(x.matmul(&y)))
+        });
     }
     // As backward has them: a transposed operand is read where it lies.
     let (x, g) = (randn(&[64, 784], 0), randn(&[64, 128], 1));
@@ -28,7 +35,7 @@ fn gemm(c: &mut Criterion) {
     group.finish();
 }
 
-fn elementwise(c: &mut Criterion) {
+pub fn elementwise(c: &mut Criterion) {
     let mut group = c.benchmark_group("elementwise");
     for n in [1 << 12, 1 << 20] {
         let (x, y) = (randn(&[n], 0), randn(&[n], 1));
@@ -46,7 +53,7 @@ fn elementwise(c: &mut Criterion) {
     group.finish();
 }
 
-fn reductions(c: &mut Criterion) {
+pub fn reductions(c: &mut Criterion) {
     let mut group = c.benchmark_group("reduce 1024x1024");
     let x = randn(&[1024, 1024], 0);
     group.throughput(Throughput::Bytes(4 << 20));
@@ -57,6 +64,3 @@ fn reductions(c: &mut Criterion) {
     group.bench_function("argmax of rows", |b| b.iter(|| black_box(x.argmax(1, false))));
     group.finish();
 }
-
-criterion_group! { name = benches; config = settings::short(); targets = gemm, elementwise, reductions }
-criterion_main!(benches);

@@ -1,11 +1,8 @@
 //! Functions that networks are made of: each forward alone, and forward and backward. The elements of attention and
 //! convolution are floating-point operations of the forward pass (its backward has twice as many), those of the others numbers.
-#![allow(missing_docs, reason = "criterion's macros make undocumented items")]
-
-mod settings;
 
 use criterion::measurement::WallTime;
-use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkGroup, Criterion, Throughput};
 use gradus::functional::attention::AttentionOptions;
 use gradus::functional::conv::ConvOptions;
 use gradus::prelude::*;
@@ -16,10 +13,17 @@ fn randn(shape: &[usize], seed: u64) -> Tensor {
 }
 
 /// Benches f(x), and f(x) with the gradients of x and `weights`.
-fn both(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, elements: usize, x: &[Tensor], f: impl Fn(&[Tensor]) -> Tensor) {
+fn both(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    name: &str,
+    elements: usize,
+    x: &[Tensor],
+    f: impl Fn(&[Tensor]) -> Tensor,
+) {
     group.throughput(Throughput::Elements(elements as u64));
     group.bench_function(format!("{name}, forward"), |b| b.iter(|| black_box(f(x))));
-    let leaves: Vec<Tensor> = x.iter().map(|t| if t.dtype().is_float() { t.requires_grad() } else { t.clone() }).collect();
+    let leaves: Vec<Tensor> =
+        x.iter().map(|t| if t.dtype().is_float() { t.requires_grad() } else { t.clone() }).collect();
     let seed = f(x).ones_like();
     group.bench_function(format!("{name}, forward and backward"), |b| {
         b.iter(|| {
@@ -29,14 +33,16 @@ fn both(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, elements: usize, x
     });
 }
 
-fn rows(c: &mut Criterion) {
+pub fn rows(c: &mut Criterion) {
     let mut group = c.benchmark_group("rows");
     let (rows, width) = (512, 768);
     let x = randn(&[rows, width], 0);
     let affine = [x.clone(), randn(&[width], 1), randn(&[width], 2)];
     both(&mut group, "softmax 512x768", rows * width, &[x.clone()], |x| x[0].softmax(-1));
     both(&mut group, "log_softmax 512x768", rows * width, &[x], |x| x[0].log_softmax(-1));
-    both(&mut group, "layer_norm 512x768", rows * width, &affine, |x| x[0].layer_norm([768], Some(&x[1]), Some(&x[2]), 1e-5));
+    both(&mut group, "layer_norm 512x768", rows * width, &affine, |x| {
+        x[0].layer_norm([768], Some(&x[1]), Some(&x[2]), 1e-5)
+    });
     for (rows, classes) in [(64, 10), (512, 8192)] {
         let target = Tensor::randint(0, classes as i64, [rows], Device::cpu(), 3);
         let name = format!("cross_entropy {rows}x{classes}");
@@ -45,19 +51,21 @@ fn rows(c: &mut Criterion) {
     group.finish();
 }
 
-fn attention(c: &mut Criterion) {
+pub fn attention(c: &mut Criterion) {
     let mut group = c.benchmark_group("attention");
     let [batch, heads, tokens, width] = [4, 8, 128, 64];
     let x: Vec<Tensor> = (0..3).map(|i| randn(&[batch, heads, tokens, width], i)).collect();
     let flops = 4 * batch * heads * tokens * tokens * width;
-    for (name, options) in [("4x8x128x64", AttentionOptions::default()), ("4x8x128x64, causal", AttentionOptions::causal())] {
+    for (name, options) in
+        [("4x8x128x64", AttentionOptions::default()), ("4x8x128x64, causal", AttentionOptions::causal())]
+    {
         both(&mut group, name, flops, &x, |x| x[0].attention(&x[1], &x[2], &options));
     }
     group.finish();
 }
 
 /// The two convolutions of a small network for images of 28×28, and a pool.
-fn convolution(c: &mut Criterion) {
+pub fn convolution(c: &mut Criterion) {
     let mut group = c.benchmark_group("conv2d");
     let options = ConvOptions::default();
     for (inputs, outputs, size) in [(1, 32, 28), (32, 64, 26)] {
@@ -67,9 +75,8 @@ fn convolution(c: &mut Criterion) {
         both(&mut group, &name, flops, &x, |x| x[0].conv2d(&x[1], Some(&x[2]), &options));
     }
     let pool = gradus::functional::pool::PoolOptions::new(2);
-    both(&mut group, "max_pool 2, 64x64x24x24", 64 * 64 * 24 * 24, &[randn(&[64, 64, 24, 24], 0)], |x| x[0].max_pool2d(&pool));
+    both(&mut group, "max_pool 2, 64x64x24x24", 64 * 64 * 24 * 24, &[randn(&[64, 64, 24, 24], 0)], |x| {
+        x[0].max_pool2d(&pool)
+    });
     group.finish();
 }
-
-criterion_group! { name = benches; config = settings::short(); targets = rows, attention, convolution }
-criterion_main!(benches);

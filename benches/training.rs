@@ -1,16 +1,13 @@
 //! What a step of training costs: the price of one small op, updates of many parameters, and whole steps of small networks,
 //! eager and replayed. (`benches/peers` sets the same steps beside PyTorch's.)
-#![allow(missing_docs, reason = "criterion's macros make undocumented items")]
 
-mod settings;
-
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput};
 use gradus::capture::Captured;
 use gradus::prelude::*;
 use std::hint::black_box;
 
 /// Ops on one element: all that is measured is what surrounds a kernel.
-fn overhead(c: &mut Criterion) {
+pub fn overhead(c: &mut Criterion) {
     let mut group = c.benchmark_group("overhead");
     let (x, w) = (Tensor::ones([1], Device::cpu()), Tensor::ones([1], Device::cpu()).requires_grad());
     group.bench_function("add of 1 element", |b| b.iter(|| black_box(&x + &x)));
@@ -26,15 +23,19 @@ fn overhead(c: &mut Criterion) {
 }
 
 /// One update of 100 parameters of 65,536 numbers. The bytes are those of parameter, gradient and state, read and written.
-fn optimizers(c: &mut Criterion) {
+pub fn optimizers(c: &mut Criterion) {
     let mut group = c.benchmark_group("optimizers 100x65536");
     let numbers = 100 * 65_536;
-    let rules: [(&str, OptimizerBuilder, u64); 3] =
-        [("sgd", Sgd::new(1e-3).into(), 3), ("sgd, momentum", Sgd::new(1e-3).momentum(0.9).into(), 5), ("adamw", AdamW::new(1e-3).into(), 7)];
+    let rules: [(&str, OptimizerBuilder, u64); 3] = [
+        ("sgd", Sgd::new(1e-3).into(), 3),
+        ("sgd, momentum", Sgd::new(1e-3).momentum(0.9).into(), 5),
+        ("adamw", AdamW::new(1e-3).into(), 7),
+    ];
     for (name, rule, words) in rules {
         let mut model: Vec<Param> = (0..100).map(|i| Param::new(Tensor::randn([65_536], Device::cpu(), i))).collect();
         for (i, p) in model.iter().enumerate() {
-            p.set_grad(Tensor::randn([65_536], Device::cpu(), 100 + i as u64)).expect("a gradient of the parameter's shape");
+            p.set_grad(Tensor::randn([65_536], Device::cpu(), 100 + i as u64))
+                .expect("a gradient of the parameter's shape");
         }
         let mut optimizer = rule.build(&model).expect("an optimizer with its defaults");
         group.throughput(Throughput::Bytes(4 * words * numbers));
@@ -66,7 +67,8 @@ impl Training {
     fn new(sizes: [usize; 4], rule: impl Into<OptimizerBuilder>) -> Training {
         let [batch, inputs, hidden, classes] = sizes;
         let init = &mut Init::new(Device::cpu(), 0);
-        let model = Mlp { fc1: Linear::new(inputs, hidden, init), fc2: Linear::new(hidden, classes, init) }.with_paths();
+        let model =
+            Mlp { fc1: Linear::new(inputs, hidden, init), fc2: Linear::new(hidden, classes, init) }.with_paths();
         let optimizer = rule.into().build(&model).expect("an optimizer with its defaults");
         let x = Tensor::randn([batch, inputs], Device::cpu(), 1);
         let y = Tensor::randint(0, classes as i64, [batch], Device::cpu(), 2);
@@ -83,7 +85,7 @@ fn step(model: &mut Mlp, optimizer: &mut Optimizer, x: &Tensor, y: &Tensor) -> R
     Ok(loss)
 }
 
-fn steps(c: &mut Criterion) {
+pub fn steps(c: &mut Criterion) {
     let mut group = c.benchmark_group("step");
     let cases: [(&str, Training); 2] = [
         ("MLP 64-32-10, batch 32, SGD", Training::new([32, 64, 32, 10], Sgd::new(0.1))),
@@ -106,6 +108,3 @@ fn steps(c: &mut Criterion) {
     }
     group.finish();
 }
-
-criterion_group! { name = benches; config = settings::short(); targets = overhead, optimizers, steps }
-criterion_main!(benches);

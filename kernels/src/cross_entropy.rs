@@ -1,8 +1,8 @@
 //! Softmax cross-entropy with class indices, and its gradient.
 //!
-//! Forward: loss = ln Σ e^x − x[target], and 0 where the target is the ignored one; ln Σ e^x is kept. Backward:
-//! dx = (e^(x − lse) − [i = target])·g, over the number of rows that count for the mean, and 0 in ignored rows. A target that is no class is noted in `fault`. CPU reference:
-//! the composites' definitions.
+//! Forward: loss = ln Σ e^x − x_target, and 0 where the target is the ignored one; ln Σ e^x is kept. Backward:
+//! dx = (e^(x − lse) − (1 if i = target))·g, over the number of rows that count for the mean, and 0 in ignored rows. A
+//! target that is no class is noted in `fault`. CPU reference: the composites' definitions.
 
 use crate::reduce::Combine;
 use crate::rows::{lane, row, together};

@@ -2,7 +2,7 @@
 //! SPIR-V for Vulkan, CUDA C++ for NVIDIA.
 //!
 //! Each file is one kernel, or a family that differs in one function: its formula, its CPU reference, and what keeps its
-//! bits the same from run to run. Kernels read strided views where they lie (see [`strided`]), take element types at launch
+//! bits the same from run to run. Kernels read strided views where they lie (see `strided`), take element types at launch
 //! (`#[define]`), accumulate halves in `f32`, and use no float atomics. Nothing here allocates, knows a tensor, or names a
 //! runtime; `gradus-gpu` launches them.
 //!

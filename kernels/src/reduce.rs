@@ -198,7 +198,7 @@ pub fn arg_unit_kernel<In: Numeric, A: Numeric, Out: Numeric>(
     }
 }
 
-/// As [`arg_unit_kernel`], one cube for each output element.
+/// As [`arg_unit_kernel()`], one cube for each output element.
 #[cube(launch_unchecked, address_type = "dynamic")]
 pub fn arg_cube_kernel<In: Numeric, A: Numeric, Out: Numeric>(
     x: &Array<In>,

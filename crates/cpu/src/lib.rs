@@ -10,6 +10,8 @@
 //!
 //! Every kernel cuts its work by shape alone, so results have the same bits for any number of threads.
 
+mod attention;
+mod batch_norm;
 mod conv;
 mod dropout;
 mod elementwise;
@@ -21,6 +23,7 @@ mod math;
 mod matmul;
 mod memory;
 mod norm;
+mod pool;
 mod random;
 mod reduce;
 mod simd;
@@ -56,11 +59,14 @@ struct Cpu {
 impl Cpu {
     fn new() -> Cpu {
         let kernels = KernelTable::new();
+        attention::register(&kernels);
+        batch_norm::register(&kernels);
         conv::register(&kernels);
         dropout::register(&kernels);
         linear::register(&kernels);
         loss::register(&kernels);
         norm::register(&kernels);
+        pool::register(&kernels);
         softmax::register(&kernels);
         unary_grad::register(&kernels);
         update::register(&kernels);

@@ -1,4 +1,4 @@
-//! The GPU backend of Gradus: one implementation of [`Backend`](gradus_core::Backend) over cubecl's runtimes.
+//! The GPU backend of Gradus: one implementation of [`Backend`] over cubecl's runtimes.
 //!
 //! | feature | devices | needs at run time |
 //! |---|---|---|
@@ -128,7 +128,7 @@ pub fn cuda(index: usize) -> Result<Device> {
     interned("cuda", index, open)
 }
 
-/// The devices that [`wgpu`] and [`cuda`] can give in this build, on this machine.
+/// The devices that [`wgpu()`] and [`cuda()`] can give in this build, on this machine.
 pub fn list() -> Vec<DeviceInfo> {
     #[allow(unused_mut)] // without features there is nothing to add
     let mut found = Vec::new();

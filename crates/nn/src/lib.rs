@@ -56,6 +56,7 @@ pub use table::{Row, Table};
 /// What most programs need of this crate. ([`loss::L1`] stays behind its module: `gradus-optim` has a penalty of that name.)
 pub mod prelude {
     pub use crate::activation::*;
+    pub use crate::init::{Fan, Initializer, Nonlinearity};
     pub use crate::loss::{BceWithLogits, CrossEntropy, Huber, Loss, Mse, Nll, Reduction, SmoothL1};
     pub use crate::pooling::*;
     pub use crate::{

@@ -29,8 +29,9 @@ pub(super) fn normal(n: usize, mean: f64, std: f64, key: &Key) -> Result<Vec<f64
 /// Normal, given that it lies in [low, high], by the inverse of the distribution function.
 pub(super) fn trunc_normal(n: usize, (mean, std): (f64, f64), (low, high): (f64, f64), key: &Key) -> Result<Vec<f64>> {
     check_normal(mean, std)?;
-    // Written so that NaN is refused too.
-    if !(low < high) || low == f64::INFINITY || high == f64::NEG_INFINITY {
+    // The infinite ends on the wrong side leave nothing to draw; NaN compares false.
+    let in_order = low < high && low < f64::INFINITY && high > f64::NEG_INFINITY;
+    if !in_order {
         return Err(Error::misuse(format!("a truncated normal needs low < high; got {low} and {high}")));
     }
     if std == 0.0 {
