@@ -38,7 +38,7 @@ pub fn rows(c: &mut Criterion) {
     let (rows, width) = (512, 768);
     let x = randn(&[rows, width], 0);
     let affine = [x.clone(), randn(&[width], 1), randn(&[width], 2)];
-    both(&mut group, "softmax 512x768", rows * width, &[x.clone()], |x| x[0].softmax(-1));
+    both(&mut group, "softmax 512x768", rows * width, std::slice::from_ref(&x), |x| x[0].softmax(-1));
     both(&mut group, "log_softmax 512x768", rows * width, &[x], |x| x[0].log_softmax(-1));
     both(&mut group, "layer_norm 512x768", rows * width, &affine, |x| {
         x[0].layer_norm([768], Some(&x[1]), Some(&x[2]), 1e-5)

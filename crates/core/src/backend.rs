@@ -157,7 +157,7 @@ pub trait Replay: Send {
 
 /// A device's kernels. See the [module](self) for the contract.
 pub trait Backend: Debug + Send + Sync + 'static {
-    /// The device's name as [`Device::parse`](crate::Device::parse) takes it: `cpu`, `cuda:0`.
+    /// The device's name as `Device::parse` takes it: `cpu`, `cuda:0`.
     fn name(&self) -> &str;
     /// Whether tensors of this dtype can live and be computed with here.
     fn supports(&self, dtype: DType) -> bool;

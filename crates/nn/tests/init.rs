@@ -52,7 +52,7 @@ fn fans_and_gains_are_pytorchs() {
         (Nonlinearity::Linear, 1.0),
         (Nonlinearity::Sigmoid, 1.0),
         (Nonlinearity::Tanh, 1.666_666_666_666_666_7),
-        (Nonlinearity::Relu, 1.414_213_562_373_095_1),
+        (Nonlinearity::Relu, std::f64::consts::SQRT_2),
         (Nonlinearity::LeakyRelu(0.2), 1.386_750_490_563_073),
         (Nonlinearity::Selu, 0.75),
     ] {

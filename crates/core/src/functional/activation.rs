@@ -23,12 +23,12 @@ impl Tensor {
         /// x where x > 0, else alpha·(eˣ − 1). In PyTorch: `torch.nn.functional.elu`.
         pub fn elu | try_elu(&self, alpha: f64) -> Tensor {
             // The branch not taken must not overflow: its gradient, 0·∞, would be NaN.
-            let low = self.try_clamp(None, Some(0.0))?.try_expm1()? * alpha;
+            let low = self.try_masked_fill(&self.try_gt_scalar(0.0)?, 0.0)?.try_expm1()? * alpha;
             self.try_where(&self.try_gt_scalar(0.0)?, &low)
         }
         /// max(x, 0) + min(alpha·(e^(x/alpha) − 1), 0). In PyTorch: `torch.nn.functional.celu`.
         pub fn celu | try_celu(&self, alpha: f64) -> Tensor {
-            let low = (self.try_clamp(None, Some(0.0))? / alpha).try_expm1()? * alpha;
+            let low = (self.try_masked_fill(&self.try_gt_scalar(0.0)?, 0.0)? / alpha).try_expm1()? * alpha;
             self.try_where(&self.try_gt_scalar(0.0)?, &low)
         }
         /// 1.0507·(x where x > 0, else 1.6733·(eˣ − 1)) (Klambauer et al., 2017). In PyTorch: `torch.nn.functional.selu`.
@@ -37,9 +37,7 @@ impl Tensor {
         }
         /// x limited to [low, high]. In PyTorch: `torch.nn.functional.hardtanh`.
         pub fn hardtanh | try_hardtanh(&self, low: f64, high: f64) -> Tensor {
-            // PyTorch's hardtanh has no gradient at the limits themselves, unlike clamp.
-            let inside = self.try_gt_scalar(low)?.try_logical_and(&self.try_lt_scalar(high)?)?;
-            self.try_where(&inside, &self.detach().try_clamp(Some(low), Some(high))?)
+            self.try_clamp(Some(low), Some(high))
         }
         /// x where |x| > lambda, else 0. In PyTorch: `torch.nn.functional.hardshrink`.
         pub fn hardshrink | try_hardshrink(&self, lambda: f64) -> Tensor {
@@ -65,7 +63,7 @@ impl Tensor {
             }
             self.try_narrow(dim, 0, n / 2)?.try_mul(&self.try_narrow(dim, n / 2, n / 2)?.try_sigmoid()?)
         }
-        /// The elements limited to [low, high]; a limit may be absent. ∂ = g inside and at the limits, else 0. In PyTorch: `torch.clamp`.
+        /// The elements limited to [low, high]; a limit may be absent. ∂ = g inside, 0 at the limits and beyond. In PyTorch: `torch.clamp`.
         pub fn clamp | try_clamp(&self, low: Option<f64>, high: Option<f64>) -> Tensor {
             // Integers stay integers between whole limits; others, they meet in floating point.
             let whole = [low, high].iter().flatten().all(|l| l.fract() == 0.0);
@@ -75,10 +73,10 @@ impl Tensor {
             let mut y = self.clone();
             // NaN compares false, so it stays NaN, as in PyTorch.
             if let Some(low) = low {
-                y = y.try_masked_fill(&self.try_lt_scalar(low)?, low)?;
+                y = y.try_masked_fill(&self.try_le_scalar(low)?, low)?;
             }
             if let Some(high) = high {
-                y = y.try_masked_fill(&y.detach().try_gt_scalar(high)?, high)?;
+                y = y.try_masked_fill(&y.detach().try_ge_scalar(high)?, high)?;
             }
             Ok(y)
         }

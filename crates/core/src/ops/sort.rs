@@ -113,14 +113,19 @@ impl Tensor {
             let at = self.try_argmin(dim, true)?;
             picked(self, at, dim, keep)
         }
-        /// The median along `dim`, the lower of two, and its place. ∂: g to that place. In PyTorch: `torch.median(x, dim)`.
+        /// The median along `dim`, the lower of two, and its place; a NaN if there is one. ∂: g to that place. In PyTorch: `torch.median(x, dim)`.
         pub fn median | try_median(&self, dim: isize, keep: bool) -> (Tensor, Tensor) {
             let n = self.shape()[self.shape().dim(dim)?];
             if n == 0 {
                 return Err(Error::misuse("there is no median of no elements").in_op("median", [(self.dtype(), *self.shape())]));
             }
-            let order = self.try_argsort(dim, false)?;
-            picked(self, order.try_narrow(dim, (n - 1) / 2, 1)?, dim, keep)
+            let mut at = self.try_argsort(dim, false)?.try_narrow(dim, (n - 1) / 2, 1)?;
+            if self.dtype().is_float() {
+                let nan = self.detach().try_is_nan()?;
+                let first = nan.try_to_dtype(DType::U8)?.try_argmax(dim, true)?;
+                at = first.try_where(&nan.try_any_dims(&[dim], true)?, &at)?;
+            }
+            picked(self, at, dim, keep)
         }
     }
 }

@@ -118,7 +118,8 @@ into_slice_tuple! { A; A B; A B C; A B C D; A B C D E; A B C D E F; }
 
 impl Tensor {
     fallible! {
-        /// A view of some places: `x.i((0, 1..3, ..))`. See the [module](self) for what each dimension takes.
+        /// A view of some places: `x.i((0, 1..3, ..))`. A tuple names the leading dimensions in
+        /// order; an integer picks one place and drops the dimension, negative numbers count from the end ([`SliceSpec`]).
         ///
         /// ```
         /// use gradus::prelude::*;

@@ -44,32 +44,65 @@ impl Planes {
 
     /// Copies channels of an image, one after another, into planes.
     pub(super) fn copy<T: Copy>(&self, image: &[T], out: &mut [T], zero: T) {
-        let [depth, height, width] = self.input;
-        let whole = depth * height * width;
         if self.lens == self.input && self.stride == [1; 3] && self.before == [0; 3] {
             return out.copy_from_slice(image);
         }
-        out.fill(zero);
-        // The planes may end before the image does: what no window sees is left out.
-        let seen = |d: usize| self.input[d].min((self.lens[d] * self.stride[d]).saturating_sub(self.before[d]));
-        let (depth, height, columns) = (seen(0), seen(1), seen(2));
-        for (image, out) in image.chunks_exact(whole.max(1)).zip(out.chunks_exact_mut(self.channel().max(1))) {
-            for z in 0..depth {
-                for y in 0..height {
-                    let row = &image[(z * self.input[1] + y) * width..][..columns];
-                    let at = |x: usize| self.shifted([z + self.before[0], y + self.before[1], x]);
-                    if self.stride[2] == 1 {
-                        out[at(self.before[2])..][..columns].copy_from_slice(row);
-                        continue;
-                    }
-                    for first in 0..self.stride[2].min(columns) {
-                        let numbers = row[first..].iter().step_by(self.stride[2]);
-                        out[at(first + self.before[2])..].iter_mut().zip(numbers).for_each(|(o, &x)| *o = x);
-                    }
+        let whole = self.input.iter().product::<usize>().max(1);
+        let wide = self.lens[2] * self.stride[2];
+        for (image, out) in image.chunks_exact(whole).zip(out.chunks_exact_mut(self.channel().max(1))) {
+            for z in 0..self.lens[0] * self.stride[0] {
+                for y in 0..self.lens[1] * self.stride[1] {
+                    let at = self.shifted([z, y, 0]);
+                    let inside = |d: usize, i: usize| i.checked_sub(self.before[d]).filter(|&i| i < self.input[d]);
+                    let row = inside(0, z).zip(inside(1, y));
+                    let row = row.map_or(&[][..], |(z, y)| &image[(z * self.input[1] + y) * self.input[2]..][..self.input[2]]);
+                    self.copy_row(row, &mut out[at..], wide, zero);
                 }
             }
         }
     }
+
+    /// Copies a row of `wide` padded places (an empty one: padding alone) into its planes, the first of which begins at `out`.
+    #[inline(always)]
+    fn copy_row<T: Copy>(&self, row: &[T], out: &mut [T], wide: usize, zero: T) {
+        let (stride, plane) = (self.stride[2], self.plane());
+        // The planes may end before the row does: what no window sees is left out.
+        let (before, end) = (self.before[2].min(wide), (self.before[2] + row.len()).min(wide));
+        if row.is_empty() {
+            (0..stride).for_each(|s| out[s * plane..][..self.lens[2]].fill(zero));
+        } else if stride == 1 {
+            out[..before].fill(zero);
+            out[before..end].copy_from_slice(&row[..end - before]);
+            out[end..wide].fill(zero);
+        } else {
+            for s in 0..stride {
+                // The row's first place in this plane, and that place's number in the row.
+                let first = before + (s + stride - before % stride) % stride;
+                let (from, n) = (first / stride, end.saturating_sub(first).div_ceil(stride));
+                let out = &mut out[s * plane..][..self.lens[2]];
+                out[..from.min(self.lens[2])].fill(zero);
+                if n > 0 {
+                    let numbers = &row[first - self.before[2]..];
+                    match stride {
+                        2 => every_second(numbers, &mut out[from..from + n]),
+                        _ => out[from..from + n].iter_mut().zip(numbers.iter().step_by(stride)).for_each(|(o, &x)| *o = x),
+                    }
+                }
+                out[(from + n).min(self.lens[2])..].fill(zero);
+            }
+        }
+    }
+}
+
+/// Every second number, from the first on.
+#[inline(always)]
+fn every_second<T: Copy>(x: &[T], out: &mut [T]) {
+    let last = out.len() - 1;
+    // In pairs, which the compiler makes into shuffles; the last pair may be cut short.
+    for (o, x) in out[..last].iter_mut().zip(x.chunks_exact(2)) {
+        *o = x[0];
+    }
+    out[last] = x[2 * last];
 }
 
 /// A run of lanes of a vector of windows, and where they lie in an image of results.
