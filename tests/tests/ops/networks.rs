@@ -212,6 +212,12 @@ fn other(name: &str, c: &Call<'_>) -> Outcome {
             let o = InterpolateOptions::new(mode).align_corners(c.flag(9, "align_corners", false));
             match c.lens(1, "size")? {
                 Some(size) => x.try_interpolate(&size[..], &o),
+                // The sizes first, and the scale from them.
+                None if c.flag(9, "recompute_scale_factor", false) => {
+                    let factor = c.number(9, "scale_factor")?.unwrap_or(1.0);
+                    let size: Vec<usize> = x.dims().iter().skip(2).map(|&n| (n as f64 * factor).floor() as usize).collect();
+                    x.try_interpolate(&size[..], &o)
+                }
                 None => x.try_interpolate_by(c.number(9, "scale_factor")?.unwrap_or(1.0), &o),
             }
         }),

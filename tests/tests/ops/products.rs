@@ -14,7 +14,12 @@ fn added(c: &Call<'_>, product: Result<Tensor>) -> Result<Tensor> {
     let product = product?;
     let alpha = c.number(9, "alpha")?.unwrap_or(1.0);
     let (x, beta) = (c.x(0)?, c.number(9, "beta")?.unwrap_or(1.0));
-    x.try_binary_scalar(BinaryOp::Mul, beta)?.try_add(&product.try_binary_scalar(BinaryOp::Mul, alpha)?)
+    let product = product.try_binary_scalar(BinaryOp::Mul, alpha)?;
+    if beta == 0.0 {
+        // Then x counts for its shape alone, not even for its NaNs.
+        return product.try_add(&x.zeros_like());
+    }
+    x.try_binary_scalar(BinaryOp::Mul, beta)?.try_add(&product)
 }
 
 pub(super) fn run(name: &str, c: &Call<'_>) -> Outcome {

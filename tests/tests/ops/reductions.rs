@@ -40,13 +40,15 @@ fn statistics(name: &str, c: &Call<'_>) -> Outcome {
         _ => return None,
     };
     Some(c.x(0).and_then(|x| {
-        let unbiased = c.arg(1, "unbiased").as_bool();
+        // Either (x, unbiased) or (x, dim, unbiased or correction).
+        let alone = c.arg(1, "").is_boolean();
+        let unbiased = if alone { c.arg(1, "") } else { c.arg(2, "unbiased") }.as_bool();
         let correction = match unbiased {
-            Some(u) => u as usize,
-            None => c.len(9, "correction")?.unwrap_or(1),
+            Some(u) => f64::from(u),
+            None => c.number(9, "correction")?.unwrap_or(1.0),
         };
         let keep = c.flag(9, "keepdim", false);
-        let dims = if unbiased.is_some() { Vec::new() } else { dims(c, 1, &x)? };
+        let dims = if alone { Vec::new() } else { dims(c, 1, &x)? };
         let y = if kind == "var" { x.try_var(&dims, correction, keep)? } else { x.try_std(&dims, correction, keep)? };
         if !with_mean {
             return Ok(vec![y]);

@@ -154,8 +154,9 @@ fn rolled(x: &Tensor, c: &Call<'_>) -> Result<Tensor> {
 fn joined(name: &str, c: &Call<'_>) -> Outcome {
     let join = |f: fn(&[&Tensor], isize) -> Result<Tensor>, dim: isize| {
         c.list(0).and_then(|x| {
-            // PyTorch's cat leaves out empty tensors of one dimension.
-            let x: Vec<&Tensor> = x.iter().collect();
+            // PyTorch's cat leaves out empty vectors among tensors of other ranks.
+            let rank = x.iter().map(Tensor::rank).max().unwrap_or(0);
+            let x: Vec<&Tensor> = x.iter().filter(|x| x.dims() != [0] || rank == 1).collect();
             f(&x, dim)
         })
     };

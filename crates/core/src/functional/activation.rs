@@ -1,5 +1,6 @@
 //! Activations with parameters, as functions of the table's ops.
 
+use crate::dtype::DType;
 use crate::error::Error;
 use crate::ops::BinaryOp;
 use crate::scalar::Scalar;
@@ -68,7 +69,7 @@ impl Tensor {
             // Integers stay integers between whole limits; others, they meet in floating point.
             let whole = [low, high].iter().flatten().all(|l| l.fract() == 0.0);
             if !self.dtype().is_float() && !whole {
-                return self.try_to_dtype(crate::dtype::DType::F32)?.try_clamp(low, high);
+                return self.try_to_dtype(DType::F32)?.try_clamp(low, high);
             }
             let mut y = self.clone();
             // NaN compares false, so it stays NaN, as in PyTorch.
@@ -98,10 +99,14 @@ impl Tensor {
         }
         /// ln(x / (1 − x)), of x limited to [eps, 1 − eps] where one is given. In PyTorch: `torch.logit`.
         pub fn logit | try_logit(&self, eps: Option<f64>) -> Tensor {
-            let x = match eps {
-                Some(eps) => self.try_clamp(Some(eps), Some(1.0 - eps))?,
-                None => self.clone(),
-            };
+            let mut x = self.clone();
+            if let Some(eps) = eps {
+                // Not a clamp: where eps exceeds ½ the limits are passed one after the other, and at them there is a gradient.
+                if !x.dtype().is_float() {
+                    return x.try_to_dtype(DType::F32)?.try_logit(Some(eps));
+                }
+                x = x.try_masked_fill(&self.try_gt_scalar(1.0 - eps)?, 1.0 - eps)?.try_masked_fill(&self.try_lt_scalar(eps)?, eps)?;
+            }
             x.try_div(&x.try_scalar_binary(BinaryOp::Sub, 1.0)?)?.try_log()
         }
     }

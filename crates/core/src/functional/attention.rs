@@ -126,7 +126,14 @@ impl Composite for AttentionGrad {
         "attention_grad"
     }
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
+        if !(6..=7).contains(&x.len()) {
+            return Err(Error::misuse("needs g, queries, keys, values, the output, ln Σ e^score, and perhaps a mask"));
+        }
         check(&x[1..4], x.get(6))?;
+        let (y, rows) = (Meta::new(x[1].dtype, x[1].shape.with(3, x[3].shape[3])), &x[1].shape[..3]);
+        if x[0] != y || x[4] != y || x[5].shape.dims() != rows {
+            return Err(Error::misuse(format!("g and an output of {} {} would fit", y.dtype, y.shape)));
+        }
         Ok(smallvec![x[1], x[2], x[3]])
     }
     fn define(&self, x: &[&Tensor]) -> Result<Tensors> {

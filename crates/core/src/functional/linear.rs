@@ -67,7 +67,7 @@ impl Composite for Linear {
 
 impl Tensor {
     crate::fallible! {
-        /// x·Wᵀ + b for x `[.., in]`, W `[out, in]`, b `[out]`. ∂ = (g·W, gᵀ·x, Σ g). In PyTorch: `torch.nn.functional.linear`.
+        /// x·Wᵀ + b for x `[.., in]`, W `[out, in]`, b `[out]`; a W `[in]` is one row, and gives `[..]`. ∂ = (g·W, gᵀ·x, Σ g). In PyTorch: `torch.nn.functional.linear`.
         pub fn linear | try_linear(&self, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
             affine(self, weight, bias, None)
         }
@@ -92,6 +92,11 @@ fn affine(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, activation: Option
         Some(b) => Tensor::try_compose1(Linear { activation }, &[x, weight, b]),
         None => Tensor::try_compose1(Linear { activation }, &[x, weight]),
     };
+    if weight.rank() == 1 && bias.is_none_or(|b| b.elements() == 1) {
+        // One row of weights: the output has no dimension for it.
+        let bias = bias.map(|b| b.try_reshape([1])).transpose()?;
+        return affine(x, &weight.try_unsqueeze(0)?, bias.as_ref(), activation)?.try_squeeze(-1);
+    }
     let rank = x.rank();
     if rank == 2 || rank == 0 || weight.rank() != 2 || x.dims()[rank - 1] != weight.dims()[1] {
         return run(x); // which says what does not fit, if so

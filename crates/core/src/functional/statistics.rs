@@ -2,20 +2,22 @@
 
 use crate::backend::Dims;
 use crate::error::{Error, Result};
+use crate::scalar::Scalar;
 use crate::tensor::Tensor;
 
 impl Tensor {
     crate::fallible! {
         /// The variance over the named dimensions (all, if none is named), divided by n − correction (1: unbiased). In PyTorch: `torch.var`.
-        pub fn var | try_var(&self, dims: &[isize], correction: usize, keep: bool) -> Tensor {
+        pub fn var | try_var<C: Into<Scalar>>(&self, dims: &[isize], correction: C, keep: bool) -> Tensor {
             let set = if dims.is_empty() { Dims::all(self.rank()) } else { Dims::of(dims, self.shape())? };
             let n = set.count(self.shape());
             let centred = self.try_sub(&self.try_reduce(crate::ops::ReduceOp::Mean, set, true)?)?;
             let sum = centred.try_square()?.try_reduce(crate::ops::ReduceOp::Sum, set, keep)?;
-            Ok(sum / n.saturating_sub(correction) as f64)
+            // As PyTorch: no less than nothing is divided by, and what is left over is NaN or infinite.
+            Ok(sum / (n as f64 - correction.into().to_f64()).max(0.0))
         }
         /// The standard deviation: the root of [`var`](Self::var). In PyTorch: `torch.std`.
-        pub fn std | try_std(&self, dims: &[isize], correction: usize, keep: bool) -> Tensor {
+        pub fn std | try_std<C: Into<Scalar>>(&self, dims: &[isize], correction: C, keep: bool) -> Tensor {
             self.try_var(dims, correction, keep)?.try_sqrt()
         }
         /// The p-norm (Σ |x|ᵖ)^(1/p) over the named dimensions (all, if none is named); p may be 0 (how many are not zero) or
