@@ -17,7 +17,10 @@ pub fn numbers(what: &str, have: &[f64], want: &[f64], tolerance: f64) -> Result
         let equal = a == b || (a.is_nan() && b.is_nan());
         // `!(x <= y)`: a NaN difference is one.
         if !equal && !((a - b).abs() <= allowed) {
-            return Err(format!("{what}: element {i} is {a:e}, want {b:e} (off by {:e}, allowed {allowed:e})", (a - b).abs()));
+            return Err(format!(
+                "{what}: element {i} is {a:e}, want {b:e} (off by {:e}, allowed {allowed:e})",
+                (a - b).abs()
+            ));
         }
     }
     Ok(())

@@ -52,7 +52,12 @@ impl Problem {
 
     /// The same problem at another point.
     pub fn at(&self, inputs: Vec<Tensor>) -> Problem {
-        Problem { run: self.run.clone(), inputs, cotangents: self.cotangents.clone(), directions: self.directions.clone() }
+        Problem {
+            run: self.run.clone(),
+            inputs,
+            cotangents: self.cotangents.clone(),
+            directions: self.directions.clone(),
+        }
     }
 
     /// L at the point, as a tensor, and the outputs; with the given inputs and cotangents. Fails if the function cut the
@@ -96,7 +101,11 @@ impl Problem {
     }
 
     #[allow(clippy::type_complexity)]
-    fn gradients(&self, cotangents: &[Tensor], how: Backward) -> Result<(Vec<Tensor>, Vec<Option<Tensor>>, Vec<Tensor>), String> {
+    fn gradients(
+        &self,
+        cotangents: &[Tensor],
+        how: Backward,
+    ) -> Result<(Vec<Tensor>, Vec<Option<Tensor>>, Vec<Tensor>), String> {
         let leaves = self.leaves();
         let (loss, outputs) = self.loss(&leaves, cotangents)?;
         let loss = loss.ok_or("no output is a floating-point tensor")?;
@@ -110,7 +119,13 @@ impl Problem {
             }
             let g = found.next().flatten().ok_or_else(|| format!("input {i} has no gradient"))?;
             if g.meta() != x.meta() {
-                return Err(format!("the gradient of input {i} is {} {}, the input {} {}", g.dtype(), g.shape(), x.dtype(), x.shape()));
+                return Err(format!(
+                    "the gradient of input {i} is {} {}, the input {} {}",
+                    g.dtype(),
+                    g.shape(),
+                    x.dtype(),
+                    x.shape()
+                ));
             }
             gradients.push(Some(g));
         }
@@ -135,10 +150,15 @@ impl Problem {
         let all: Vec<&Tensor> = leaves.iter().chain(&cotangents).collect();
         let wanted: Vec<&Tensor> = all.iter().copied().filter(|t| t.is_tracked()).collect();
         // Of gradients that depend on nothing (all zero), S has no graph: its derivatives are zero.
-        let found = if s.is_tracked() { try_grad(&[&s], &wanted, Backward::default()).map_err(|e| e.to_string())? } else { vec![None; wanted.len()] };
+        let found = if s.is_tracked() {
+            try_grad(&[&s], &wanted, Backward::default()).map_err(|e| e.to_string())?
+        } else {
+            vec![None; wanted.len()]
+        };
         let mut found = found.into_iter();
-        let mut derivatives =
-            all.iter().map(|t| if t.is_tracked() { Some(found.next().flatten().unwrap_or_else(|| t.detach().zeros_like())) } else { None });
+        let mut derivatives = all.iter().map(|t| {
+            if t.is_tracked() { Some(found.next().flatten().unwrap_or_else(|| t.detach().zeros_like())) } else { None }
+        });
         let by_input = derivatives.by_ref().take(leaves.len()).collect();
         let by_cotangent = derivatives.collect();
         let gradients = gradients.into_iter().map(|g| g.map(|g| g.detach())).collect();
@@ -181,7 +201,8 @@ fn central(tensors: &[Tensor], i: usize, f: impl Fn(&[Tensor]) -> Result<f64, St
     let mut at = |e: usize, x: f64| {
         let mut data = data.clone();
         data[e] = x;
-        moved[i] = sample::tensor(&data, tensors[i].dims(), tensors[i].dtype(), tensors[i].device()).map_err(|e| e.to_string())?;
+        moved[i] = sample::tensor(&data, tensors[i].dims(), tensors[i].dtype(), tensors[i].device())
+            .map_err(|e| e.to_string())?;
         f(&moved)
     };
     (0..data.len())

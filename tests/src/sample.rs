@@ -18,9 +18,14 @@ pub fn elements(input: &Input, key: &Key) -> Vec<f64> {
         Fill::Spread(lo, hi) => {
             // The middles of n equal steps, a little off them, in random order.
             let off = (f64::from(uniform(word(n))) - 0.5) * 0.4;
-            permutation(n, &key.fold("order")).into_iter().map(|i| between(lo, hi, (i as f64 + 0.5 + off) / n as f64)).collect()
+            permutation(n, &key.fold("order"))
+                .into_iter()
+                .map(|i| between(lo, hi, (i as f64 + 0.5 + off) / n as f64))
+                .collect()
         }
-        Fill::Int(lo, hi) => (0..n).map(|i| (lo + (f64::from(word(i)) / 4_294_967_296.0 * (hi - lo) as f64) as i64) as f64).collect(),
+        Fill::Int(lo, hi) => {
+            (0..n).map(|i| (lo + (f64::from(word(i)) / 4_294_967_296.0 * (hi - lo) as f64) as i64) as f64).collect()
+        }
         Fill::Bool => (0..n).map(|i| f64::from(word(i) & 1)).collect(),
     }
 }
@@ -46,6 +51,7 @@ pub fn direction(like: &Tensor, key: &Key) -> Result<Tensor> {
 
 /// The case with other shapes.
 pub fn reshaped(case: &Case, shape: impl Fn(usize, &[usize]) -> Vec<usize>) -> Case {
-    let inputs = case.inputs.iter().enumerate().map(|(i, x)| Input { shape: shape(i, &x.shape), fill: x.fill }).collect();
+    let inputs =
+        case.inputs.iter().enumerate().map(|(i, x)| Input { shape: shape(i, &x.shape), fill: x.fill }).collect();
     Case { inputs, ..case.clone() }
 }

@@ -219,9 +219,11 @@ fn a_broken_custom_gradient_is_an_error_that_names_it() {
 #[test]
 fn checkpoints_equal_plain_runs_to_second_order_with_captured_parameters() {
     let key = Key::new(4);
-    let draw = |name: &str, shape: [usize; 2]| Tensor::randn(shape, cpu().with(gradus_core::DType::F64), key.fold(name));
+    let draw =
+        |name: &str, shape: [usize; 2]| Tensor::randn(shape, cpu().with(gradus_core::DType::F64), key.fold(name));
     let run = |block: &dyn Fn(&Tensor, &Tensor, &Tensor) -> Tensor| {
-        let (x, w, v) = (draw("x", [3, 4]).requires_grad(), draw("w", [4, 4]).requires_grad(), draw("v", [4, 2]).requires_grad());
+        let (x, w, v) =
+            (draw("x", [3, 4]).requires_grad(), draw("w", [4, 4]).requires_grad(), draw("v", [4, 2]).requires_grad());
         // The parameter is itself made of a leaf, and used outside as well.
         let w2 = &w * 0.5;
         let y = block(&x, &w2, &v);
@@ -340,7 +342,10 @@ fn the_seed_of_a_walk_must_fit() {
     let y = &x * 3.0;
     y.backward_with(Some(&Tensor::from_slice(&[1.0, 10.0], cpu())), Backward::default());
     assert_eq!(grad_of(&x), [3.0, 30.0]);
-    let e = (&x * 3.0).try_backward_with(Some(&Tensor::ones([3], x.place())), Backward::default()).expect_err("3 for 2").to_string();
+    let e = (&x * 3.0)
+        .try_backward_with(Some(&Tensor::ones([3], x.place())), Backward::default())
+        .expect_err("3 for 2")
+        .to_string();
     assert!(e.contains("[3]") && e.contains("[2]"), "{e}");
 }
 

@@ -109,7 +109,12 @@ fn second_derivatives_equal_finite_differences_of_gradients() {
         for (k, d) in second.by_cotangent.iter().enumerate() {
             if let Some(d) = d {
                 let d = compare::read("derivative by a cotangent", d)?;
-                compare::numbers(&format!("derivative by cotangent {k}"), &d, &p.cotangent_differences(k)?, DIFFERENCES)?;
+                compare::numbers(
+                    &format!("derivative by cotangent {k}"),
+                    &d,
+                    &p.cotangent_differences(k)?,
+                    DIFFERENCES,
+                )?;
             }
         }
         checked.insert(entry.name);
@@ -126,58 +131,77 @@ fn second_derivatives_equal_finite_differences_of_gradients() {
 
 #[test]
 fn a_gradient_with_a_graph_equals_the_one_without() {
-    each_case("gradients with a graph and without", |e, _| e.differentiable, |_, case, key| {
-        let p = problem(case, if case.large { DType::F32 } else { DType::F64 }, key)?;
-        let tolerance = if case.large { 2e-5 } else { 1e-12 };
-        let first = p.first()?;
-        same_gradients("gradient", &p.second()?.gradients, &first.gradients, tolerance)?;
-        // `backward` gathers in the leaves what `grad` hands out.
-        let leaves: Vec<Tensor> = p.inputs.iter().map(|x| if x.dtype().is_float() { x.requires_grad() } else { x.clone() }).collect();
-        let outputs = text((p.run)(&leaves))?;
-        let floats = outputs.iter().zip(&p.cotangents).filter(|(y, _)| y.is_tracked());
-        for (y, c) in floats {
-            let total = text(y.try_mul(c).and_then(|t| t.try_sum()))?;
-            text(total.try_backward_with(None, gradus_core::Backward::retain()))?;
-        }
-        let gathered: Vec<_> = leaves.iter().map(|x| if x.is_leaf() { Some(x.grad().unwrap_or_else(|| x.zeros_like())) } else { None }).collect();
-        same_gradients("gathered gradient", &gathered, &first.gradients, tolerance)?;
-        Ok(true)
-    });
+    each_case(
+        "gradients with a graph and without",
+        |e, _| e.differentiable,
+        |_, case, key| {
+            let p = problem(case, if case.large { DType::F32 } else { DType::F64 }, key)?;
+            let tolerance = if case.large { 2e-5 } else { 1e-12 };
+            let first = p.first()?;
+            same_gradients("gradient", &p.second()?.gradients, &first.gradients, tolerance)?;
+            // `backward` gathers in the leaves what `grad` hands out.
+            let leaves: Vec<Tensor> =
+                p.inputs.iter().map(|x| if x.dtype().is_float() { x.requires_grad() } else { x.clone() }).collect();
+            let outputs = text((p.run)(&leaves))?;
+            let floats = outputs.iter().zip(&p.cotangents).filter(|(y, _)| y.is_tracked());
+            for (y, c) in floats {
+                let total = text(y.try_mul(c).and_then(|t| t.try_sum()))?;
+                text(total.try_backward_with(None, gradus_core::Backward::retain()))?;
+            }
+            let gathered: Vec<_> = leaves
+                .iter()
+                .map(|x| if x.is_leaf() { Some(x.grad().unwrap_or_else(|| x.zeros_like())) } else { None })
+                .collect();
+            same_gradients("gathered gradient", &gathered, &first.gradients, tolerance)?;
+            Ok(true)
+        },
+    );
 }
 
 #[test]
 fn an_op_without_a_gradient_says_so() {
-    each_case("no silent cuts", |e, c| !e.differentiable && !c.large, |_, case, key| {
-        let x: Vec<Tensor> = text(sample::inputs(case, DType::F64, key, cpu()))?;
-        let leaves: Vec<Tensor> = x.iter().map(|x| if x.dtype().is_float() { x.requires_grad() } else { x.clone() }).collect();
-        for (i, y) in text((case.run)(&leaves))?.iter().enumerate() {
-            if y.dtype().is_float() && y.is_tracked() && text(y.try_sum())?.try_backward().is_ok() {
-                return Err(format!("output {i} let a gradient through"));
+    each_case(
+        "no silent cuts",
+        |e, c| !e.differentiable && !c.large,
+        |_, case, key| {
+            let x: Vec<Tensor> = text(sample::inputs(case, DType::F64, key, cpu()))?;
+            let leaves: Vec<Tensor> =
+                x.iter().map(|x| if x.dtype().is_float() { x.requires_grad() } else { x.clone() }).collect();
+            for (i, y) in text((case.run)(&leaves))?.iter().enumerate() {
+                if y.dtype().is_float() && y.is_tracked() && text(y.try_sum())?.try_backward().is_ok() {
+                    return Err(format!("output {i} let a gradient through"));
+                }
             }
-        }
-        Ok(true)
-    });
+            Ok(true)
+        },
+    );
 }
 
 #[test]
 fn fused_kernels_equal_their_definitions() {
-    each_case("fused against defined", |e, _| e.differentiable, |_, case, key| {
-        let dtypes: &[(DType, f64)] = if case.large { &[(DType::F32, 5e-5)] } else { &[(DType::F64, 1e-11), (DType::F32, 2e-5)] };
-        for &(dtype, tolerance) in dtypes {
-            let p = problem(case, dtype, key)?;
-            let (fused, defined) = (p.first()?, by_definition(|| p.first())?);
-            same_first(&fused, &defined, tolerance).map_err(|e| format!("{dtype}: {e}"))?;
-            if case.large {
-                continue;
+    each_case(
+        "fused against defined",
+        |e, _| e.differentiable,
+        |_, case, key| {
+            let dtypes: &[(DType, f64)] =
+                if case.large { &[(DType::F32, 5e-5)] } else { &[(DType::F64, 1e-11), (DType::F32, 2e-5)] };
+            for &(dtype, tolerance) in dtypes {
+                let p = problem(case, dtype, key)?;
+                let (fused, defined) = (p.first()?, by_definition(|| p.first())?);
+                same_first(&fused, &defined, tolerance).map_err(|e| format!("{dtype}: {e}"))?;
+                if case.large {
+                    continue;
+                }
+                let (fused, defined) = (p.second()?, by_definition(|| p.second())?);
+                let tolerance = tolerance * 10.0;
+                same_gradients("second derivative by input", &fused.by_input, &defined.by_input, tolerance)
+                    .map_err(|e| format!("{dtype}: {e}"))?;
+                same_gradients("derivative by cotangent", &fused.by_cotangent, &defined.by_cotangent, tolerance)
+                    .map_err(|e| format!("{dtype}: {e}"))?;
             }
-            let (fused, defined) = (p.second()?, by_definition(|| p.second())?);
-            let tolerance = tolerance * 10.0;
-            same_gradients("second derivative by input", &fused.by_input, &defined.by_input, tolerance).map_err(|e| format!("{dtype}: {e}"))?;
-            same_gradients("derivative by cotangent", &fused.by_cotangent, &defined.by_cotangent, tolerance)
-                .map_err(|e| format!("{dtype}: {e}"))?;
-        }
-        Ok(true)
-    });
+            Ok(true)
+        },
+    );
 }
 
 /// The case with lengths grown until its largest input has some 70 000 elements, so that kernels share the work.
@@ -191,7 +215,8 @@ fn grown(case: &Case) -> Case {
 #[test]
 fn results_have_the_same_bits_for_1_2_and_8_threads() {
     // Growing keeps broadcast shapes together only where each length is 1 or comes from one factor.
-    let wanted = |e: &Entry, c: &Case| c.large || e.elementwise && c.inputs.iter().all(|x| x.shape == c.inputs[0].shape);
+    let wanted =
+        |e: &Entry, c: &Case| c.large || e.elementwise && c.inputs.iter().all(|x| x.shape == c.inputs[0].shape);
     each_case("1, 2 and 8 threads", wanted, |entry, case, key| {
         let case = if case.large { case.clone() } else { grown(case) };
         let p = problem(&case, DType::F32, key)?;
@@ -206,24 +231,29 @@ fn results_have_the_same_bits_for_1_2_and_8_threads() {
 
 #[test]
 fn layouts_do_not_matter() {
-    each_case("non-contiguous inputs", |_, c| !c.large, |entry, case, key| {
-        let p = problem(case, DType::F64, key)?;
-        let plain = forward_and_back(entry, &p)?;
-        for disguise in Disguise::ALL {
-            // Every input at once, and each alone.
-            for only in (0..p.inputs.len()).map(Some).chain([None]) {
-                let mut x = p.inputs.clone();
-                for (i, x) in x.iter_mut().enumerate().filter(|(i, _)| only.is_none_or(|o| o == *i)) {
-                    let other = text(disguise.of(x))?;
-                    compare::bits(&format!("input {i} in disguise {disguise:?}"), &other, x)?;
-                    *x = other;
+    each_case(
+        "non-contiguous inputs",
+        |_, c| !c.large,
+        |entry, case, key| {
+            let p = problem(case, DType::F64, key)?;
+            let plain = forward_and_back(entry, &p)?;
+            for disguise in Disguise::ALL {
+                // Every input at once, and each alone.
+                for only in (0..p.inputs.len()).map(Some).chain([None]) {
+                    let mut x = p.inputs.clone();
+                    for (i, x) in x.iter_mut().enumerate().filter(|(i, _)| only.is_none_or(|o| o == *i)) {
+                        let other = text(disguise.of(x))?;
+                        compare::bits(&format!("input {i} in disguise {disguise:?}"), &other, x)?;
+                        *x = other;
+                    }
+                    let other =
+                        forward_and_back(entry, &p.at(x)).map_err(|e| format!("{disguise:?} of {only:?}: {e}"))?;
+                    same_first(&other, &plain, 1e-12).map_err(|e| format!("{disguise:?} of {only:?}: {e}"))?;
                 }
-                let other = forward_and_back(entry, &p.at(x)).map_err(|e| format!("{disguise:?} of {only:?}: {e}"))?;
-                same_first(&other, &plain, 1e-12).map_err(|e| format!("{disguise:?} of {only:?}: {e}"))?;
             }
-        }
-        Ok(true)
-    });
+            Ok(true)
+        },
+    );
 }
 
 #[test]
@@ -236,7 +266,8 @@ fn elementwise_inputs_broadcast() {
             let p = problem(&case, DType::F64, key)?;
             let lazy = forward_and_back(entry, &p)?;
             let whole = *lazy.outputs[0].shape();
-            let stretched: Vec<Tensor> = text(p.inputs.iter().map(|x| x.try_expand(whole)?.try_contiguous()).collect())?;
+            let stretched: Vec<Tensor> =
+                text(p.inputs.iter().map(|x| x.try_expand(whole)?.try_contiguous()).collect())?;
             let eager = forward_and_back(entry, &p.at(stretched))?;
             let mut summed = Vec::new();
             for (g, x) in eager.gradients.iter().zip(&p.inputs) {
@@ -250,22 +281,26 @@ fn elementwise_inputs_broadcast() {
 
 #[test]
 fn elementwise_functions_take_scalars_and_nothing() {
-    each_case("0-d and empty", |e, _| e.elementwise, |entry, case, key| {
-        for shapes in [[&[][..], &[]], [&[0], &[0]], [&[2, 0, 3], &[0, 1]], [&[2, 0], &[]], [&[1], &[]]] {
-            let case = sample::reshaped(case, |i, _| shapes[i % 2].to_vec());
-            let p = problem(&case, DType::F32, key).map_err(|e| format!("{shapes:?}: {e}"))?;
-            let first = forward_and_back(entry, &p).map_err(|e| format!("{shapes:?}: {e}"))?;
-            let want = case.inputs.iter().try_fold(gradus_core::Shape::SCALAR, |s, x| {
-                s.broadcast(&gradus_core::Shape::try_new(&x.shape).ok()?)
-            });
-            let have = *first.outputs[0].shape();
-            if want != Some(have) {
-                return Err(format!("{shapes:?}: the output has shape {have}"));
+    each_case(
+        "0-d and empty",
+        |e, _| e.elementwise,
+        |entry, case, key| {
+            for shapes in [[&[][..], &[]], [&[0], &[0]], [&[2, 0, 3], &[0, 1]], [&[2, 0], &[]], [&[1], &[]]] {
+                let case = sample::reshaped(case, |i, _| shapes[i % 2].to_vec());
+                let p = problem(&case, DType::F32, key).map_err(|e| format!("{shapes:?}: {e}"))?;
+                let first = forward_and_back(entry, &p).map_err(|e| format!("{shapes:?}: {e}"))?;
+                let want = case.inputs.iter().try_fold(gradus_core::Shape::SCALAR, |s, x| {
+                    s.broadcast(&gradus_core::Shape::try_new(&x.shape).ok()?)
+                });
+                let have = *first.outputs[0].shape();
+                if want != Some(have) {
+                    return Err(format!("{shapes:?}: the output has shape {have}"));
+                }
+                if entry.differentiable {
+                    p.second().map_err(|e| format!("{shapes:?}, second order: {e}"))?;
+                }
             }
-            if entry.differentiable {
-                p.second().map_err(|e| format!("{shapes:?}, second order: {e}"))?;
-            }
-        }
-        Ok(true)
-    });
+            Ok(true)
+        },
+    );
 }

@@ -18,7 +18,10 @@ fn text<T>(result: Result<T>) -> Result<T, String> {
 /// The inputs in `dtype`, and the same numbers (already rounded to it) in `f64`.
 fn twins(case: &Case, dtype: DType, key: &Key) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
     let narrow = sample::inputs(case, dtype, key, cpu())?;
-    let wide = narrow.iter().map(|x| if x.dtype().is_float() { x.try_to_dtype(DType::F64) } else { Ok(x.clone()) }).collect::<Result<_>>()?;
+    let wide = narrow
+        .iter()
+        .map(|x| if x.dtype().is_float() { x.try_to_dtype(DType::F64) } else { Ok(x.clone()) })
+        .collect::<Result<_>>()?;
     Ok((narrow, wide))
 }
 
@@ -29,35 +32,46 @@ fn allowed(dtype: DType) -> f64 {
 
 #[test]
 fn narrow_floats_agree_with_f64() {
-    each_case("f32, f16 and bf16 against f64", |_, c| !c.large, |entry, case, key| {
-        for dtype in [DType::F32, DType::F16, DType::Bf16] {
-            let (narrow, wide) = text(twins(case, dtype, key))?;
-            let (have, want) = (text((case.run)(&narrow))?, text((case.run)(&wide))?);
-            for (i, (a, b)) in have.iter().zip(&want).enumerate() {
-                let same = a.dtype() == b.dtype() || a.dtype() == dtype && b.dtype() == DType::F64 || entry.name == "to_dtype";
-                if !same {
-                    return Err(format!("{dtype}: output {i} is {}, in f64 it is {}", a.dtype(), b.dtype()));
+    each_case(
+        "f32, f16 and bf16 against f64",
+        |_, c| !c.large,
+        |entry, case, key| {
+            for dtype in [DType::F32, DType::F16, DType::Bf16] {
+                let (narrow, wide) = text(twins(case, dtype, key))?;
+                let (have, want) = (text((case.run)(&narrow))?, text((case.run)(&wide))?);
+                for (i, (a, b)) in have.iter().zip(&want).enumerate() {
+                    let same = a.dtype() == b.dtype()
+                        || a.dtype() == dtype && b.dtype() == DType::F64
+                        || entry.name == "to_dtype";
+                    if !same {
+                        return Err(format!("{dtype}: output {i} is {}, in f64 it is {}", a.dtype(), b.dtype()));
+                    }
+                    let (a, b) = (compare::read("output", a)?, compare::read("output", b)?);
+                    compare::numbers(&format!("{dtype}: output {i}"), &a, &b, allowed(dtype))?;
                 }
-                let (a, b) = (compare::read("output", a)?, compare::read("output", b)?);
-                compare::numbers(&format!("{dtype}: output {i}"), &a, &b, allowed(dtype))?;
-            }
-            if !entry.differentiable {
-                continue;
-            }
-            // The same cotangents, drawn in the narrow dtype.
-            let p = text(Problem::new(&case.run, narrow, key))?;
-            let mut q = p.at(wide);
-            q.cotangents = text(p.cotangents.iter().map(|c| if c.dtype() == dtype { c.try_to_dtype(DType::F64) } else { Ok(c.clone()) }).collect())?;
-            let (have, want) = (p.first()?, q.first()?);
-            for (i, (a, b)) in have.gradients.iter().zip(&want.gradients).enumerate() {
-                if let (Some(a), Some(b)) = (a, b) {
-                    let (a, b) = (compare::read("gradient", a)?, compare::read("gradient", b)?);
-                    compare::numbers(&format!("{dtype}: gradient {i}"), &a, &b, allowed(dtype) * 2.0)?;
+                if !entry.differentiable {
+                    continue;
+                }
+                // The same cotangents, drawn in the narrow dtype.
+                let p = text(Problem::new(&case.run, narrow, key))?;
+                let mut q = p.at(wide);
+                q.cotangents = text(
+                    p.cotangents
+                        .iter()
+                        .map(|c| if c.dtype() == dtype { c.try_to_dtype(DType::F64) } else { Ok(c.clone()) })
+                        .collect(),
+                )?;
+                let (have, want) = (p.first()?, q.first()?);
+                for (i, (a, b)) in have.gradients.iter().zip(&want.gradients).enumerate() {
+                    if let (Some(a), Some(b)) = (a, b) {
+                        let (a, b) = (compare::read("gradient", a)?, compare::read("gradient", b)?);
+                        compare::numbers(&format!("{dtype}: gradient {i}"), &a, &b, allowed(dtype) * 2.0)?;
+                    }
                 }
             }
-        }
-        Ok(true)
-    });
+            Ok(true)
+        },
+    );
 }
 
 /// The case with small whole numbers in place of floats.
@@ -84,8 +98,14 @@ fn integers_agree_with_f64_or_are_refused() {
         let mut applies = false;
         for dtype in [DType::I64, DType::I32, DType::U32, DType::U8] {
             let x = text(sample::inputs(&case, DType::F64, key, cpu()))?;
-            let whole: Vec<Tensor> = text(x.iter().map(|x| if x.dtype() == DType::I64 { x.try_to_dtype(dtype) } else { Ok(x.clone()) }).collect())?;
-            let wide: Vec<Tensor> = text(x.iter().map(|x| if x.dtype() == DType::I64 { x.try_to_dtype(DType::F64) } else { Ok(x.clone()) }).collect())?;
+            let whole: Vec<Tensor> = text(
+                x.iter().map(|x| if x.dtype() == DType::I64 { x.try_to_dtype(dtype) } else { Ok(x.clone()) }).collect(),
+            )?;
+            let wide: Vec<Tensor> = text(
+                x.iter()
+                    .map(|x| if x.dtype() == DType::I64 { x.try_to_dtype(DType::F64) } else { Ok(x.clone()) })
+                    .collect(),
+            )?;
             let have = match (case.run)(&whole) {
                 Ok(have) => have,
                 Err(e) if matches!(e.kind(), ErrorKind::Misuse | ErrorKind::Unsupported) => {
@@ -98,7 +118,10 @@ fn integers_agree_with_f64_or_are_refused() {
             for (i, (a, b)) in have.iter().zip(&want).enumerate() {
                 let (a, b) = (compare::read("output", a)?, compare::read("output", b)?);
                 // What unsigned integers cannot hold wraps around, as it does in PyTorch.
-                if !dtype.is_float() && b.iter().any(|&v| v < 0.0 || v > 255.0) && matches!(dtype, DType::U8 | DType::U32) {
+                if !dtype.is_float()
+                    && b.iter().any(|&v| v < 0.0 || v > 255.0)
+                    && matches!(dtype, DType::U8 | DType::U32)
+                {
                     continue;
                 }
                 compare::numbers(&format!("{dtype}: output {i}"), &a, &b, 1e-5)?;

@@ -50,22 +50,26 @@ fn strangers(entry: &Entry, case: &Case, key: &Key) -> Vec<(String, Vec<Tensor>)
 #[test]
 fn no_call_with_strangers_panics() {
     let (mut calls, mut refused) = (0usize, 0usize);
-    each_case("misuse without panics", |_, c| !c.large, |entry, case, key| {
-        for (what, x) in strangers(entry, case, key) {
-            let mut outcome = None;
-            if let Some(panic) = caught(|| outcome = Some((case.run)(&x))) {
-                return Err(format!("{what}: panicked at {}:{}: {}", panic.file, panic.line, panic.message));
-            }
-            calls += 1;
-            if let Some(Err(e)) = outcome {
-                refused += 1;
-                if e.to_string().len() < 12 {
-                    return Err(format!("{what}: the error says only {e:?}"));
+    each_case(
+        "misuse without panics",
+        |_, c| !c.large,
+        |entry, case, key| {
+            for (what, x) in strangers(entry, case, key) {
+                let mut outcome = None;
+                if let Some(panic) = caught(|| outcome = Some((case.run)(&x))) {
+                    return Err(format!("{what}: panicked at {}:{}: {}", panic.file, panic.line, panic.message));
+                }
+                calls += 1;
+                if let Some(Err(e)) = outcome {
+                    refused += 1;
+                    if e.to_string().len() < 12 {
+                        return Err(format!("{what}: the error says only {e:?}"));
+                    }
                 }
             }
-        }
-        Ok(true)
-    });
+            Ok(true)
+        },
+    );
     say(&format!("catalog: {calls} calls with wrong inputs, {refused} refused, none panicked"));
     assert!(refused > calls / 10, "hardly anything is refused: {refused} of {calls}");
 }

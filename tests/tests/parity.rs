@@ -48,16 +48,23 @@ fn extremes_share_gradients_evenly_and_places_take_the_first() {
     one(|x| x.max(), &[1.0, 3.0, 3.0, 2.0], &[3.0], &[0.0, 0.5, 0.5, 0.0]);
     one(|x| x.max_dim(0, false).0, &[1.0, 3.0, 3.0, 2.0], &[3.0], &[0.0, 1.0, 0.0, 0.0]);
     one(|x| x.min_dim(0, false).0, &[2.0, 1.0, 1.0], &[1.0], &[0.0, 1.0, 0.0]);
-    both(|x| x[0].maximum(&x[1]), &[&[1.0, 2.0, 3.0], &[1.0, 5.0, 0.0]], &[1.0, 5.0, 3.0], &[&[0.5, 0.0, 1.0], &[0.5, 1.0, 0.0]]);
+    both(
+        |x| x[0].maximum(&x[1]),
+        &[&[1.0, 2.0, 3.0], &[1.0, 5.0, 0.0]],
+        &[1.0, 5.0, 3.0],
+        &[&[0.5, 0.0, 1.0], &[0.5, 1.0, 0.0]],
+    );
     same(&t(&[2.0, NAN, 1.0, INF]).sort(0, false).1, &[2.0, 0.0, 3.0, 1.0]);
     same(&t(&[1.0, 1.0, 1.0]).argsort(0, true), &[0.0, 1.0, 2.0]);
     same(&t(&[1.0, NAN, 3.0]).argmax(0, false), &[1.0]);
     same(&t(&[1.0, NAN, 3.0]).max(), &[NAN]);
     same(&t(&[NAN, 1.0]).maximum(&t(&[1.0, NAN])), &[NAN, NAN]);
     let (value, place) = t(&[3.0, 1.0, 2.0, 4.0]).median(0, false);
-    (same(&value, &[2.0]), same(&place, &[2.0])).1;
+    same(&value, &[2.0]);
+    same(&place, &[2.0]);
     let (value, place) = t(&[1.0, NAN, 0.0]).median(0, false);
-    (same(&value, &[NAN]), same(&place, &[1.0])).1;
+    same(&value, &[NAN]);
+    same(&place, &[1.0]);
 }
 
 #[test]
@@ -65,8 +72,18 @@ fn activations_at_their_kinks() {
     one(|x| x.relu(), &[-1.0, 0.0, 1.0], &[0.0, 0.0, 1.0], &[0.0, 0.0, 1.0]);
     one(|x| x.abs(), &[-1.0, 0.0, 1.0], &[1.0, 0.0, 1.0], &[-1.0, 0.0, 1.0]);
     one(|x| x.relu6(), &[0.0, 6.0, 3.0], &[0.0, 6.0, 3.0], &[0.0, 0.0, 1.0]);
-    one(|x| x.clamp(Some(-1.0), Some(1.0)), &[-2.0, -1.0, 0.0, 1.0, 2.0], &[-1.0, -1.0, 0.0, 1.0, 1.0], &[0.0, 0.0, 1.0, 0.0, 0.0]);
-    one(|x| x.hardtanh(-1.0, 1.0), &[-2.0, -1.0, 0.0, 1.0, 2.0], &[-1.0, -1.0, 0.0, 1.0, 1.0], &[0.0, 0.0, 1.0, 0.0, 0.0]);
+    one(
+        |x| x.clamp(Some(-1.0), Some(1.0)),
+        &[-2.0, -1.0, 0.0, 1.0, 2.0],
+        &[-1.0, -1.0, 0.0, 1.0, 1.0],
+        &[0.0, 0.0, 1.0, 0.0, 0.0],
+    );
+    one(
+        |x| x.hardtanh(-1.0, 1.0),
+        &[-2.0, -1.0, 0.0, 1.0, 2.0],
+        &[-1.0, -1.0, 0.0, 1.0, 1.0],
+        &[0.0, 0.0, 1.0, 0.0, 0.0],
+    );
     one(|x| x.leaky_relu(0.01), &[0.0], &[0.0], &[0.01]);
     one(|x| x.elu(1.0), &[0.0], &[0.0], &[1.0]);
     one(|x| x.hard_swish(), &[-3.0, 3.0], &[0.0, 3.0], &[0.0, 1.0]);
@@ -96,7 +113,12 @@ fn powers_products_and_norms_at_zero() {
     one(|x| x.norm(2.0, &[], false), &[0.0, 0.0], &[0.0], &[0.0, 0.0]);
     one(|x| x.norm(1.0, &[], false), &[0.0, 2.0], &[2.0], &[0.0, 1.0]);
     one(|x| x.norm(INF, &[], false), &[3.0, -3.0], &[3.0], &[0.5, -0.5]);
-    both(|x| x[0].xlogy(&x[1]), &[&[0.0, 0.0], &[0.0, 2.0]], &[0.0, 0.0], &[&[0.0, std::f64::consts::LN_2], &[NAN, 0.0]]);
+    both(
+        |x| x[0].xlogy(&x[1]),
+        &[&[0.0, 0.0], &[0.0, 2.0]],
+        &[0.0, 0.0],
+        &[&[0.0, std::f64::consts::LN_2], &[NAN, 0.0]],
+    );
     both(|x| x[0].atan2(&x[1]), &[&[0.0], &[-1.0]], &[std::f64::consts::PI], &[&[-1.0], &[0.0]]);
 }
 
@@ -165,7 +187,8 @@ fn fused_functions_keep_the_graph() {
     for (name, y) in kinds {
         assert!(y.is_tracked(), "{name} cuts the graph");
         let loss = (&y * &y * &y).sum();
-        let first = grad(&[&loss], &[&x], Backward::graph()).swap_remove(0).unwrap_or_else(|| panic!("{name} cuts the graph"));
+        let first =
+            grad(&[&loss], &[&x], Backward::graph()).swap_remove(0).unwrap_or_else(|| panic!("{name} cuts the graph"));
         let reached: f64 = first.abs().max().item().expect("one element");
         assert!(reached > 1e-3, "{name}: the gradient is zero");
         assert!(first.is_tracked(), "{name}: its gradient cannot be differentiated again");

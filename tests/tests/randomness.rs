@@ -33,7 +33,8 @@ fn the_device_draws_the_published_philox_vectors() {
 fn every_distribution_is_the_documented_function_of_the_words() {
     let key = || Key::new(11).fold("map");
     let w = words(1000, key());
-    let read = |d, dtype| Tensor::random(d, [1000], cpu().with(dtype), key()).to_vec::<f64>().expect("numbers can be read");
+    let read =
+        |d, dtype| Tensor::random(d, [1000], cpu().with(dtype), key()).to_vec::<f64>().expect("numbers can be read");
     let unit: Vec<f64> = w.iter().map(|&w| f64::from(w >> 8) / 16_777_216.0).collect();
     assert_eq!(read(Distribution::Uniform, DType::F32), unit);
     assert_eq!(read(Distribution::Uniform, DType::F64), unit);
@@ -86,7 +87,8 @@ fn moments_are_those_of_the_distributions() {
         }
 
         let p = 0.3;
-        let b: Vec<f64> = Tensor::random(Distribution::Bernoulli(p), [n], cpu().with(DType::Bool), &key).to_vec().expect("read");
+        let b: Vec<f64> =
+            Tensor::random(Distribution::Bernoulli(p), [n], cpu().with(DType::Bool), &key).to_vec().expect("read");
         within("rate of a Bernoulli", moment(&b, 1), p, (p * (1.0 - p)).sqrt(), n);
 
         // Pearson's χ² of 10 equally likely numbers has mean 9 and deviation √18.
@@ -102,7 +104,13 @@ fn moments_are_those_of_the_distributions() {
 #[test]
 fn draws_do_not_depend_on_threads_shapes_or_what_was_drawn_before() {
     let n = 300_003;
-    for d in [Distribution::Bits, Distribution::Uniform, Distribution::Normal, Distribution::Bernoulli(0.5), Distribution::Integers(0, 1000)] {
+    for d in [
+        Distribution::Bits,
+        Distribution::Uniform,
+        Distribution::Normal,
+        Distribution::Bernoulli(0.5),
+        Distribution::Integers(0, 1000),
+    ] {
         let dtype = match d {
             Distribution::Bits => DType::U32,
             Distribution::Bernoulli(_) => DType::Bool,

@@ -46,7 +46,11 @@ fn random_view(x: &Tensor, c: &mut Choices) -> (String, Tensor) {
         3 if n > 0 => {
             let size = 1 + c.below(n);
             let step = 1 + c.below(2);
-            if rank < 6 { (format!("unfold({dim}, {size}, {step})"), x.unfold(dim, size, step)) } else { ("x".into(), x.clone()) }
+            if rank < 6 {
+                (format!("unfold({dim}, {size}, {step})"), x.unfold(dim, size, step))
+            } else {
+                ("x".into(), x.clone())
+            }
         }
         4 if rank < 6 => (format!("unsqueeze({d})"), x.unsqueeze(d as isize)),
         5 if rank > 1 => {
@@ -59,7 +63,7 @@ fn random_view(x: &Tensor, c: &mut Choices) -> (String, Tensor) {
             (format!("expand({dims:?})"), x.expand(&dims))
         }
         7 if rank > 1 => (format!("flatten to {}", x.elements()), x.reshape([x.elements()])),
-        8 if n % 2 == 0 => {
+        8 if n.is_multiple_of(2) => {
             let mut dims = x.dims().to_vec();
             dims[d] = n / 2;
             dims.insert(d, 2);
@@ -99,7 +103,15 @@ fn chains_of_views_equal_chains_of_copies() {
 #[test]
 fn views_share_memory_where_they_can() {
     let x = count(&[4, 6]);
-    for view in [x.t(), x.flip(&[0]), x.slice(1, None, None, -2), x.expand([3, 4, 6]), x.reshape([2, 2, 6]), x.diagonal(0, 0, 1), x.unfold(1, 3, 1)] {
+    for view in [
+        x.t(),
+        x.flip(&[0]),
+        x.slice(1, None, None, -2),
+        x.expand([3, 4, 6]),
+        x.reshape([2, 2, 6]),
+        x.diagonal(0, 0, 1),
+        x.unfold(1, 3, 1),
+    ] {
         assert!(std::sync::Arc::ptr_eq(view.view().buffer, x.view().buffer), "{:?} was copied", view.dims());
     }
     assert!(!std::sync::Arc::ptr_eq(x.t().reshape([24]).view().buffer, x.view().buffer), "this one cannot be a view");
@@ -218,7 +230,13 @@ fn panics_name_the_callers_line_and_say_what_would_fit() {
     let (a, b) = (Tensor::ones([2, 3], cpu()), Tensor::ones([2, 4], cpu()));
     let expect = |line: u32, says: &[&str], call: &dyn Fn()| {
         let p = caught(call).expect("misuse panics");
-        assert!(p.file.ends_with("tensors.rs") && p.line == line, "{}:{} instead of line {line}: {}", p.file, p.line, p.message);
+        assert!(
+            p.file.ends_with("tensors.rs") && p.line == line,
+            "{}:{} instead of line {line}: {}",
+            p.file,
+            p.line,
+            p.message
+        );
         for s in says {
             assert!(p.message.contains(s), "{:?} does not say {s:?}", p.message);
         }
@@ -231,7 +249,9 @@ fn panics_name_the_callers_line_and_say_what_would_fit() {
     expect(line!(), &["linear", "[out, 3]"], &|| drop(a.linear(&Tensor::ones([5], cpu()), None)));
     expect(line!(), &["index_select", "integers", "f32"], &|| drop(a.index_select(0, &b)));
     expect(line!(), &["cat"], &|| drop(Tensor::cat(&[&a, &b], 0)));
-    expect(line!(), &["f32 tensor", "6 elements", "5 were given"], &|| drop(Tensor::from_vec(vec![0f32; 5], [2, 3], cpu())));
+    expect(line!(), &["f32 tensor", "6 elements", "5 were given"], &|| {
+        drop(Tensor::from_vec(vec![0f32; 5], [2, 3], cpu()))
+    });
     expect(line!(), &["one element", "[2, 3]"], &|| a.requires_grad().backward());
     let e = a.try_matmul(&b).expect_err("misuse");
     assert_eq!((e.kind(), e.op()), (ErrorKind::Misuse, Some("matmul")));
@@ -245,7 +265,9 @@ fn panics_name_the_callers_line_and_say_what_would_fit() {
 #[test]
 fn printing_is_numpys() {
     // Each string is what NumPy 2.4 gives for `str(x)` after `np.set_printoptions(precision=4)`.
-    let f = |data: &[f64], dims: &[usize], want: &str| assert_eq!(Tensor::from_vec(data.to_vec(), dims, cpu()).to_string(), want);
+    let f = |data: &[f64], dims: &[usize], want: &str| {
+        assert_eq!(Tensor::from_vec(data.to_vec(), dims, cpu()).to_string(), want)
+    };
     let (nan, inf) = (f64::NAN, f64::INFINITY);
     f(&[1.0, 2.0, 3.0], &[3], "[1. 2. 3.]");
     f(&[1.0, -2.5, 30.25], &[3], "[ 1.   -2.5  30.25]");
@@ -344,7 +366,10 @@ fn casts_round_truncate_wrap_and_test() {
     assert_eq!(ints(&x.to_dtype(DType::I64)), [-1, 0, 0, 0, 2, 300]);
     assert_eq!(x.to_dtype(DType::Bool).to_vec::<bool>().expect("read"), [true, true, false, true, true, true]);
     assert_eq!(Tensor::from_slice(&[300i64, -1], cpu()).to_vec::<u8>().expect("read"), [44, 255]);
-    assert_eq!(Tensor::from_slice(&[1.0f64 / 3.0], cpu()).to_dtype(DType::Bf16).to_vec::<f64>().expect("read"), [0.333_984_375]);
+    assert_eq!(
+        Tensor::from_slice(&[1.0f64 / 3.0], cpu()).to_dtype(DType::Bf16).to_vec::<f64>().expect("read"),
+        [0.333_984_375]
+    );
     assert_eq!(Tensor::from_slice(&[(1i64 << 53) + 1], cpu()).to_vec::<i64>().expect("read"), [(1 << 53) + 1]);
 }
 

@@ -77,14 +77,38 @@ trait Real: Float + Element {
 macro_rules! real {
     ($t:ty, $gemm:path) => {
         impl Real for $t {
-            unsafe fn multiply(out: *mut $t, [m, k, n]: [usize; 3], a: Matrix<$t>, b: Matrix<$t>, add: bool, scale: $t) {
+            unsafe fn multiply(
+                out: *mut $t,
+                [m, k, n]: [usize; 3],
+                a: Matrix<$t>,
+                b: Matrix<$t>,
+                add: bool,
+                scale: $t,
+            ) {
                 let (out_row, keep) = (n as isize, if add { 1.0 } else { 0.0 });
                 // The kernels write columns, so the transposed product is asked for: outᵀ = bᵀ·aᵀ.
                 // SAFETY: by the caller.
                 unsafe {
                     $gemm()(
-                        n, m, k, out, out_row, 1, add, b.ptr, b.row, b.column, a.ptr, a.row, a.column, keep, scale,
-                        false, false, false, Parallelism::None,
+                        n,
+                        m,
+                        k,
+                        out,
+                        out_row,
+                        1,
+                        add,
+                        b.ptr,
+                        b.row,
+                        b.column,
+                        a.ptr,
+                        a.row,
+                        a.column,
+                        keep,
+                        scale,
+                        false,
+                        false,
+                        false,
+                        Parallelism::None,
                     )
                 }
             }
@@ -245,12 +269,22 @@ impl<T: Real> Scores<T> {
             self.drop(head, first, keys, s);
             let y = &mut y[first * values..][..n * values];
             // SAFETY: as above; `y` holds n·values numbers.
-            unsafe { T::multiply(y.as_mut_ptr(), [n, keys, values], rows_of(s, keys), self.v.matrix(head, 0), false, T::ONE) };
+            unsafe {
+                T::multiply(y.as_mut_ptr(), [n, keys, values], rows_of(s, keys), self.v.matrix(head, 0), false, T::ONE)
+            };
         }
     }
 
     /// Adds to dk and dv, writes dq, of one head; `p` and `ds` are scratch.
-    fn backward(&self, head: [usize; 2], g: &[T], y: &[T], lse: &[T], [p, ds]: [&mut [T]; 2], [dq, dk, dv]: [&mut [T]; 3]) {
+    fn backward(
+        &self,
+        head: [usize; 2],
+        g: &[T],
+        y: &[T],
+        lse: &[T],
+        [p, ds]: [&mut [T]; 2],
+        [dq, dk, dv]: [&mut [T]; 3],
+    ) {
         let [_, _, queries, _, width, values] = self.lens;
         let block = self.block();
         dk.fill(T::ZERO);
@@ -284,13 +318,27 @@ impl<T: Real> Scores<T> {
             let q = self.q.matrix(head, first);
             // SAFETY: as above.
             unsafe {
-                T::multiply(dq[first * width..].as_mut_ptr(), [n, keys, width], rows_of(ds, keys), self.k.matrix(head, 0), false, T::ONE);
+                T::multiply(
+                    dq[first * width..].as_mut_ptr(),
+                    [n, keys, width],
+                    rows_of(ds, keys),
+                    self.k.matrix(head, 0),
+                    false,
+                    T::ONE,
+                );
                 T::multiply(dk.as_mut_ptr(), [keys, n, width], transposed(rows_of(ds, keys)), q, true, T::ONE);
             }
             self.drop(head, first, keys, p);
             // SAFETY: as above.
             unsafe {
-                T::multiply(dv.as_mut_ptr(), [keys, n, values], transposed(rows_of(p, keys)), rows_of(g_rows, values), true, T::ONE);
+                T::multiply(
+                    dv.as_mut_ptr(),
+                    [keys, n, values],
+                    transposed(rows_of(p, keys)),
+                    rows_of(g_rows, values),
+                    true,
+                    T::ONE,
+                );
             }
         }
     }

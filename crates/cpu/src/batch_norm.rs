@@ -184,7 +184,8 @@ fn forward<T: Number>(eps: f64, x: &[View<'_>], stat: Meta) -> Result<Fused> {
                 sums.fill(0.0);
                 s.starts(c).for_each(|at| squares_each(x(at), &means, &mut sums));
                 let vars = s.gathered(&sums).into_iter();
-                let stats: Vec<_> = vars.zip(means.chunks(s.places)).map(|(v, m)| of(m[0].to_f64(), v * inverse)).collect();
+                let stats: Vec<_> =
+                    vars.zip(means.chunks(s.places)).map(|(v, m)| of(m[0].to_f64(), v * inverse)).collect();
                 let scale: Vec<T> = s.expanded(block.clone().zip(&stats).map(|(c, t)| t.rstd * one(1, c, 1.0)));
                 let shift: Vec<T> = s.expanded(block.clone().map(|c| one(2, c, 0.0)));
                 s.starts(c).for_each(|at| normalize_each(x(at), &means, &scale, &shift, y.part(at, width)));
@@ -211,8 +212,11 @@ fn forward<T: Number>(eps: f64, x: &[View<'_>], stat: Meta) -> Result<Fused> {
 fn backward<T: Number>(x: &[View<'_>]) -> Result<Fused> {
     let s = Sizes::of(x[1]);
     let size = size_of::<T>();
-    let (tx, tw, tb) =
-        (CpuStorage::new(s.elements() * size)?, CpuStorage::new(s.channels * size)?, CpuStorage::new(s.channels * size)?);
+    let (tx, tw, tb) = (
+        CpuStorage::new(s.elements() * size)?,
+        CpuStorage::new(s.channels * size)?,
+        CpuStorage::new(s.channels * size)?,
+    );
     let (inputs, reads) = (Dense::<T>::all(x)?, x.iter().map(|v| storage(v.buffer)).collect::<Result<Vec<_>>>()?);
     let (dx, dw, db) = (Out::<T>::of(&tx), Out::<T>::of(&tw), Out::<T>::of(&tb));
     let inverse = 1.0 / (s.images * s.places) as f64;
@@ -233,7 +237,8 @@ fn backward<T: Number>(x: &[View<'_>]) -> Result<Fused> {
                 let scales: Vec<T> = s.expanded(block.clone().map(scale));
                 let g_mean: Vec<T> = s.expanded(sums.iter().map(|s| s * inverse));
                 let slopes: Vec<T> = s.expanded(block.clone().zip(&along).map(|(c, &a)| slope(c, a)));
-                s.starts(c).for_each(|at| gradient_each(g(at), x(at), &mean, &scales, &g_mean, &slopes, dx.part(at, width)));
+                s.starts(c)
+                    .for_each(|at| gradient_each(g(at), x(at), &mean, &scales, &g_mean, &slopes, dx.part(at, width)));
                 (sums, along)
             } else {
                 let mean = T::from_f64(number(3, c));

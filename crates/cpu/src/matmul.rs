@@ -61,7 +61,13 @@ macro_rules! real {
     ($t:ty, $gemm:path) => {
         impl Real for $t {
             const ZERO: $t = 0.0;
-            unsafe fn multiply(out: *mut $t, [m, k, n]: [usize; 3], a: Matrix<$t>, b: Matrix<$t>, threads: Parallelism) {
+            unsafe fn multiply(
+                out: *mut $t,
+                [m, k, n]: [usize; 3],
+                a: Matrix<$t>,
+                b: Matrix<$t>,
+                threads: Parallelism,
+            ) {
                 let (mut a, mut b) = (a, b);
                 if b.row < 0 {
                     // The kernels walk their left operand forwards: both are then walked from their other end.
@@ -86,12 +92,7 @@ real!(f64, gemm_f64::gemm::f64::get_gemm_fn);
 /// What is done to a row of a product: the bias (empty: none) added, then the activation.
 type Epilogue<T> = fn(&mut [T], &[T], Option<UnaryOp>);
 
-fn product<T: Real>(
-    a: View<'_>,
-    b: View<'_>,
-    spec: &MatmulSpec<'_>,
-    epilogue: Option<Epilogue<T>>,
-) -> Result<Buffer> {
+fn product<T: Real>(a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>, epilogue: Option<Epilogue<T>>) -> Result<Buffer> {
     let (ra, rb) = (a.shape().rank(), b.shape().rank());
     let (m, k, n) = (a.shape()[ra - 2], a.shape()[ra - 1], b.shape()[rb - 1]);
     let (sa, sb) = (Side::<T>::of(a)?, Side::<T>::of(b)?);

@@ -15,8 +15,12 @@ use std::ops::Range;
 
 pub(crate) fn register(table: &KernelTable) {
     table.register(|c: FusedCall<'_, MaxPool>| match c.x[0].dtype {
-        DType::F32 if fits(c.x) => max_forward::<f32>(c.op, c.x[0], c.outputs[0], c.records, f32::NEG_INFINITY).map(Some),
-        DType::F64 if fits(c.x) => max_forward::<f64>(c.op, c.x[0], c.outputs[0], c.records, f64::NEG_INFINITY).map(Some),
+        DType::F32 if fits(c.x) => {
+            max_forward::<f32>(c.op, c.x[0], c.outputs[0], c.records, f32::NEG_INFINITY).map(Some)
+        }
+        DType::F64 if fits(c.x) => {
+            max_forward::<f64>(c.op, c.x[0], c.outputs[0], c.records, f64::NEG_INFINITY).map(Some)
+        }
         _ => Ok(None),
     });
     table.register(|c: FusedCall<'_, MaxPoolGrad>| match c.x[0].dtype {
@@ -180,7 +184,13 @@ fn max_forward<T: Float + Element>(op: &MaxPool, x: View<'_>, out: Meta, keep: b
             let mut place = firsts.clone();
             taps.for_rows(|row, tap, at, o| {
                 let (n, to) = (o.len(), row * width + o.start..row * width + o.end);
-                larger(&x[at..at + reach(n, w.stride[2])], w.stride[2], tap as u32, &mut best[to.clone()], &mut place[to]);
+                larger(
+                    &x[at..at + reach(n, w.stride[2])],
+                    w.stride[2],
+                    tap as u32,
+                    &mut best[to.clone()],
+                    &mut place[to],
+                );
             });
             if keep && bytes {
                 small.part(p * windows, windows).iter_mut().zip(&place).for_each(|(o, &k)| *o = k as u8);
@@ -233,8 +243,16 @@ fn max_backward<T: Float>(w: &Window, x: &[View<'_>]) -> Result<Fused> {
                     *d = *d + g;
                 };
                 match bytes {
-                    true => g.iter().zip(&small.slice()[first..]).enumerate().for_each(|(i, (&g, &k))| put(i, g, k as usize)),
-                    false => g.iter().zip(&large.slice()[first..]).enumerate().for_each(|(i, (&g, &k))| put(i, g, k as usize)),
+                    true => g
+                        .iter()
+                        .zip(&small.slice()[first..])
+                        .enumerate()
+                        .for_each(|(i, (&g, &k))| put(i, g, k as usize)),
+                    false => g
+                        .iter()
+                        .zip(&large.slice()[first..])
+                        .enumerate()
+                        .for_each(|(i, (&g, &k))| put(i, g, k as usize)),
                 }
             }
         });
@@ -266,12 +284,20 @@ fn mean<T: Float + Element>(op: AvgPool, x: View<'_>, backward: bool) -> Result<
                 scaled(x, &scale, &mut g);
                 taps.for_rows(|row, _, at, o| {
                     let n = o.len();
-                    spread(&g[row * width + o.start..row * width + o.end], w.stride[2], &mut y[at..at + reach(n, w.stride[2])]);
+                    spread(
+                        &g[row * width + o.start..row * width + o.end],
+                        w.stride[2],
+                        &mut y[at..at + reach(n, w.stride[2])],
+                    );
                 });
             } else {
                 taps.for_rows(|row, _, at, o| {
                     let n = o.len();
-                    add_strided(&x[at..at + reach(n, w.stride[2])], w.stride[2], &mut y[row * width + o.start..row * width + o.end]);
+                    add_strided(
+                        &x[at..at + reach(n, w.stride[2])],
+                        w.stride[2],
+                        &mut y[row * width + o.start..row * width + o.end],
+                    );
                 });
                 y.iter_mut().zip(&scale).for_each(|(y, &s)| *y = *y * s);
             }

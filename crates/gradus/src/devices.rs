@@ -62,9 +62,12 @@ impl Devices for Device {
 
     fn list() -> Vec<ListedDevice> {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let mut devices = vec![ListedDevice { name: "cpu".into(), description: format!("{cores} cores, {:?}", gradus_cpu::level()) }];
+        let mut devices =
+            vec![ListedDevice { name: "cpu".into(), description: format!("{cores} cores, {:?}", gradus_cpu::level()) }];
         let gpus = gradus_gpu::list().into_iter();
-        devices.extend(gpus.map(|d| ListedDevice { description: format!("{} ({:?})", d.description, d.kind), name: d.name }));
+        devices.extend(
+            gpus.map(|d| ListedDevice { description: format!("{} ({:?})", d.description, d.kind), name: d.name }),
+        );
         devices
     }
 }

@@ -2,8 +2,8 @@
 
 use super::{Outcome, one};
 use gradus_core::ops::BinaryOp;
-use gradus_core::{DType, Result, Tensor};
-use gradus_tests::golden::Call;
+use gradus_core::{DType, Error, Result, Tensor};
+use gradus_tests::golden::{Call, NOT_COMPARED};
 
 /// A function of two tensors, or of a tensor and a number.
 fn two(c: &Call<'_>, op: BinaryOp) -> Result<Tensor> {
@@ -110,13 +110,27 @@ fn activation(name: &str, c: &Call<'_>) -> Outcome {
             "threshold" => x.try_threshold(f(1, "threshold", 0.0)?, f(2, "value", 0.0)?),
             "dropout" => {
                 let p = if c.flag(2, "training", true) { f(1, "p", 0.5)? } else { 0.0 };
+                if 0.0 < p && p < 1.0 {
+                    return Err(Error::misuse(format!("{NOT_COMPARED}: the mask is a draw of PyTorch's generator")));
+                }
                 x.try_dropout(p, 1)
             }
             _ => unreachable!("listed below"),
         }
     };
     const NAMES: [&str; 12] = [
-        "celu", "elu", "glu", "hardshrink", "hardtanh", "leaky_relu", "logit", "prelu", "softplus", "softshrink", "threshold", "dropout",
+        "celu",
+        "elu",
+        "glu",
+        "hardshrink",
+        "hardtanh",
+        "leaky_relu",
+        "logit",
+        "prelu",
+        "softplus",
+        "softshrink",
+        "threshold",
+        "dropout",
     ];
     if NAMES.contains(&name) { one(y()) } else { None }
 }

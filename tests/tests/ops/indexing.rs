@@ -18,7 +18,9 @@ pub(super) fn run(name: &str, c: &Call<'_>) -> Outcome {
             let i = index()?;
             up(&x)?.try_gather(dim()?, &up(&i)?)?.try_reshape(*i.shape())
         })),
-        "index_select" => Some(c.x(0).and_then(|x| lifted(&x, |x| Ok(vec![x.try_index_select(dim()?, &vector(&index()?)?)?])))),
+        "index_select" => {
+            Some(c.x(0).and_then(|x| lifted(&x, |x| Ok(vec![x.try_index_select(dim()?, &vector(&index()?)?)?]))))
+        }
         "scatter" | "scatter_add" => Some(c.x(0).and_then(|x| {
             lifted(&x, |x| {
                 let i = up(&index()?)?;
@@ -28,15 +30,25 @@ pub(super) fn run(name: &str, c: &Call<'_>) -> Outcome {
                 };
                 // PyTorch takes as much of the source as the index covers.
                 let source = fitting(&source, &i)?;
-                Ok(vec![if name == "scatter" { x.try_scatter(dim()?, &i, &source)? } else { x.try_scatter_add(dim()?, &i, &source)? }])
+                Ok(vec![if name == "scatter" {
+                    x.try_scatter(dim()?, &i, &source)?
+                } else {
+                    x.try_scatter_add(dim()?, &i, &source)?
+                }])
             })
         })),
         "index_add" => Some(c.x(0).and_then(|x| {
             let source = c.x(3)? * c.number(9, "alpha")?.unwrap_or(1.0);
             lifted(&x, |x| Ok(vec![x.try_index_add(dim()?, &vector(&index()?)?, &up(&source)?)?]))
         })),
-        "index_copy" => Some(c.x(0).and_then(|x| lifted(&x, |x| Ok(vec![x.try_index_copy(dim()?, &vector(&index()?)?, &up(&c.x(3)?)?)?])))),
-        "take" => one(c.x(0).and_then(|x| x.try_reshape([x.elements()])?.try_index_select(0, &wrapped(&c.x(1)?, x.elements())?))),
+        "index_copy" => {
+            Some(c.x(0).and_then(|x| {
+                lifted(&x, |x| Ok(vec![x.try_index_copy(dim()?, &vector(&index()?)?, &up(&c.x(3)?)?)?]))
+            }))
+        }
+        "take" => one(c
+            .x(0)
+            .and_then(|x| x.try_reshape([x.elements()])?.try_index_select(0, &wrapped(&c.x(1)?, x.elements())?))),
         "take_along_dim" => one(c.x(0).and_then(|x| match c.int(2, "dim")? {
             Some(dim) => x.try_take_along(dim, &c.x(1)?),
             None => x.try_reshape([x.elements()])?.try_gather(0, &c.x(1)?.try_flatten(0, -1)?),
@@ -53,7 +65,10 @@ pub(super) fn run(name: &str, c: &Call<'_>) -> Outcome {
             _ => x.try_one_hot(x.try_max()?.item::<i64>()? as usize + 1),
         })),
         "nn.functional.embedding" => one(c.x(0).and_then(|table| {
-            if !c.arg(3, "max_norm").is_null() || c.flag(5, "scale_grad_by_freq", false) || !c.arg(2, "padding_idx").is_null() {
+            if !c.arg(3, "max_norm").is_null()
+                || c.flag(5, "scale_grad_by_freq", false)
+                || !c.arg(2, "padding_idx").is_null()
+            {
                 return Err(Error::misuse("the option is not there yet"));
             }
             table.try_embedding(&c.x(1)?)

@@ -8,7 +8,7 @@ use gradus_core::functional::loss::{CrossEntropyOptions, Reduction};
 use gradus_core::functional::pool::PoolOptions;
 use gradus_core::ops::BinaryOp;
 use gradus_core::{Error, Result, Tensor};
-use gradus_tests::golden::Call;
+use gradus_tests::golden::{Call, NOT_COMPARED};
 
 pub(super) fn run(name: &str, c: &Call<'_>) -> Outcome {
     let name = name.strip_prefix("nn.functional.")?;
@@ -27,7 +27,7 @@ fn convolution(name: &str, c: &Call<'_>) -> Outcome {
     };
     let run = || {
         let (x, w, b) = (c.x(0)?, c.x(1)?, c.tensor(2, "bias")?);
-        let lens = |i, name| Ok::<_, Error>(c.lens(i, name)?);
+        let lens = |i, name| c.lens(i, name);
         let mut o = ConvOptions::default();
         if let Some(s) = lens(3, "stride")? {
             o = o.stride(&s[..]);
@@ -78,7 +78,11 @@ fn pooling(name: &str, c: &Call<'_>) -> Outcome {
     }
     let rank = name.strip_prefix("avg_pool").or(name.strip_prefix("max_pool"))?.chars().next()?.to_digit(10)?;
     let avg = || {
-        let o = pool_options(c)?.ceil_mode(c.flag(4, "ceil_mode", false)).count_include_pad(c.flag(5, "count_include_pad", true));
+        let o = pool_options(c)?.ceil_mode(c.flag(4, "ceil_mode", false)).count_include_pad(c.flag(
+            5,
+            "count_include_pad",
+            true,
+        ));
         if !c.arg(6, "divisor_override").is_null() {
             return Err(Error::misuse("a divisor of one's own is not there yet"));
         }
@@ -113,7 +117,11 @@ fn adaptive_pooling(name: &str, c: &Call<'_>) -> Result<Vec<Tensor>> {
     let lens: Vec<usize> = match gradus_tests::golden::items(v) {
         Some(items) => {
             let first = x.rank().checked_sub(rank).ok_or_else(|| Error::misuse("too few dimensions"))?;
-            items.iter().enumerate().map(|(i, n)| n.as_u64().map_or(x.dims().get(first + i).copied().unwrap_or(0), |n| n as usize)).collect()
+            items
+                .iter()
+                .enumerate()
+                .map(|(i, n)| n.as_u64().map_or(x.dims().get(first + i).copied().unwrap_or(0), |n| n as usize))
+                .collect()
         }
         None => c.lens(1, "output_size")?.unwrap_or_default(),
     };
@@ -190,7 +198,11 @@ fn other(name: &str, c: &Call<'_>) -> Outcome {
             x.try_cross_entropy_with(&c.x(1)?, &options)
         }),
         "scaled_dot_product_attention" => c.x(0).and_then(|q| {
-            let mut o = if c.flag(5, "is_causal", false) { AttentionOptions::causal() } else { AttentionOptions::default() };
+            if c.number(4, "dropout_p")?.is_some_and(|p| p > 0.0) {
+                return Err(Error::misuse(format!("{NOT_COMPARED}: the mask is a draw of PyTorch's generator")));
+            }
+            let mut o =
+                if c.flag(5, "is_causal", false) { AttentionOptions::causal() } else { AttentionOptions::default() };
             if let Some(mask) = c.tensor(3, "attn_mask")? {
                 o = o.mask(&mask);
             }
@@ -215,7 +227,8 @@ fn other(name: &str, c: &Call<'_>) -> Outcome {
                 // The sizes first, and the scale from them.
                 None if c.flag(9, "recompute_scale_factor", false) => {
                     let factor = c.number(9, "scale_factor")?.unwrap_or(1.0);
-                    let size: Vec<usize> = x.dims().iter().skip(2).map(|&n| (n as f64 * factor).floor() as usize).collect();
+                    let size: Vec<usize> =
+                        x.dims().iter().skip(2).map(|&n| (n as f64 * factor).floor() as usize).collect();
                     x.try_interpolate(&size[..], &o)
                 }
                 None => x.try_interpolate_by(c.number(9, "scale_factor")?.unwrap_or(1.0), &o),

@@ -45,7 +45,9 @@ pub(super) fn run(name: &str, c: &Call<'_>) -> Outcome {
             let first = all.next().ok_or_else(|| Error::misuse("needs a matrix"))?.clone();
             all.try_fold(first, |a, b| a.try_matmul(b))
         }),
-        "einsum" => c.list(0).and_then(|x| Tensor::try_einsum(c.word(1, "equation").unwrap_or(""), &x.iter().collect::<Vec<_>>())),
+        "einsum" => c
+            .list(0)
+            .and_then(|x| Tensor::try_einsum(c.word(1, "equation").unwrap_or(""), &x.iter().collect::<Vec<_>>())),
         "tensordot" => tensordot(c),
         "nn.functional.linear" => c.x(0).and_then(|x| x.try_linear(&c.x(1)?, c.tensor(2, "bias")?.as_ref())),
         _ => return None,
@@ -55,7 +57,9 @@ pub(super) fn run(name: &str, c: &Call<'_>) -> Outcome {
 fn tensordot(c: &Call<'_>) -> Result<Tensor> {
     let (a, b) = (c.x(0)?, c.x(1)?);
     let dims = c.arg(2, "dims");
-    let list = |v: &serde_json::Value| items(v).into_iter().flatten().filter_map(|n| n.as_i64()).map(|n| n as isize).collect::<Vec<_>>();
+    let list = |v: &serde_json::Value| {
+        items(v).into_iter().flatten().filter_map(|n| n.as_i64()).map(|n| n as isize).collect::<Vec<_>>()
+    };
     let (of_a, of_b): (Vec<isize>, Vec<isize>) = match dims.as_i64() {
         Some(n) => ((a.rank() as isize - n as isize..a.rank() as isize).collect(), (0..n as isize).collect()),
         None => match items(dims).map(|v| &v[..]) {

@@ -74,7 +74,9 @@ fn along(name: &str, c: &Call<'_>) -> Outcome {
         "sort" => Box::new(|x| pair(x.try_sort(int(1, "dim", -1)?, c.flag(2, "descending", false)))),
         "argsort" => Box::new(|x| Ok(vec![x.try_argsort(int(1, "dim", -1)?, c.flag(2, "descending", false))?])),
         "msort" => Box::new(|x| Ok(vec![x.try_sort(0, false)?.0])),
-        "topk" => Box::new(|x| pair(x.try_topk(c.len(1, "k")?.unwrap_or(0), int(2, "dim", -1)?, c.flag(3, "largest", true)))),
+        "topk" => {
+            Box::new(|x| pair(x.try_topk(c.len(1, "k")?.unwrap_or(0), int(2, "dim", -1)?, c.flag(3, "largest", true))))
+        }
         "max.reduction_with_dim" => Box::new(|x| pair(x.try_max_dim(int(1, "dim", 0)?, c.flag(2, "keepdim", false)))),
         "min.reduction_with_dim" => Box::new(|x| pair(x.try_min_dim(int(1, "dim", 0)?, c.flag(2, "keepdim", false)))),
         "median" => Box::new(|x| match c.int(1, "dim")? {
@@ -85,7 +87,11 @@ fn along(name: &str, c: &Call<'_>) -> Outcome {
             let (dim, keep) = (c.int(1, "dim")?, c.flag(2, "keepdim", false));
             let flat = if dim.is_none() { x.try_reshape([x.elements()])? } else { x.clone() };
             let keep_here = keep && dim.is_some();
-            let y = if name == "argmax" { flat.try_argmax(dim.unwrap_or(0), keep_here) } else { flat.try_argmin(dim.unwrap_or(0), keep_here) }?;
+            let y = if name == "argmax" {
+                flat.try_argmax(dim.unwrap_or(0), keep_here)
+            } else {
+                flat.try_argmin(dim.unwrap_or(0), keep_here)
+            }?;
             Ok(vec![if keep && dim.is_none() { y.try_reshape(vec![1; x.rank()])? } else { y }])
         }),
         _ => return None,

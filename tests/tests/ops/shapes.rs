@@ -70,7 +70,11 @@ fn viewed(name: &str, c: &Call<'_>) -> Outcome {
             "unfold" => {
                 let (size, step) = (c.len(2, "size")?.unwrap_or(0), c.len(3, "step")?.unwrap_or(1));
                 let dim = int(1, "dimension", 0)?;
-                if x.rank() == 0 { x.try_reshape([1])?.try_unfold(dim, size, step)?.try_reshape([size])? } else { x.try_unfold(dim, size, step)? }
+                if x.rank() == 0 {
+                    x.try_reshape([1])?.try_unfold(dim, size, step)?.try_reshape([size])?
+                } else {
+                    x.try_unfold(dim, size, step)?
+                }
             }
             "repeat" => x.try_repeat(&c.lens(1, "repeats")?.unwrap_or_default())?,
             "tile" => {
@@ -93,7 +97,9 @@ fn viewed(name: &str, c: &Call<'_>) -> Outcome {
             "trace" if x.rank() == 2 => x.try_trace()?,
             "trace" => return Err(Error::misuse("needs a matrix")),
             "split" => return x.try_split(c.len(1, "split_size")?.unwrap_or(0), int(2, "dim", 0)?),
-            "split_with_sizes" => return x.try_split_sizes(&c.lens(1, "split_sizes")?.unwrap_or_default(), int(2, "dim", 0)?),
+            "split_with_sizes" => {
+                return x.try_split_sizes(&c.lens(1, "split_sizes")?.unwrap_or_default(), int(2, "dim", 0)?);
+            }
             "chunk" => return x.try_chunk(c.len(1, "chunks")?.unwrap_or(0), int(2, "dim", 0)?),
             "unbind" => {
                 let dim = int(1, "dim", 0)?;
@@ -105,10 +111,38 @@ fn viewed(name: &str, c: &Call<'_>) -> Outcome {
     .filter(|_| NAMES.contains(&name))
 }
 
-const NAMES: [&str; 33] = [
-    "reshape", "view", "flatten", "ravel", "unflatten", "permute", "transpose", "t", "movedim", "unsqueeze", "squeeze",
-    "squeeze.multiple", "expand", "broadcast_to", "narrow", "slice", "select", "flip", "diagonal", "unfold", "repeat", "tile",
-    "repeat_interleave", "roll", "tril", "triu", "trace", "split", "split_with_sizes", "chunk", "unbind", "", "",
+const NAMES: [&str; 31] = [
+    "reshape",
+    "view",
+    "flatten",
+    "ravel",
+    "unflatten",
+    "permute",
+    "transpose",
+    "t",
+    "movedim",
+    "unsqueeze",
+    "squeeze",
+    "squeeze.multiple",
+    "expand",
+    "broadcast_to",
+    "narrow",
+    "slice",
+    "select",
+    "flip",
+    "diagonal",
+    "unfold",
+    "repeat",
+    "tile",
+    "repeat_interleave",
+    "roll",
+    "tril",
+    "triu",
+    "trace",
+    "split",
+    "split_with_sizes",
+    "chunk",
+    "unbind",
 ];
 
 fn unflattened(x: &Tensor, c: &Call<'_>) -> Result<Vec<Tensor>> {
@@ -132,7 +166,8 @@ fn moved(x: &Tensor, from: &[isize], to: &[isize]) -> Result<Tensor> {
         if order[t].is_some() || used.contains(&f) {
             return Err(Error::misuse("a dimension is named twice"));
         }
-        (order[t] = Some(f), used.push(f)).1
+        order[t] = Some(f);
+        used.push(f);
     }
     let mut rest = (0..x.rank()).filter(|d| !used.contains(d));
     let order: Vec<isize> = order.into_iter().map(|o| o.or_else(|| rest.next()).unwrap_or(0) as isize).collect();
@@ -165,7 +200,10 @@ fn joined(name: &str, c: &Call<'_>) -> Outcome {
         "cat" => dim(1).and_then(|d| join(Tensor::try_cat, d)),
         "stack" => dim(1).and_then(|d| join(Tensor::try_stack, d)),
         "hstack" => c.list(0).and_then(|x| {
-            let x = x.iter().map(|x| if x.rank() == 0 { x.try_reshape([1]) } else { Ok(x.clone()) }).collect::<Result<Vec<_>>>()?;
+            let x = x
+                .iter()
+                .map(|x| if x.rank() == 0 { x.try_reshape([1]) } else { Ok(x.clone()) })
+                .collect::<Result<Vec<_>>>()?;
             Tensor::try_cat(&x.iter().collect::<Vec<_>>(), if x.first().is_some_and(|x| x.rank() == 1) { 0 } else { 1 })
         }),
         "vstack" => c.list(0).and_then(|x| {

@@ -93,13 +93,6 @@ fn statistics() -> Vec<Entry> {
             .one(reals(&[&[2, 5]]), |x| x[0].try_logsumexp(&[1], false))
             .one(reals(&[&[2, 3, 2]]), |x| x[0].try_logsumexp(&[0, 2], true))
             .large(reals(&[&[130, 601]]), |x| x[0].try_logsumexp(&[0], false)),
-        Entry::new("reduce_large", "torch.sum", "Sums, means, products and extremes of many elements.")
-            .large(reals(&[&[250_001]]), |x| x[0].try_sum())
-            .large(reals(&[&[613, 401]]), |x| x[0].try_sum_dims(&[0], false))
-            .large(reals(&[&[613, 401]]), |x| x[0].try_sum_dims(&[1], false))
-            .large(reals(&[&[41, 53, 101]]), |x| x[0].try_mean_dims(&[0, 2], true))
-            .large(reals(&[&[41, 53, 101]]), |x| x[0].try_amax(&[1], true))
-            .large(reals(&[&[9001, 13]]), |x| x[0].try_prod_dims(&[1], false)),
     ]
 }
 

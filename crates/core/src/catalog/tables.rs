@@ -1,7 +1,8 @@
 //! The tables of elementwise ops and reductions: an entry for each row.
 
-use super::{Entry, Fill, case, input};
+use super::{Case, Entry, Fill, case, input};
 use crate::ops::{UnaryKind, rows};
+use crate::tensor::Tensor;
 
 pub(super) fn entries() -> Vec<Entry> {
     let mut entries = unary();
@@ -73,24 +74,39 @@ fn compare() -> Vec<Entry> {
 }
 
 fn reduce() -> Vec<Entry> {
-    use crate::ops::ReduceOp::{All, Any};
+    use crate::ops::ReduceOp::{All, Any, Prod};
     rows::reduce()
         .into_iter()
         .map(|row| {
             let (all, dims) = (row.all, row.dims);
             let fill = Fill::Spread(-2.0, 2.0);
+            let long = |shape: &[usize], over: &'static [isize]| {
+                let run = move |x: &[Tensor]| Ok(vec![dims(&x[0], over, false)?]);
+                Case { large: true, ..case(vec![input(shape, fill)], run) }
+            };
+            // A product of many numbers is 0 or infinite, so only short ones are taken of many.
+            let large = match row.op {
+                Prod => vec![long(&[9001, 13], &[1])],
+                _ => vec![
+                    long(&[250_001], &[0]),
+                    long(&[613, 401], &[0]),
+                    long(&[613, 401], &[1]),
+                    long(&[41, 53, 101], &[0, 2]),
+                ],
+            };
+            let small = vec![
+                case(vec![input(&[2, 3], fill)], move |x| Ok(vec![all(&x[0])?])),
+                case(vec![input(&[2, 3, 2], fill)], move |x| Ok(vec![dims(&x[0], &[1], false)?])),
+                case(vec![input(&[2, 3, 2], fill)], move |x| Ok(vec![dims(&x[0], &[0, -1], true)?])),
+                case(vec![input(&[], fill)], move |x| Ok(vec![all(&x[0])?])),
+            ];
             Entry {
                 name: row.op.name(),
                 torch: row.torch,
                 doc: row.doc,
                 elementwise: false,
                 differentiable: !matches!(row.op, Any | All),
-                cases: vec![
-                    case(vec![input(&[2, 3], fill)], move |x| Ok(vec![all(&x[0])?])),
-                    case(vec![input(&[2, 3, 2], fill)], move |x| Ok(vec![dims(&x[0], &[1], false)?])),
-                    case(vec![input(&[2, 3, 2], fill)], move |x| Ok(vec![dims(&x[0], &[0, -1], true)?])),
-                    case(vec![input(&[], fill)], move |x| Ok(vec![all(&x[0])?])),
-                ],
+                cases: [small, large].concat(),
             }
         })
         .collect()

@@ -15,9 +15,12 @@ impl Tensor {
         /// x where x > 0, else w·x, with w one number or one for each channel (dimension 1). In PyTorch: `torch.nn.functional.prelu`.
         pub fn prelu | try_prelu(&self, weight: &Tensor) -> Tensor {
             let w = match (weight.elements(), self.rank()) {
-                (1, _) => weight.try_reshape(())?,
-                (n, r) if r >= 2 && self.dims()[1] == n => weight.try_view_as(&[&[-1isize][..], &vec![1; r - 2]].concat())?,
-                (n, _) => return Err(Error::misuse(format!("{n} slopes fit no dimension 1 of that length")).in_op("prelu", [(self.dtype(), *self.shape())])),
+                (1, _) if weight.rank() < 2 => weight.try_reshape(())?,
+                (n, r) if weight.rank() == 1 && r >= 2 && self.dims()[1] == n => weight.try_view_as(&[&[-1isize][..], &vec![1; r - 2]].concat())?,
+                _ => {
+                    let e = Error::misuse("the slope must be one number, or a vector as long as dimension 1");
+                    return Err(e.in_op("prelu", [(self.dtype(), *self.shape()), (weight.dtype(), *weight.shape())]));
+                }
             };
             self.try_where(&self.try_gt_scalar(0.0)?, &self.try_mul(&w)?)
         }
@@ -38,6 +41,9 @@ impl Tensor {
         }
         /// x limited to [low, high]. In PyTorch: `torch.nn.functional.hardtanh`.
         pub fn hardtanh | try_hardtanh(&self, low: f64, high: f64) -> Tensor {
+            if low > high {
+                return Err(Error::misuse(format!("the lower limit {low} lies above the upper {high}")).in_op("hardtanh", [(self.dtype(), *self.shape())]));
+            }
             self.try_clamp(Some(low), Some(high))
         }
         /// x where |x| > lambda, else 0. In PyTorch: `torch.nn.functional.hardshrink`.
@@ -46,6 +52,9 @@ impl Tensor {
         }
         /// x moved towards 0 by lambda, and 0 where |x| ≤ lambda. In PyTorch: `torch.nn.functional.softshrink`.
         pub fn softshrink | try_softshrink(&self, lambda: f64) -> Tensor {
+            if lambda < 0.0 {
+                return Err(Error::misuse(format!("lambda must not be negative; got {lambda}")).in_op("softshrink", [(self.dtype(), *self.shape())]));
+            }
             let x = self.detach();
             let moved = self.try_sub(&(x.try_sign()? * lambda))?;
             moved.try_masked_fill(&x.try_abs()?.try_le_scalar(lambda)?, 0.0)

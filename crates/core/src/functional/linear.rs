@@ -92,7 +92,8 @@ fn affine(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, activation: Option
         Some(b) => Tensor::try_compose1(Linear { activation }, &[x, weight, b]),
         None => Tensor::try_compose1(Linear { activation }, &[x, weight]),
     };
-    if weight.rank() == 1 && bias.is_none_or(|b| b.elements() == 1) {
+    let fits = |n: usize| x.shape().last() == Some(&n) && bias.is_none_or(|b| b.elements() == 1);
+    if weight.rank() == 1 && fits(weight.elements()) {
         // One row of weights: the output has no dimension for it.
         let bias = bias.map(|b| b.try_reshape([1])).transpose()?;
         return affine(x, &weight.try_unsqueeze(0)?, bias.as_ref(), activation)?.try_squeeze(-1);

@@ -79,10 +79,16 @@ impl Composite for LayerNormGrad {
         let fits = |x: &[Meta]| {
             let (width, rows) = (x[2].shape.elements(), x[3].shape.elements());
             let vectors = x[2].shape.rank() == 1 && x[3].shape.rank() == 1 && x[4] == x[3];
-            vectors && x[0] == x[1] && x[1].shape.dims() == [rows, width] && x[1].dtype.is_float() && x[2].dtype == x[1].dtype
+            vectors
+                && x[0] == x[1]
+                && x[1].shape.dims() == [rows, width]
+                && x[1].dtype.is_float()
+                && x[2].dtype == x[1].dtype
         };
         if x.len() != 5 || !fits(x) {
-            return Err(Error::misuse("needs g and x [rows, width], a weight [width], and a mean and rstd [rows] each"));
+            return Err(Error::misuse(
+                "needs g and x [rows, width], a weight [width], and a mean and rstd [rows] each",
+            ));
         }
         Ok(smallvec![x[1], x[2], x[2]])
     }

@@ -3,9 +3,9 @@
 use crate::autodiff::{Grads, Vjp};
 use crate::backend::{Backend, View, WriteMode};
 use crate::error::{Error, Result};
-use crate::ops::BinaryOp;
 use crate::layout::Layout;
 use crate::op::{Meta, Metas, Op, Outs, Saves, new, one};
+use crate::ops::BinaryOp;
 use crate::scalar::Scalar;
 use crate::shape::{MAX_RANK, Shape};
 use crate::tensor::Tensor;
@@ -122,7 +122,9 @@ fn sources(mode: PadMode, x: &Tensor, d: usize, before: usize, after: usize) -> 
         _ => usize::MAX,
     };
     if before > most || after > most {
-        return Err(Error::misuse(format!("{mode:?} padding of {before} and {after} needs more than the {n} elements there are")));
+        return Err(Error::misuse(format!(
+            "{mode:?} padding of {before} and {after} needs more than the {n} elements there are"
+        )));
     }
     let Some(len) = before.checked_add(n).and_then(|l| l.checked_add(after)) else {
         return Err(Error::misuse(format!("padded by {before} and {after} it is longer than an address can count")));

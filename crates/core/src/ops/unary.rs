@@ -281,7 +281,10 @@ impl Composite for UnaryGrad {
         let saves = self.0.saves();
         let n = 1 + usize::from(saves.has_input(0)) + usize::from(saves.has_outputs());
         if x.len() != n || x.iter().any(|m| m != &x[0]) {
-            return Err(Error::misuse(format!("the gradient of {} needs {n} tensors of one dtype and shape", self.0.name())));
+            return Err(Error::misuse(format!(
+                "the gradient of {} needs {n} tensors of one dtype and shape",
+                self.0.name()
+            )));
         }
         Ok(one(x[0].dtype, x[0].shape))
     }

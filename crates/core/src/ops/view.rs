@@ -209,7 +209,9 @@ impl Tensor {
     /// `shape` with dimension `d` `n` times as long.
     fn tiled(&self, op: &'static str, shape: &Shape, d: usize, n: usize) -> Result<Shape> {
         let len = shape[d].checked_mul(n);
-        let len = len.ok_or_else(|| self.misfit(op, format!("dimension {d} repeated {n} times is longer than an address can count")))?;
+        let len = len.ok_or_else(|| {
+            self.misfit(op, format!("dimension {d} repeated {n} times is longer than an address can count"))
+        })?;
         Ok(shape.with(d, len))
     }
 
@@ -229,7 +231,11 @@ impl Tensor {
     pub fn try_view_as(&self, dims: &[isize]) -> Result<Tensor> {
         let open = dims.iter().filter(|&&d| d < 0).count();
         let lens = dims.iter().filter(|&&d| d >= 0).map(|&d| d as usize);
-        let Some(known) = lens.clone().try_fold(1usize, |n, d| n.checked_mul(d)).or_else(|| lens.clone().any(|d| d == 0).then_some(0)) else {
+        let Some(known) = lens
+            .clone()
+            .try_fold(1usize, |n, d| n.checked_mul(d))
+            .or_else(|| lens.clone().any(|d| d == 0).then_some(0))
+        else {
             return Err(self.misfit("reshape", format!("{} elements cannot take the shape {dims:?}", self.elements())));
         };
         let fits = open == 0 || (open == 1 && known > 0 && self.elements().is_multiple_of(known));

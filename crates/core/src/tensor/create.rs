@@ -188,7 +188,9 @@ fn sized(shape: &Shape, place: Place) -> Result<usize> {
 
 /// Whether the host has room for `n` numbers of 64 bits, which ranges are made of.
 fn room(n: usize) -> Result<()> {
-    Vec::<u64>::new().try_reserve_exact(n).map_err(|e| Error::new(ErrorKind::Memory, format!("a range of {n} numbers")).caused_by(e))
+    Vec::<u64>::new()
+        .try_reserve_exact(n)
+        .map_err(|e| Error::new(ErrorKind::Memory, format!("a range of {n} numbers")).caused_by(e))
 }
 
 fn counted(n: f64) -> Result<Shape> {

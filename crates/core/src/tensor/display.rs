@@ -128,7 +128,8 @@ impl Style {
         }
         let finite: Vec<f64> = places.iter().map(|&i| data.f64_at(i)).filter(|x| x.is_finite()).collect();
         // `nan` and `inf` stand in the same columns as the numbers.
-        let other = widest(&mut places.iter().map(|&i| data.f64_at(i)).filter(|x| !x.is_finite()).map(|x| special(x).len()));
+        let other =
+            widest(&mut places.iter().map(|&i| data.f64_at(i)).filter(|x| !x.is_finite()).map(|x| special(x).len()));
         if finite.is_empty() {
             return Style::Plain { width: other };
         }
@@ -144,7 +145,11 @@ impl Style {
             let parts: Vec<[String; 3]> = finite.iter().map(|&x| scientific(x, data.dtype, precision)).collect();
             let part = |i: usize| widest(&mut parts.iter().map(|p| p[i].len()));
             let (fraction, exponent) = (part(1), part(2).saturating_sub(1));
-            return Style::Scientific { fraction, exponent, left: part(0).max(other.saturating_sub(fraction + exponent + 3)) };
+            return Style::Scientific {
+                fraction,
+                exponent,
+                left: part(0).max(other.saturating_sub(fraction + exponent + 3)),
+            };
         }
         let parts: Vec<(String, String)> = finite.iter().map(|&x| positional(x, data.dtype, precision)).collect();
         let right = widest(&mut parts.iter().map(|p| p.1.len()));
@@ -164,7 +169,11 @@ impl Style {
             }
             Style::Positional { precision, left, right } => {
                 let (whole, part) = positional(x, data.dtype, precision);
-                if scalar { format!("{whole}.{}", if part.is_empty() { "0" } else { &part }) } else { format!("{whole:>left$}.{part:<right$}") }
+                if scalar {
+                    format!("{whole}.{}", if part.is_empty() { "0" } else { &part })
+                } else {
+                    format!("{whole:>left$}.{part:<right$}")
+                }
             }
             Style::Scientific { fraction, exponent, left } => {
                 let [whole, part, exp] = scientific(x, data.dtype, fraction);

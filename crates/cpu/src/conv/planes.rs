@@ -55,7 +55,8 @@ impl Planes {
                     let at = self.shifted([z, y, 0]);
                     let inside = |d: usize, i: usize| i.checked_sub(self.before[d]).filter(|&i| i < self.input[d]);
                     let row = inside(0, z).zip(inside(1, y));
-                    let row = row.map_or(&[][..], |(z, y)| &image[(z * self.input[1] + y) * self.input[2]..][..self.input[2]]);
+                    let row = row
+                        .map_or(&[][..], |(z, y)| &image[(z * self.input[1] + y) * self.input[2]..][..self.input[2]]);
                     self.copy_row(row, &mut out[at..], wide, zero);
                 }
             }
@@ -85,7 +86,10 @@ impl Planes {
                     let numbers = &row[first - self.before[2]..];
                     match stride {
                         2 => every_second(numbers, &mut out[from..from + n]),
-                        _ => out[from..from + n].iter_mut().zip(numbers.iter().step_by(stride)).for_each(|(o, &x)| *o = x),
+                        _ => out[from..from + n]
+                            .iter_mut()
+                            .zip(numbers.iter().step_by(stride))
+                            .for_each(|(o, &x)| *o = x),
                     }
                 }
                 out[(from + n).min(self.lens[2])..].fill(zero);
