@@ -249,7 +249,7 @@ fn panics_name_the_callers_line_and_say_what_would_fit() {
     expect(line!(), &["linear", "[out, 3]"], &|| drop(a.linear(&Tensor::ones([5], cpu()), None)));
     expect(line!(), &["index_select", "integers", "f32"], &|| drop(a.index_select(0, &b)));
     expect(line!(), &["cat"], &|| drop(Tensor::cat(&[&a, &b], 0)));
-    expect(line!(), &["f32 tensor", "6 elements", "5 were given"], &|| {
+    expect(line!() + 1, &["f32 tensor", "6 elements", "5 were given"], &|| {
         drop(Tensor::from_vec(vec![0f32; 5], [2, 3], cpu()))
     });
     expect(line!(), &["one element", "[2, 3]"], &|| a.requires_grad().backward());

@@ -6,7 +6,6 @@
 use crate::callback::{Event, Flow};
 use crate::evaluate::evaluate;
 use crate::exact::Exact;
-use crate::goal::Goal;
 use crate::history::Row;
 use crate::progress::Display;
 use crate::running::{GRADIENT_NORM, LOSS};
@@ -289,8 +288,8 @@ impl<M: Module> Trainer<M> {
     fn note_best(&mut self, row: &Row) -> Result<()> {
         let Some((metric, goal)) = self.restore_best.clone() else { return Ok(()) };
         let value = row.need(&metric, "restore_best")?;
-        let better = |goal: Goal, old: &Best| goal.improves(value, old.value.0, 0.0);
-        if self.position()?.best.as_ref().is_none_or(|old| better(goal, old)) {
+        let better = |old: &Best| goal.improves(value, old.value.0, 0.0);
+        if self.position()?.best.as_ref().is_none_or(|old| old.metric != metric || better(old)) {
             self.position()?.best = Some(Best { metric, value: Exact(value), epoch: row.epoch });
             self.best_weights = Some(self.model.state_dict());
         }

@@ -218,7 +218,7 @@ fn checkpoints_come_once_an_epoch_unless_a_rhythm_is_set() {
         std::fs::remove_dir_all(dir).unwrap();
         steps
     };
-    assert_eq!(names(|d| Checkpoints::at(d), "rhythm-none"), [5, 10, 15]);
+    assert_eq!(names(Checkpoints::at, "rhythm-none"), [5, 10, 15]);
     assert_eq!(names(|d| Checkpoints::at(d).every_epochs(2), "rhythm-epochs"), [10, 15]);
     assert_eq!(names(|d| Checkpoints::at(d).every_steps(4), "rhythm-steps"), [4, 8, 12, 15]);
     assert_eq!(names(|d| Checkpoints::at(d).every_steps(5).every_epochs(3), "rhythm-both"), [5, 10, 15]);

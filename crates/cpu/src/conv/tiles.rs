@@ -5,7 +5,9 @@
 
 use super::planes::Vectors;
 use super::vector::{Real, Vector};
+use crate::math::Float;
 use crate::simd::{Level, level};
+use std::mem::MaybeUninit;
 
 /// Packed weights hold so many output channels side by side.
 pub(super) const PACK: usize = 8;
@@ -118,6 +120,7 @@ unsafe fn some_rows<V: Vector, const N: usize>(
 }
 
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // the loops must unroll
 unsafe fn tile<V: Vector, const R: usize, const N: usize>(
     p: &Product<'_, V::T>,
     out: *mut V::T,
@@ -127,10 +130,11 @@ unsafe fn tile<V: Vector, const R: usize, const N: usize>(
 ) {
     // SAFETY: by the caller: weights are packed for a multiple of PACK rows, so rows up to R are there, if only as zeros.
     unsafe {
+        // Only constants index the accumulators, else they would live in memory.
         let mut acc = [[V::zero(); N]; R];
         if !p.bias.is_empty() {
-            for (i, acc) in acc.iter_mut().enumerate().take(rows) {
-                *acc = [V::splat(p.bias.as_ptr().add(row + i)); N];
+            for i in 0..R {
+                acc[i] = [V::splat(p.bias.as_ptr().add(row + i.min(rows - 1))); N];
             }
         }
         let mut weights = p.weights.as_ptr().add(row / PACK * PACK * p.taps.len() + row % PACK);
@@ -138,20 +142,24 @@ unsafe fn tile<V: Vector, const R: usize, const N: usize>(
             std::array::from_fn(|j| p.x.as_ptr().add(*p.windows.starts.get_unchecked(first + j)));
         for &tap in p.taps {
             let x: [V; N] = std::array::from_fn(|j| V::load(starts[j].add(tap)));
-            for (i, acc) in acc.iter_mut().enumerate() {
+            for i in 0..R {
                 let w = V::splat(weights.add(i));
-                for (acc, &x) in acc.iter_mut().zip(&x) {
-                    *acc = acc.fma(w, x);
+                for j in 0..N {
+                    acc[i][j] = acc[i][j].fma(w, x[j]);
                 }
             }
             weights = weights.add(PACK);
         }
+        let mut done = [[const { MaybeUninit::<V>::uninit() }; N]; R];
+        for i in 0..R {
+            for j in 0..N {
+                done[i][j].write(acc[i][j]);
+            }
+        }
         for j in 0..N {
             let runs = p.windows.runs(first + j);
-            for (i, acc) in acc.iter().enumerate() {
-                if i < rows {
-                    put(acc[j], out.add((row + i) * p.out_channel), runs, p.windows.step);
-                }
+            for (i, done) in done.iter().enumerate().take(rows) {
+                put(done[j].assume_init_read(), out.add((row + i) * p.out_channel), runs, p.windows.step);
             }
         }
     }
@@ -169,7 +177,7 @@ unsafe fn put<V: Vector>(v: V, out: *mut V::T, runs: &[super::planes::Run], step
                 }
             } else {
                 // At most 16 lanes, of any vector.
-                let mut lanes = [const { std::mem::MaybeUninit::<V::T>::uninit() }; 16];
+                let mut lanes = [const { MaybeUninit::<V::T>::uninit() }; 16];
                 let lanes = lanes.as_mut_ptr().cast::<V::T>();
                 v.store(lanes);
                 for i in r.from..r.to {
@@ -231,6 +239,7 @@ unsafe fn all_correlations<V: Vector>(c: Correlation<'_, V::T>, out: *mut V::T) 
 }
 
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // the loops must unroll
 unsafe fn correlate<V: Vector, const R: usize, const K: usize>(
     c: &Correlation<'_, V::T>,
     out: *mut V::T,
@@ -258,10 +267,16 @@ unsafe fn correlate<V: Vector, const R: usize, const K: usize>(
                 g = g.add(V::LANES);
             }
         }
-        for (i, acc) in acc.iter().enumerate() {
+        let mut sums = [[V::T::ZERO; K]; R];
+        for i in 0..R {
+            for k in 0..K {
+                sums[i][k] = acc[i][k].sum();
+            }
+        }
+        for (i, sums) in sums.iter().enumerate() {
             let out = out.add((row + i) * c.taps.len() + first);
-            for (k, acc) in acc.iter().enumerate().take(c.taps.len() - first) {
-                *out.add(k) = *out.add(k) + acc.sum();
+            for (k, &sum) in sums.iter().enumerate().take(c.taps.len() - first) {
+                *out.add(k) = *out.add(k) + sum;
             }
         }
     }
