@@ -19,11 +19,11 @@ use gradus_core::composite::{Fused, FusedCall, KernelTable};
 use gradus_core::functional::conv::{Conv, ConvInputGrad, ConvWeightGrad};
 use gradus_core::functional::window::Window;
 use gradus_core::{Buffer, DType, Result};
-use planes::{Planes, Vectors};
+use planes::{Planes, Vectors, copy_planes, copy_vectors};
 use smallvec::smallvec;
 use std::cell::RefCell;
-use tiles::{Correlation, PACK, Product, SLACK, correlations, lanes, products};
-use vector::Real;
+use tiles::{Correlation, PACK, Product, SLACK, correlations, products};
+use vector::{Real, lanes};
 
 pub(crate) fn register(table: &KernelTable) {
     table.register(|c: FusedCall<'_, Conv>| {
@@ -170,7 +170,8 @@ impl Plan {
     /// y from x.
     fn forward(w: &Window, s: &Sizes, lanes: usize) -> Plan {
         let padded = std::array::from_fn(|d| (w.output[d] - 1) * w.stride[d] + w.span(d));
-        let planes = Planes::new(w.input, w.before, padded, w.stride);
+        let at: [Vec<usize>; 3] = std::array::from_fn(|d| (0..w.size[d]).map(|k| k * w.dilation[d]).collect());
+        let planes = Planes::new(w.input, w.before, padded, w.stride, [&at[0], &at[1], &at[2]]);
         let weights: Vec<usize> = (0..s.taps).collect();
         let steps = [w.output[1] * w.output[2], w.output[2], 1];
         let pass = Pass {
@@ -199,7 +200,7 @@ impl Plan {
     fn transposed(w: &Window, s: &Sizes, lanes: usize) -> Plan {
         let reach: [usize; 3] = std::array::from_fn(|d| (w.span(d) - 1) / w.stride[d]);
         let last: [usize; 3] = std::array::from_fn(|d| (w.input[d] - 1 + w.before[d]) / w.stride[d]);
-        let planes = Planes::new(w.output, reach, std::array::from_fn(|d| reach[d] + last[d] + 1), [1; 3]);
+        let planes = Planes::new(w.output, reach, std::array::from_fn(|d| reach[d] + last[d] + 1), [1; 3], [&[0]; 3]);
         let mut passes = Vec::new();
         let (mut packed, mut leaves_gaps) = (0, false);
         for phase in 0..w.stride.iter().product() {
@@ -278,7 +279,8 @@ impl Plan {
             x[room..].fill(T::ZERO);
             for group in 0..self.groups {
                 let channels = &image[group * self.reads * self.in_channel..][..self.reads * self.in_channel];
-                self.planes.copy(channels, &mut x[..room], T::ZERO);
+                // SAFETY: `room` is as many channels as `reads`.
+                unsafe { copy_planes(&self.planes, channels, &mut x[..room]) };
                 let out = &mut out[group * self.writes * self.out_channel..][..(to - from) * self.out_channel];
                 let bias = if bias.is_empty() { bias } else { &bias[group * self.writes + from..] };
                 if self.leaves_gaps {
@@ -428,11 +430,13 @@ fn correlate_part<T: Real>(
             for i in 0..count {
                 let channel = ((start + i) * s.groups + group) * s.channels;
                 let from = &x[channel * s.x_channel..][..s.channels * s.x_channel];
-                plan.planes.copy(from, &mut xs[i * x_image..][..x_image], T::ZERO);
+                // SAFETY: `x_image` is as many channels.
+                unsafe { copy_planes(&plan.planes, from, &mut xs[i * x_image..][..x_image]) };
                 let channel = ((start + i) * s.groups + group) * s.outs + first;
                 for r in 0..rows {
                     let to = &mut gs[i * g_image + r * g_channel..][..g_channel];
-                    windows.copy(&g[(channel + r) * s.y_channel..][..s.y_channel], to, lanes, T::ZERO);
+                    // SAFETY: the channel holds every window, and `to` was made for as many vectors.
+                    unsafe { copy_vectors(windows, &g[(channel + r) * s.y_channel..][..s.y_channel], to) };
                     db[r] = db[r] + total(to);
                 }
             }

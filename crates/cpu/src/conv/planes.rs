@@ -4,10 +4,11 @@
 //! remainder), so that neighbouring windows always read neighbouring numbers: tap k of all windows is the plane shifted by a
 //! constant. A convolution is then a matrix product whose right side is read in place, shifted, and never written out.
 
+use super::vector::{Real, Vector, by_level};
 use std::ops::Range;
 
 /// How an image is laid out in planes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Planes {
     /// The image's lengths.
     input: [usize; 3],
@@ -15,98 +16,115 @@ pub(super) struct Planes {
     before: [usize; 3],
     /// How far apart windows begin.
     stride: [usize; 3],
+    /// The remainders by the stride that taps have, in each dimension: a plane for each.
+    phases: [Vec<usize>; 3],
     /// Lengths of one plane.
     lens: [usize; 3],
 }
 
 impl Planes {
-    /// Planes for padded lengths `padded`, of which `before` come in front of the image.
-    pub(super) fn new(input: [usize; 3], before: [usize; 3], padded: [usize; 3], stride: [usize; 3]) -> Planes {
-        Planes { input, before, stride, lens: std::array::from_fn(|d| padded[d].div_ceil(stride[d])) }
+    /// Planes for padded lengths `padded`, of which `before` come in front of the image, and windows with taps at `taps`.
+    pub(super) fn new(
+        input: [usize; 3],
+        before: [usize; 3],
+        padded: [usize; 3],
+        stride: [usize; 3],
+        taps: [&[usize]; 3],
+    ) -> Planes {
+        let phases =
+            std::array::from_fn(|d| (0..stride[d]).filter(|&r| taps[d].iter().any(|t| t % stride[d] == r)).collect());
+        Planes { input, before, stride, phases, lens: std::array::from_fn(|d| padded[d].div_ceil(stride[d])) }
     }
     /// Numbers of one channel.
     pub(super) fn channel(&self) -> usize {
-        self.plane() * self.stride.iter().product::<usize>()
-    }
-    fn plane(&self) -> usize {
-        self.lens.iter().product()
+        self.lens.iter().product::<usize>() * self.phases.iter().map(Vec::len).product::<usize>()
     }
     /// Where, in a channel, the plane place `at` lies.
     pub(super) fn place(&self, at: [usize; 3]) -> usize {
         (at[0] * self.lens[1] + at[1]) * self.lens[2] + at[2]
     }
-    /// Where, in a channel, the padded image's place `at` lies.
+    /// Where, in a channel, the padded image's place `at`, a tap, lies.
     pub(super) fn shifted(&self, at: [usize; 3]) -> usize {
-        let s = self.stride;
-        let phase = ((at[0] % s[0]) * s[1] + at[1] % s[1]) * s[2] + at[2] % s[2];
-        phase * self.plane() + self.place([at[0] / s[0], at[1] / s[1], at[2] / s[2]])
+        let phase = |d: usize| self.phases[d].iter().position(|&r| r == at[d] % self.stride[d]).unwrap_or(0);
+        let plane = (phase(0) * self.phases[1].len() + phase(1)) * self.phases[2].len() + phase(2);
+        let inner = self.place(std::array::from_fn(|d| at[d] / self.stride[d]));
+        plane * self.lens.iter().product::<usize>() + inner
     }
+}
 
+by_level! {
     /// Copies channels of an image, one after another, into planes.
-    pub(super) fn copy<T: Copy>(&self, image: &[T], out: &mut [T], zero: T) {
-        if self.lens == self.input && self.stride == [1; 3] && self.before == [0; 3] {
-            return out.copy_from_slice(image);
-        }
-        let whole = self.input.iter().product::<usize>().max(1);
-        let wide = self.lens[2] * self.stride[2];
-        for (image, out) in image.chunks_exact(whole).zip(out.chunks_exact_mut(self.channel().max(1))) {
-            for z in 0..self.lens[0] * self.stride[0] {
-                for y in 0..self.lens[1] * self.stride[1] {
-                    let at = self.shifted([z, y, 0]);
-                    let inside = |d: usize, i: usize| i.checked_sub(self.before[d]).filter(|&i| i < self.input[d]);
-                    let row = inside(0, z).zip(inside(1, y));
-                    let row = row
-                        .map_or(&[][..], |(z, y)| &image[(z * self.input[1] + y) * self.input[2]..][..self.input[2]]);
-                    self.copy_row(row, &mut out[at..], wide, zero);
-                }
-            }
-        }
-    }
+    ///
+    /// # Safety
+    /// `out` has room for as many channels as `image` holds.
+    pub(super) unsafe fn copy_planes<T>(planes: &Planes, image: &[T], out: &mut [T]) => planes_of
+}
 
-    /// Copies a row of `wide` padded places (an empty one: padding alone) into its planes, the first of which begins at `out`.
-    #[inline(always)]
-    fn copy_row<T: Copy>(&self, row: &[T], out: &mut [T], wide: usize, zero: T) {
-        let (stride, plane) = (self.stride[2], self.plane());
-        // The planes may end before the row does: what no window sees is left out.
-        let (before, end) = (self.before[2].min(wide), (self.before[2] + row.len()).min(wide));
-        if row.is_empty() {
-            (0..stride).for_each(|s| out[s * plane..][..self.lens[2]].fill(zero));
-        } else if stride == 1 {
-            out[..before].fill(zero);
-            out[before..end].copy_from_slice(&row[..end - before]);
-            out[end..wide].fill(zero);
-        } else {
-            for s in 0..stride {
-                // The row's first place in this plane, and that place's number in the row.
-                let first = before + (s + stride - before % stride) % stride;
-                let (from, n) = (first / stride, end.saturating_sub(first).div_ceil(stride));
-                let out = &mut out[s * plane..][..self.lens[2]];
-                out[..from.min(self.lens[2])].fill(zero);
-                if n > 0 {
-                    let numbers = &row[first - self.before[2]..];
-                    match stride {
-                        2 => every_second(numbers, &mut out[from..from + n]),
-                        _ => out[from..from + n]
-                            .iter_mut()
-                            .zip(numbers.iter().step_by(stride))
-                            .for_each(|(o, &x)| *o = x),
+#[inline(always)]
+unsafe fn planes_of<V: Vector>(p: &Planes, image: &[V::T], out: &mut [V::T]) {
+    let image_channel = p.input.iter().product::<usize>().max(1);
+    debug_assert!(out.len() >= image.len() / image_channel * p.channel());
+    let mut out = out.as_mut_ptr();
+    if p.lens == p.input && p.stride == [1; 3] && p.before == [0; 3] {
+        // SAFETY: the planes are the image.
+        return unsafe { std::ptr::copy_nonoverlapping(image.as_ptr(), out, image.len()) };
+    }
+    for image in image.chunks_exact(image_channel) {
+        for &pz in &p.phases[0] {
+            for &py in &p.phases[1] {
+                for &px in &p.phases[2] {
+                    for row in 0..p.lens[0] * p.lens[1] {
+                        let z = (row / p.lens[1] * p.stride[0] + pz).wrapping_sub(p.before[0]);
+                        let y = (row % p.lens[1] * p.stride[1] + py).wrapping_sub(p.before[1]);
+                        // What lies before the image wrapped around, and is out of range as well.
+                        let line = (z < p.input[0] && y < p.input[1])
+                            .then(|| &image[(z * p.input[1] + y) * p.input[2]..][..p.input[2]]);
+                        // SAFETY: by the caller, `out` holds every row of every plane.
+                        unsafe {
+                            row_of::<V>(p, line.unwrap_or_default(), px, out);
+                            out = out.add(p.lens[2]);
+                        }
                     }
                 }
-                out[(from + n).min(self.lens[2])..].fill(zero);
             }
         }
     }
 }
 
-/// Every second number, from the first on.
+/// Writes a plane's row of the phase `px` of an image's row (an empty one: padding).
 #[inline(always)]
-fn every_second<T: Copy>(x: &[T], out: &mut [T]) {
-    let last = out.len() - 1;
-    // In pairs, which the compiler makes into shuffles; the last pair may be cut short.
-    for (o, x) in out[..last].iter_mut().zip(x.chunks_exact(2)) {
-        *o = x[0];
+unsafe fn row_of<V: Vector>(p: &Planes, line: &[V::T], px: usize, out: *mut V::T) {
+    let (before, stride, len) = (p.before[2], p.stride[2], p.lens[2]);
+    // The first number of the line that this plane has, and where; the plane may end before the line does.
+    let from = before.saturating_sub(px).div_ceil(stride).min(len);
+    let first = from * stride + px - before.min(from * stride + px);
+    let n = line.len().saturating_sub(first).div_ceil(stride).min(len - from);
+    // SAFETY: `from + n ≤ len`, the room that the caller gives; `first + (n − 1)·stride` lies in the line.
+    unsafe {
+        fill::<V>(out, from);
+        if stride == 1 {
+            for i in (0..n).step_by(V::LANES) {
+                let (x, out) = (line.as_ptr().add(first + i), out.add(from + i));
+                match n - i {
+                    rest if rest >= V::LANES => V::load(x).store(out),
+                    rest => V::load_lanes(x, 0, rest).store_lanes(out, 0, rest),
+                }
+            }
+        } else {
+            for i in 0..n {
+                *out.add(from + i) = *line.as_ptr().add(first + i * stride);
+            }
+        }
+        fill::<V>(out.add(from + n), len - from - n);
     }
-    out[last] = x[2 * last];
+}
+
+#[inline(always)]
+unsafe fn fill<V: Vector>(out: *mut V::T, n: usize) {
+    for i in (0..n).step_by(V::LANES) {
+        // SAFETY: by the caller.
+        unsafe { V::zero().store_lanes(out.add(i), 0, V::LANES.min(n - i)) }
+    }
 }
 
 /// A run of lanes of a vector of windows, and where they lie in an image of results.
@@ -180,17 +198,27 @@ impl Vectors {
     fn range(&self, i: usize) -> Range<usize> {
         (if i == 0 { 0 } else { self.ends[i - 1] })..self.ends[i]
     }
+}
 
+by_level! {
     /// Copies an image of results into vectors, with zeros in lanes that are no windows.
-    pub(super) fn copy<T: Copy>(&self, image: &[T], out: &mut [T], lanes: usize, zero: T) {
-        for (i, out) in out.chunks_exact_mut(lanes).enumerate().take(self.starts.len()) {
-            let runs = self.runs(i);
-            if !matches!(runs, [r] if r.to - r.from == lanes) {
-                out.fill(zero);
-            }
-            for r in runs {
-                out[r.from..r.to].copy_from_slice(&image[r.at..][..r.to - r.from]);
-            }
+    ///
+    /// # Safety
+    /// The image holds every window, and `out` as many vectors as there are.
+    pub(super) unsafe fn copy_vectors<T>(windows: &Vectors, image: &[T], out: &mut [T]) => vectors_of
+}
+
+#[inline(always)]
+unsafe fn vectors_of<V: Vector>(windows: &Vectors, image: &[V::T], out: &mut [V::T]) {
+    for i in 0..windows.starts.len() {
+        // SAFETY: by the caller.
+        unsafe {
+            let load = |r: &Run| V::load_lanes(image.as_ptr().add(r.at), r.from, r.to);
+            let v = match windows.runs(i) {
+                [r] if r.to - r.from == V::LANES => V::load(image.as_ptr().add(r.at)),
+                runs => runs.iter().fold(V::zero(), |v, r| v.add(load(r))),
+            };
+            v.store(out.as_mut_ptr().add(i * V::LANES));
         }
     }
 }
@@ -203,15 +231,18 @@ mod tests {
     fn a_shifted_plane_holds_each_tap_of_all_windows() {
         // 5×7 places, windows 2×3 apart, padding 1 and 2 in front.
         let (input, before, padded, stride) = ([1, 5, 7], [0, 1, 2], [1, 7, 11], [1, 2, 3]);
-        let planes = Planes::new(input, before, padded, stride);
-        let image: Vec<i32> = (1..=35).collect();
-        let mut out = vec![-1; planes.channel()];
-        planes.copy(&image, &mut out, 0);
+        // No tap of a row lies two places from a window's begin: that plane is left out.
+        let planes = Planes::new(input, before, padded, stride, [&[0], &[0, 1, 2], &[0, 1, 3, 4]]);
+        assert_eq!(planes.channel(), (1 * 2 * 2) * (1 * 4 * 4));
+        let image: Vec<f32> = (1..=35).map(|x| x as f32).collect();
+        let mut out = vec![-1.0; planes.channel()];
+        // SAFETY: room for the image's one channel.
+        unsafe { copy_planes(&planes, &image, &mut out) };
         for (tap, o) in [([0, 0, 0], [0, 0, 0]), ([0, 2, 1], [0, 2, 1]), ([0, 1, 4], [0, 1, 2]), ([0, 0, 3], [0, 2, 2])]
         {
             let at: [usize; 3] = std::array::from_fn(|d| o[d] * stride[d] + tap[d]);
             let inside = at[1] >= 1 && at[2] >= 2 && at[1] < 6 && at[2] < 9;
-            let want = if inside { image[(at[1] - 1) * 7 + at[2] - 2] } else { 0 };
+            let want = if inside { image[(at[1] - 1) * 7 + at[2] - 2] } else { 0.0 };
             assert_eq!(out[planes.shifted(tap) + planes.place(o)], want, "tap {tap:?} of window {o:?}");
         }
     }
@@ -219,7 +250,8 @@ mod tests {
     #[test]
     fn vectors_cover_each_window_once_in_both_arrangements() {
         for (count, pitch) in [([2, 3, 5], 7), ([1, 4, 16], 18), ([1, 24, 24], 26), ([3, 1, 1], 1), ([1, 2, 33], 35)] {
-            let planes = Planes::new([count[0], count[1] + 2, pitch], [0; 3], [count[0], count[1] + 2, pitch], [1; 3]);
+            let lens = [count[0], count[1] + 2, pitch];
+            let planes = Planes::new(lens, [0; 3], lens, [1; 3], [&[0]; 3]);
             let v = Vectors::over(&planes, [0; 3], count, 16, 0, [count[1] * count[2], count[2], 1]);
             let mut seen = vec![0; count.iter().product()];
             for i in 0..v.starts.len() {

@@ -4,9 +4,8 @@
 //! up to four output channels times six taps and walks over the windows. Both read images in place ([`Planes`](super::planes)).
 
 use super::planes::Vectors;
-use super::vector::{Real, Vector};
+use super::vector::{Real, Vector, by_level};
 use crate::math::Float;
-use crate::simd::{Level, level};
 use std::mem::MaybeUninit;
 
 /// Packed weights hold so many output channels side by side.
@@ -31,46 +30,6 @@ pub(super) struct Product<'a, T> {
     pub(super) rows: usize,
     /// Numbers of one output channel in the results.
     pub(super) out_channel: usize,
-}
-
-/// How many lanes the vectors of this processor have.
-pub(super) fn lanes<T: Real>() -> usize {
-    match level() {
-        Level::Avx512 => T::Avx512::LANES,
-        Level::Avx2 => T::Avx2::LANES,
-        Level::Baseline => T::Baseline::LANES,
-    }
-}
-
-/// Calls a generic kernel with the vector of this processor's level, compiled for it.
-macro_rules! by_level {
-    ($(#[$meta:meta])* $vis:vis unsafe fn $name:ident<T>($($arg:ident: $ty:ty),*) => $body:ident) => {
-        $(#[$meta])*
-        $vis unsafe fn $name<T: Real>($($arg: $ty),*) {
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
-                unsafe fn avx512<T: Real>($($arg: $ty),*) {
-                    // SAFETY: by the caller.
-                    unsafe { $body::<T::Avx512>($($arg),*) }
-                }
-                #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
-                unsafe fn avx2<T: Real>($($arg: $ty),*) {
-                    // SAFETY: by the caller.
-                    unsafe { $body::<T::Avx2>($($arg),*) }
-                }
-                match level() {
-                    // SAFETY: `level` has detected these features; the rest by the caller.
-                    Level::Avx512 => return unsafe { avx512::<T>($($arg),*) },
-                    // SAFETY: as above.
-                    Level::Avx2 => return unsafe { avx2::<T>($($arg),*) },
-                    Level::Baseline => {}
-                }
-            }
-            // SAFETY: by the caller.
-            unsafe { $body::<T::Baseline>($($arg),*) }
-        }
-    };
 }
 
 by_level! {

@@ -4,6 +4,7 @@
 //! operation becomes one instruction.
 
 use crate::math::Float;
+use crate::simd::{Level, level};
 
 /// A register of [`LANES`](Vector::LANES) numbers.
 ///
@@ -28,6 +29,10 @@ pub(super) trait Vector: Copy {
     unsafe fn store(self, p: *mut Self::T);
     /// Writes lanes `from` to `to` (not included) to `p` on.
     unsafe fn store_lanes(self, p: *mut Self::T, from: usize, to: usize);
+    /// Lanes `from` to `to` (not included), read from `p` on; zeros in the others.
+    unsafe fn load_lanes(p: *const Self::T, from: usize, to: usize) -> Self;
+    /// The sums lane by lane.
+    unsafe fn add(self, other: Self) -> Self;
     /// self + a·b.
     unsafe fn fma(self, a: Self, b: Self) -> Self;
     /// The sum of the lanes, in a fixed order.
@@ -67,6 +72,47 @@ impl Real for f64 {
     type Baseline = Plain<f64, 2>;
 }
 
+/// How many lanes the vectors of this processor have.
+pub(super) fn lanes<T: Real>() -> usize {
+    match level() {
+        Level::Avx512 => T::Avx512::LANES,
+        Level::Avx2 => T::Avx2::LANES,
+        Level::Baseline => T::Baseline::LANES,
+    }
+}
+
+/// Calls a generic kernel with the vector of this processor's level, compiled for it.
+macro_rules! by_level {
+    ($(#[$meta:meta])* $vis:vis unsafe fn $name:ident<T>($($arg:ident: $ty:ty),*) => $body:ident) => {
+        $(#[$meta])*
+        $vis unsafe fn $name<T: Real>($($arg: $ty),*) {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
+                unsafe fn avx512<T: Real>($($arg: $ty),*) {
+                    // SAFETY: by the caller.
+                    unsafe { $body::<T::Avx512>($($arg),*) }
+                }
+                #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
+                unsafe fn avx2<T: Real>($($arg: $ty),*) {
+                    // SAFETY: by the caller.
+                    unsafe { $body::<T::Avx2>($($arg),*) }
+                }
+                match $crate::simd::level() {
+                    // SAFETY: `level` has detected these features; the rest by the caller.
+                    $crate::simd::Level::Avx512 => return unsafe { avx512::<T>($($arg),*) },
+                    // SAFETY: as above.
+                    $crate::simd::Level::Avx2 => return unsafe { avx2::<T>($($arg),*) },
+                    $crate::simd::Level::Baseline => {}
+                }
+            }
+            // SAFETY: by the caller.
+            unsafe { $body::<T::Baseline>($($arg),*) }
+        }
+    };
+}
+pub(super) use by_level;
+
 /// An array that the compiler keeps in a register of the target's guaranteed instructions.
 #[derive(Clone, Copy)]
 pub(super) struct Plain<T, const N: usize>([T; N]);
@@ -103,6 +149,20 @@ impl<T: Float, const N: usize> Vector for Plain<T, N> {
         }
     }
     #[inline(always)]
+    unsafe fn load_lanes(p: *const T, from: usize, to: usize) -> Self {
+        let mut lanes = [T::ZERO; N];
+        for (i, x) in lanes.iter_mut().enumerate().take(to).skip(from) {
+            // SAFETY: by the caller.
+            *x = unsafe { *p.add(i - from) };
+        }
+        Plain(lanes)
+    }
+    #[inline(always)]
+    unsafe fn add(mut self, other: Self) -> Self {
+        self.0.iter_mut().zip(&other.0).for_each(|(s, &x)| *s = *s + x);
+        self
+    }
+    #[inline(always)]
     unsafe fn fma(mut self, a: Self, b: Self) -> Self {
         for ((s, &a), &b) in self.0.iter_mut().zip(&a.0).zip(&b.0) {
             *s = *s + a * b;
@@ -121,7 +181,7 @@ mod x86 {
     use std::arch::x86_64::*;
 
     macro_rules! avx512 {
-        ($v:ident, $t:ident, $mask:ident, $lanes:literal, $zero:ident, $load:ident, $splat:ident, $store:ident, $masked:ident, $fma:ident, $sum:ident) => {
+        ($v:ident, $t:ident, $mask:ident, $lanes:literal, $zero:ident, $load:ident, $splat:ident, $store:ident, $masked:ident, $maskz:ident, $add:ident, $fma:ident, $sum:ident) => {
             impl Vector for $v {
                 type T = $t;
                 const LANES: usize = $lanes;
@@ -154,6 +214,17 @@ mod x86 {
                     unsafe { $masked(p.wrapping_sub(from), mask, self) }
                 }
                 #[inline(always)]
+                unsafe fn load_lanes(p: *const $t, from: usize, to: usize) -> Self {
+                    let mask = ((1u32 << to) - (1u32 << from)) as $mask;
+                    // SAFETY: lanes outside the mask are not touched.
+                    unsafe { $maskz(mask, p.wrapping_sub(from)) }
+                }
+                #[inline(always)]
+                unsafe fn add(self, other: Self) -> Self {
+                    // SAFETY: by the caller.
+                    unsafe { $add(self, other) }
+                }
+                #[inline(always)]
                 unsafe fn fma(self, a: Self, b: Self) -> Self {
                     // SAFETY: by the caller.
                     unsafe { $fma(a, b, self) }
@@ -176,6 +247,8 @@ mod x86 {
         _mm512_set1_ps,
         _mm512_storeu_ps,
         _mm512_mask_storeu_ps,
+        _mm512_maskz_loadu_ps,
+        _mm512_add_ps,
         _mm512_fmadd_ps,
         _mm512_reduce_add_ps
     );
@@ -189,12 +262,14 @@ mod x86 {
         _mm512_set1_pd,
         _mm512_storeu_pd,
         _mm512_mask_storeu_pd,
+        _mm512_maskz_loadu_pd,
+        _mm512_add_pd,
         _mm512_fmadd_pd,
         _mm512_reduce_add_pd
     );
 
     macro_rules! avx2 {
-        ($v:ident, $t:ident, $lanes:literal, $zero:ident, $load:ident, $splat:ident, $store:ident, $fma:ident) => {
+        ($v:ident, $t:ident, $lanes:literal, $zero:ident, $load:ident, $splat:ident, $store:ident, $add:ident, $fma:ident) => {
             impl Vector for $v {
                 type T = $t;
                 const LANES: usize = $lanes;
@@ -230,6 +305,20 @@ mod x86 {
                     }
                 }
                 #[inline(always)]
+                unsafe fn load_lanes(p: *const $t, from: usize, to: usize) -> Self {
+                    let mut lanes = [0.0; $lanes];
+                    // SAFETY: by the caller; the array holds a whole vector.
+                    unsafe {
+                        std::ptr::copy_nonoverlapping(p, lanes.as_mut_ptr().add(from), to - from);
+                        $load(lanes.as_ptr())
+                    }
+                }
+                #[inline(always)]
+                unsafe fn add(self, other: Self) -> Self {
+                    // SAFETY: by the caller.
+                    unsafe { $add(self, other) }
+                }
+                #[inline(always)]
                 unsafe fn fma(self, a: Self, b: Self) -> Self {
                     // SAFETY: by the caller.
                     unsafe { $fma(a, b, self) }
@@ -245,6 +334,26 @@ mod x86 {
             }
         };
     }
-    avx2!(__m256, f32, 8, _mm256_setzero_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_storeu_ps, _mm256_fmadd_ps);
-    avx2!(__m256d, f64, 4, _mm256_setzero_pd, _mm256_loadu_pd, _mm256_set1_pd, _mm256_storeu_pd, _mm256_fmadd_pd);
+    avx2!(
+        __m256,
+        f32,
+        8,
+        _mm256_setzero_ps,
+        _mm256_loadu_ps,
+        _mm256_set1_ps,
+        _mm256_storeu_ps,
+        _mm256_add_ps,
+        _mm256_fmadd_ps
+    );
+    avx2!(
+        __m256d,
+        f64,
+        4,
+        _mm256_setzero_pd,
+        _mm256_loadu_pd,
+        _mm256_set1_pd,
+        _mm256_storeu_pd,
+        _mm256_add_pd,
+        _mm256_fmadd_pd
+    );
 }
