@@ -29,6 +29,10 @@ impl Arguments<'_> {
     pub fn get(&self, i: usize, name: &str) -> &Value {
         self.args.get(i).copied().or_else(|| self.named.get(name)).unwrap_or(&Value::Null)
     }
+    /// Whether argument `i` or the one called `name` is given, even as null.
+    pub fn has(&self, i: usize, name: &str) -> bool {
+        i < self.args.len() || self.named.contains_key(name)
+    }
     /// The tensor at argument `i` or called `name`, if one is given.
     pub fn tensor(&self, i: usize, name: &str) -> Result<Option<Tensor>> {
         self.tensor_in(self.get(i, name))

@@ -39,6 +39,6 @@ fn modules_give_pytorchs_numbers() {
     }
     say(&format!("goldens: {mapped} modules mapped, {passed} of {total} calls right"));
     say(&format!("goldens: {} modules are not mapped: {}", unmapped.len(), unmapped.join(" ")));
-    assert!(unmapped.is_empty(), "modules that are not mapped: {}", unmapped.join(" "));
     assert!(failures.is_empty(), "{} calls differ:\n  {}", failures.len(), failures.join("\n  "));
+    assert!(unmapped.is_empty(), "modules that are not mapped: {}", unmapped.join(" "));
 }

@@ -2,6 +2,8 @@
 
 mod activations;
 mod losses;
+mod norms;
+mod windows;
 
 use gradus_core::Result;
 use gradus_nn::Init;
@@ -12,7 +14,7 @@ type Outcome = Option<Result<Box<dyn Built>>>;
 /// The module that PyTorch makes of a name and its constructor's arguments.
 pub fn build(name: &str, a: &Arguments<'_>) -> Outcome {
     let name = name.strip_prefix("nn.")?;
-    let families = [activations::build, losses::build];
+    let families = [activations::build, losses::build, windows::build, norms::build];
     families.iter().find_map(|family| family(name, a))
 }
 
