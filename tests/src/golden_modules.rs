@@ -7,7 +7,7 @@
 use crate::golden::{NOT_COMPARED, UNTYPABLE, items};
 use crate::{compare, panics};
 use gradus_core::autodiff::{Backward, try_grad};
-use gradus_core::{Device, Error, Result, Tensor};
+use gradus_core::{DType, Device, Error, Result, Tensor};
 use gradus_nn::{Cx, Layer, Module};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -217,7 +217,7 @@ impl Golden<'_> {
     }
 
     fn check(&self, name: &str, mapping: Mapping) -> Option<Result<(), String>> {
-        let (none, tensors) = (Map::new(), |key: &str| self.tensors.get(key).cloned());
+        let (none, tensors) = (Map::new(), |key: &str| self.single(key));
         let ctor = &self.sample["ctor"];
         let args = ctor["args"].as_array().into_iter().flatten().collect();
         let ctor = Arguments { args, named: ctor["kwargs"].as_object().unwrap_or(&none), tensors: &tensors };
@@ -231,6 +231,11 @@ impl Golden<'_> {
         outcome
     }
 
+    /// A constructor's tensor, in the `f32` that PyTorch's module is converted to.
+    fn single(&self, key: &str) -> Option<Tensor> {
+        let t = self.tensors.get(key)?;
+        if t.dtype() == DType::F64 { t.try_to_dtype(DType::F32).ok() } else { Some(t.clone()) }
+    }
     /// PyTorch's state by name.
     fn state(&self) -> BTreeMap<String, Tensor> {
         let parameters = self.names("params").into_iter().enumerate().map(|(i, n)| (n, format!("in{i}")));

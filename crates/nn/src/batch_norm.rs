@@ -189,7 +189,8 @@ impl BatchNorm {
                 let n = x.elements() / self.channels.max(1);
                 if n == 0 {
                     // An empty batch has no statistics, and nothing to normalize by them.
-                    let (zeros, ones) = (Tensor::try_zeros([self.channels], x.place())?, Tensor::try_ones([self.channels], x.place())?);
+                    let (zeros, ones) =
+                        (Tensor::try_zeros([self.channels], x.place())?, Tensor::try_ones([self.channels], x.place())?);
                     return x.try_batch_norm(&zeros, &ones, weight, bias, self.eps);
                 }
                 if n < 2 {

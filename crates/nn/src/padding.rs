@@ -36,7 +36,9 @@ impl Sides {
     fn of(&self, rank: usize) -> Result<&[(isize, isize)]> {
         if self.count != 0 && self.count != rank {
             let n = self.count;
-            return Err(Error::misuse(format!("padding is given for {n} dimensions, but there are {rank} spatial ones")));
+            return Err(Error::misuse(format!(
+                "padding is given for {n} dimensions, but there are {rank} spatial ones"
+            )));
         }
         Ok(&self.amounts[..rank])
     }

@@ -3,6 +3,7 @@
 mod activations;
 mod losses;
 mod norms;
+mod recurrent;
 mod windows;
 
 use gradus_core::Result;
@@ -14,7 +15,7 @@ type Outcome = Option<Result<Box<dyn Built>>>;
 /// The module that PyTorch makes of a name and its constructor's arguments.
 pub fn build(name: &str, a: &Arguments<'_>) -> Outcome {
     let name = name.strip_prefix("nn.")?;
-    let families = [activations::build, losses::build, windows::build, norms::build];
+    let families = [activations::build, losses::build, windows::build, norms::build, recurrent::build];
     families.iter().find_map(|family| family(name, a))
 }
 

@@ -8,7 +8,11 @@ use gradus_nn::*;
 use gradus_tests::golden_modules::{Arguments, Built, called, layer};
 
 pub(super) fn build(name: &str, a: &Arguments<'_>) -> Outcome {
-    convolution(name, a).or_else(|| max_pool(name, a)).or_else(|| mean_pool(name, a)).or_else(|| adaptive(name, a)).or_else(|| padding(name, a))
+    convolution(name, a)
+        .or_else(|| max_pool(name, a))
+        .or_else(|| mean_pool(name, a))
+        .or_else(|| adaptive(name, a))
+        .or_else(|| padding(name, a))
 }
 
 macro_rules! convolution {
@@ -133,7 +137,8 @@ fn mean_pool(name: &str, a: &Arguments<'_>) -> Outcome {
         ($t:ident) => {
             one((|| {
                 let kernel = a.lens(1, "kernel_size")?.unwrap_or_default();
-                let pool = $t::new(a.number(0, "norm_type", 2.0)?, &kernel[..]).ceil_mode(a.flag(3, "ceil_mode", false));
+                let pool =
+                    $t::new(a.number(0, "norm_type", 2.0)?, &kernel[..]).ceil_mode(a.flag(3, "ceil_mode", false));
                 Ok(match a.lens(2, "stride")? {
                     Some(s) => pool.stride(&s[..]),
                     None => pool,

@@ -101,7 +101,8 @@ impl Output {
 /// Where each window of a dimension begins.
 fn starts(u: f64, input: usize, output: usize, kernel: usize) -> Vec<usize> {
     let alpha = (input - kernel) as f64 / (output.max(2) - 1) as f64;
-    let mut starts: Vec<usize> = (0..output).map(|i| ((i as f64 + u) * alpha) as usize - (u * alpha) as usize).collect();
+    let mut starts: Vec<usize> =
+        (0..output).map(|i| ((i as f64 + u) * alpha) as usize - (u * alpha) as usize).collect();
     if let Some(last) = starts.last_mut() {
         *last = input - kernel;
     }
@@ -118,8 +119,11 @@ fn places(
     order: &[usize],
 ) -> Result<Vec<i64>> {
     let rank = input.len();
-    if samples.elements() != planes * rank {
-        return Err(Error::misuse(format!("{} draws do not suit {planes} planes of {rank} dimensions", samples.shape())));
+    if samples.elements() < planes * rank {
+        return Err(Error::misuse(format!(
+            "{} draws do not suit {planes} planes of {rank} dimensions",
+            samples.shape()
+        )));
     }
     if let Some(d) = (0..rank).find(|&d| output[d] == 0 || output[d] + kernel[d] > input[d] + 1 || kernel[d] == 0) {
         let (n, k, l) = (output[d], kernel[d], input[d]);
