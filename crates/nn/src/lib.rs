@@ -34,9 +34,10 @@ mod shape;
 mod site;
 mod state;
 mod table;
+mod transformer;
 
 pub use activation::*;
-pub use attention::MultiheadAttention;
+pub use attention::*;
 pub use batch_norm::{BatchNorm1d, BatchNorm2d, BatchNorm3d, Running};
 pub use conv::{Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d};
 pub use cx::{Call, Cx, Mode};
@@ -58,6 +59,7 @@ pub use shape::{Flatten, Unflatten};
 pub use site::Site;
 pub use state::State;
 pub use table::{Row, Table};
+pub use transformer::*;
 
 /// What most programs need of this crate. ([`loss::L1`] stays behind its module: `gradus-optim` has a penalty of that name.)
 pub mod prelude {

@@ -4,6 +4,7 @@ mod activations;
 mod losses;
 mod norms;
 mod recurrent;
+mod transformers;
 mod windows;
 
 use gradus_core::Result;
@@ -15,7 +16,8 @@ type Outcome = Option<Result<Box<dyn Built>>>;
 /// The module that PyTorch makes of a name and its constructor's arguments.
 pub fn build(name: &str, a: &Arguments<'_>) -> Outcome {
     let name = name.strip_prefix("nn.")?;
-    let families = [activations::build, losses::build, windows::build, norms::build, recurrent::build];
+    let families =
+        [activations::build, losses::build, windows::build, norms::build, recurrent::build, transformers::build];
     families.iter().find_map(|family| family(name, a))
 }
 
