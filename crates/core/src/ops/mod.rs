@@ -12,6 +12,7 @@ mod pad;
 mod reduce;
 mod scan;
 mod sort;
+mod split;
 mod unary;
 mod view;
 
@@ -25,6 +26,7 @@ pub use pad::{Pad, PadMode};
 pub use reduce::{ArgReduce, ArgReduceOp, Reduce, ReduceOp};
 pub use scan::{Scan, ScanOp};
 pub use sort::{Argsort, TopK};
+pub use split::Split;
 pub use unary::{Unary, UnaryGrad, UnaryKind, UnaryOp};
 pub use view::{Put, Reshape, ViewOp, ViewSpec};
 
