@@ -15,6 +15,7 @@ mod scan;
 mod scatter_reduce;
 mod search;
 mod sort;
+mod split;
 mod unary;
 mod view;
 
@@ -30,6 +31,7 @@ pub use reduce::{ArgReduce, ArgReduceOp, Reduce, ReduceOp};
 pub use scan::{Scan, ScanOp};
 pub use scatter_reduce::ScatterReduceOp;
 pub use sort::{Argsort, TopK};
+pub use split::Split;
 pub use unary::{Unary, UnaryGrad, UnaryKind, UnaryOp};
 pub use view::{Put, Reshape, ViewOp, ViewSpec};
 
