@@ -52,11 +52,15 @@ pub fn start<A: Numeric>(first: A, #[comptime] op: Combine) -> A {
 }
 
 /// What `before + v`, which gave `after`, rounded away, if it is `exact`; else 0.
+///
+/// `one` is 1 as a number that only the launch knows: compilers of shaders take (a + b) − a for b, unless something stands
+/// between.
 #[cube]
-fn rounded_away<A: Numeric>(before: A, v: A, after: A, #[comptime] exact: bool) -> A {
+fn rounded_away<A: Numeric>(before: A, v: A, after: A, one: A, #[comptime] exact: bool) -> A {
     if comptime!(exact) {
-        let shown = after - before;
-        (before - (after - shown)) + (v - shown)
+        let sum = after * one;
+        let shown = (sum - before) * one;
+        (before - (sum - shown) * one) + (v - shown)
     } else {
         A::from_int(0)
     }
@@ -109,6 +113,7 @@ pub fn reduce_unit_kernel<In: Numeric, A: Numeric, Out: Numeric>(
     outputs: usize,
     count: usize,
     divisor: InputScalar,
+    one: InputScalar,
     #[comptime] op: Combine,
     #[comptime] shade: Shade,
     #[comptime] exact: bool,
@@ -119,11 +124,12 @@ pub fn reduce_unit_kernel<In: Numeric, A: Numeric, Out: Numeric>(
         let first = shaded::<In, A>(x[usize::cast_from(base + locate(0, &reduced, &reduced_place))], shade);
         let mut total = start::<A>(first, op);
         let mut lost = A::from_int(0);
+        let one = one.get::<A>();
         let mut r = 0usize;
         while r < count {
             let v = shaded::<In, A>(x[usize::cast_from(base + locate(r, &reduced, &reduced_place))], shade);
             let after = combine::<A>(total, v, op);
-            lost += rounded_away::<A>(total, v, after, exact);
+            lost += rounded_away::<A>(total, v, after, one, exact);
             total = after;
             r += 1;
         }
@@ -146,6 +152,7 @@ pub fn reduce_cube_kernel<In: Numeric, A: Numeric, Out: Numeric>(
     chunks: usize,
     chunk: usize,
     divisor: InputScalar,
+    one: InputScalar,
     #[comptime] op: Combine,
     #[comptime] shade: Shade,
     #[comptime] exact: bool,
@@ -163,11 +170,12 @@ pub fn reduce_cube_kernel<In: Numeric, A: Numeric, Out: Numeric>(
         let first = shaded::<In, A>(x[usize::cast_from(base + locate(begin, &reduced, &reduced_place))], shade);
         let mut total = start::<A>(first, op);
         let mut rest = A::from_int(0);
+        let one = one.get::<A>();
         let mut r = begin + me;
         while r < end {
             let v = shaded::<In, A>(x[usize::cast_from(base + locate(r, &reduced, &reduced_place))], shade);
             let after = combine::<A>(total, v, op);
-            rest += rounded_away::<A>(total, v, after, exact);
+            rest += rounded_away::<A>(total, v, after, one, exact);
             total = after;
             r += 256;
         }
@@ -180,7 +188,7 @@ pub fn reduce_cube_kernel<In: Numeric, A: Numeric, Out: Numeric>(
             if me < half {
                 let (mine, other) = (shared[me], shared[me + half]);
                 let after = combine::<A>(mine, other, op);
-                lost[me] = lost[me] + lost[me + half] + rounded_away::<A>(mine, other, after, exact);
+                lost[me] = lost[me] + lost[me + half] + rounded_away::<A>(mine, other, after, one, exact);
                 shared[me] = after;
             }
             sync_cube();

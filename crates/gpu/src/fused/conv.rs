@@ -132,6 +132,7 @@ impl<R: GpuRuntime> Gpu<R> {
                 r,
                 q,
                 vector.is_some(),
+                conv.window.stride[..conv.window.rank].iter().all(|&n| n == 1),
                 [self.types.stored(dtype), self.types.stored(sums)],
             );
         }
