@@ -4,8 +4,8 @@
 //! remainder), so that neighbouring windows always read neighbouring numbers: tap k of all windows is the plane shifted by a
 //! constant. A convolution is then a matrix product whose right side is read in place, shifted, and never written out.
 
+use super::tiles::SLACK;
 use super::vector::{Real, Vector, by_level};
-use crate::math::Float;
 use std::ops::Range;
 
 /// How an image is laid out in planes.
@@ -54,17 +54,18 @@ impl Planes {
 }
 
 by_level! {
-    /// Copies channels of an image, one after another, into planes.
+    /// Copies channels of an image, one after another, into planes. What follows them in `out`, up to [`SLACK`] numbers, has any
+    /// value afterwards.
     ///
     /// # Safety
-    /// `out` has room for as many channels as `image` holds.
+    /// `out` has room for as many channels as `image` holds, and for [`SLACK`] numbers more.
     pub(super) unsafe fn copy_planes<T>(planes: &Planes, image: &[T], out: &mut [T]) => planes_of
 }
 
 #[inline(always)]
 unsafe fn planes_of<V: Vector>(p: &Planes, image: &[V::T], out: &mut [V::T]) {
     let image_channel = p.input.iter().product::<usize>().max(1);
-    debug_assert!(out.len() >= image.len() / image_channel * p.channel());
+    debug_assert!(out.len() >= image.len() / image_channel * p.channel() + SLACK);
     let mut out = out.as_mut_ptr();
     if p.lens == p.input && p.stride == [1; 3] && p.before == [0; 3] {
         // SAFETY: the planes are the image.
@@ -79,7 +80,8 @@ unsafe fn planes_of<V: Vector>(p: &Planes, image: &[V::T], out: &mut [V::T]) {
                         let z = (z * p.stride[0] + pz).wrapping_sub(p.before[0]);
                         let y = (y * p.stride[1] + py).wrapping_sub(p.before[1]);
                         let inside = z < p.input[0] && y < p.input[1];
-                        let line = if inside { &image[(z * p.input[1] + y) * p.input[2]..][..p.input[2]] } else { &[] };
+                        // The line, and what follows it.
+                        let line = inside.then(|| &image[(z * p.input[1] + y) * p.input[2]..]);
                         // SAFETY: by the caller, `out` holds every row of every plane.
                         unsafe {
                             row_of::<V>(p, line, px, out);
@@ -92,20 +94,25 @@ unsafe fn planes_of<V: Vector>(p: &Planes, image: &[V::T], out: &mut [V::T]) {
     }
 }
 
-/// Writes a plane's row of the phase `px` of an image's row (an empty one: padding).
+/// Writes a plane's row of the phase `px` of an image's row, `line` (none: padding). Whole vectors are written, since a mask
+/// costs more than what the next row overwrites.
 #[inline(always)]
-unsafe fn row_of<V: Vector>(p: &Planes, line: &[V::T], px: usize, out: *mut V::T) {
+unsafe fn row_of<V: Vector>(p: &Planes, line: Option<&[V::T]>, px: usize, out: *mut V::T) {
     let (before, stride, len) = (p.before[2], p.stride[2], p.lens[2]);
+    let Some(line) = line else {
+        // SAFETY: by the caller.
+        return unsafe { fill::<V>(out, len) };
+    };
     // The first number of the line that this plane has, and where; the plane may end before the line does.
     let from = if stride == 1 { before } else { before.saturating_sub(px).div_ceil(stride) }.min(len);
     let first = from * stride + px - before.min(from * stride + px);
-    let rest = line.len().saturating_sub(first);
+    let rest = p.input[2].saturating_sub(first);
     let n = if stride == 1 { rest } else { rest.div_ceil(stride) }.min(len - from);
     // SAFETY: `from + n ≤ len`, the room that the caller gives; `first + (n − 1)·stride` lies in the line.
     unsafe {
         fill::<V>(out, from);
         if stride == 1 {
-            copy::<V>(line.as_ptr().add(first), out.add(from), n);
+            copy::<V>(&line[first.min(line.len())..], out.add(from), n);
         } else {
             for i in 0..n {
                 *out.add(from + i) = *line.as_ptr().add(first + i * stride);
@@ -115,30 +122,27 @@ unsafe fn row_of<V: Vector>(p: &Planes, line: &[V::T], px: usize, out: *mut V::T
     }
 }
 
-/// Copies `n` numbers, the last vector over a part of the one before it: a mask costs more than that.
+/// Copies the first `n` numbers, and what lies behind them in the last vector.
 #[inline(always)]
-unsafe fn copy<V: Vector>(x: *const V::T, out: *mut V::T, n: usize) {
-    // SAFETY: by the caller.
-    unsafe {
-        if n < V::LANES {
-            for i in 0..n {
-                *out.add(i) = *x.add(i);
+unsafe fn copy<V: Vector>(x: &[V::T], out: *mut V::T, n: usize) {
+    for i in (0..n).step_by(V::LANES) {
+        // SAFETY: inside `x`; by the caller, room for a vector.
+        unsafe {
+            if i + V::LANES <= x.len() {
+                V::load(x.as_ptr().add(i)).store(out.add(i));
+            } else {
+                std::ptr::copy_nonoverlapping(x.as_ptr().add(i), out.add(i), n - i);
             }
-            return;
         }
-        let last = n - V::LANES;
-        for i in (0..last).step_by(V::LANES) {
-            V::load(x.add(i)).store(out.add(i));
-        }
-        V::load(x.add(last)).store(out.add(last));
     }
 }
 
+/// Writes `n` zeros, and more to a vector's end.
 #[inline(always)]
 unsafe fn fill<V: Vector>(out: *mut V::T, n: usize) {
-    for i in 0..n {
+    for i in (0..n).step_by(V::LANES) {
         // SAFETY: by the caller.
-        unsafe { *out.add(i) = V::T::ZERO }
+        unsafe { V::zero().store(out.add(i)) }
     }
 }
 
@@ -250,8 +254,8 @@ mod tests {
         let planes = Planes::new(input, before, padded, stride, [&[0], &[0, 1, 2], &[0, 1, 3, 4]]);
         assert_eq!(planes.channel(), (2 * 2) * (4 * 4));
         let image: Vec<f32> = (1..=35).map(|x| x as f32).collect();
-        let mut out = vec![-1.0; planes.channel()];
-        // SAFETY: room for the image's one channel.
+        let mut out = vec![-1.0; planes.channel() + SLACK];
+        // SAFETY: room for the image's one channel and more.
         unsafe { copy_planes(&planes, &image, &mut out) };
         for (tap, o) in [([0, 0, 0], [0, 0, 0]), ([0, 2, 1], [0, 2, 1]), ([0, 1, 4], [0, 1, 2]), ([0, 0, 3], [0, 2, 2])]
         {
