@@ -35,10 +35,10 @@ impl ConfusionMatrix {
         let (there, predicted) = self.margins();
         let samples = self.samples() as f64;
         let (mut seen, mut expected) = (0.0, 0.0);
-        for t in 0..self.classes() {
-            for p in (0..self.classes()).filter(|&p| p != t) {
+        for (t, there) in there.iter().enumerate() {
+            for (p, predicted) in predicted.iter().enumerate().filter(|(p, _)| *p != t) {
                 seen += self.get(t, p) as f64;
-                expected += there[t] * predicted[p] / samples;
+                expected += there * predicted / samples;
             }
         }
         1.0 - seen / expected
