@@ -133,7 +133,10 @@ impl TransformerEncoder {
     /// The layers, one after the other. (What a hook sees once must not be passed on twice.)
     #[track_caller]
     fn through(&self, x: &Tensor, mask: &AttentionMask, cx: &Cx) -> Tensor {
-        let x = self.layers.iter().fold(x.clone(), |x, layer| layer.run(&x, mask, cx));
+        let mut x = x.clone();
+        for layer in &self.layers {
+            x = layer.run(&x, mask, cx);
+        }
         self.norm.as_ref().map_or(x.clone(), |norm| norm.call(&x, cx))
     }
 }
