@@ -14,6 +14,8 @@
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod elementwise;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod fault;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod fused;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod gpu;
@@ -27,6 +29,8 @@ mod launch;
 mod matmul;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod memory;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod pace;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod random;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]

@@ -6,17 +6,15 @@
 
 use crate::Gpu;
 use crate::launch::{Steps, folded, lengths};
-use crate::memory::GpuBuffer;
 use crate::runtime::GpuRuntime;
 use crate::types::F32;
-use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
-use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 use gradus_core::backend::{MatmulSpec, Operand};
 use gradus_core::ops::BinaryOp;
 use gradus_core::{Buffer, DType, Error, ErrorKind, Layout, Result, Shape, View};
 use gradus_kernels::matmul::{MatrixLaunch, SIDE, matmul_kernel};
 use gradus_kernels::strided::PlaceLaunch;
+use gradus_products::{Float, Matrices};
 
 /// Which kernel computes a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,24 +135,18 @@ impl<R: GpuRuntime> Gpu<R> {
     }
 
     fn burn_product(&self, a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>, p: &Product) -> Result<Buffer> {
-        let (left, right) = (self.matrix(a)?, self.matrix(b)?);
-        let (x, y) = (self.tensor(&left, a)?, self.tensor(&right, b)?);
-        let batches = p.lead.elements();
-        let memory = self.reserve(batches * p.m * p.n, a.dtype)?;
-        let dtype = burn_dtype(a.dtype);
+        let (left, right) = (self.matrices(a)?, self.matrices(b)?);
+        let memory = self.reserve(p.lead.elements() * p.m * p.n, a.dtype)?;
         let shape = [&p.lead[..], &[p.m, p.n]].concat();
-        let target = CubeTensor::new_contiguous(
-            self.client.clone(),
-            self.device.clone(),
-            shape.into(),
-            memory.handle.clone(),
-            dtype,
-        );
-        matmul(x, y, Some(target), MatmulStrategy::Cube, dtype).map_err(|e| {
-            Error::new(
-                ErrorKind::Device,
-                format!("{} could not set up a product of {} and {}: {e:?}", self.name, a.shape(), b.shape()),
-            )
+        let out = Matrices { handle: memory.handle.clone(), shape, transposed: false };
+        let float = match a.dtype {
+            DType::F16 => Float::F16,
+            DType::Bf16 => Float::Bf16,
+            _ => Float::F32,
+        };
+        R::product(&self.client, &self.device, left, right, out, float).map_err(|why| {
+            let what = format!("{} could not set up a product of {} and {}: {why}", self.name, a.shape(), b.shape());
+            Error::new(ErrorKind::Device, what)
         })?;
         self.launched();
         let out = self.done(memory)?;
@@ -180,45 +172,20 @@ impl<R: GpuRuntime> Gpu<R> {
     }
 
     /// The view's matrices where Burn can read them: whole, dense, or dense and transposed; else a dense copy.
-    fn matrix(&self, x: View<'_>) -> Result<(Buffer, bool)> {
+    fn matrices(&self, x: View<'_>) -> Result<Matrices> {
         let rank = x.shape().rank();
         let mut order: Vec<usize> = (0..rank).collect();
         order.swap(rank - 2, rank - 1);
         let turned = x.layout.permute(&order);
-        let whole = x.layout.offset() == 0 && x.elements() == self.memory_of(x.buffer)?.elements;
+        let memory = self.memory_of(x.buffer)?;
+        let whole = x.layout.offset() == 0 && x.elements() == memory.elements;
         if whole && !x.layout.is_dense() && turned.is_dense() {
-            return Ok((x.buffer.clone(), true));
+            let shape = turned.shape().to_vec();
+            return Ok(Matrices { handle: memory.handle.clone(), shape, transposed: true });
         }
-        Ok((self.dense(x)?, false))
-    }
-
-    /// Burn's tensor over memory of ours.
-    fn tensor(&self, (buffer, turned): &(Buffer, bool), x: View<'_>) -> Result<CubeTensor<R>> {
-        let memory: &GpuBuffer = self.memory_of(buffer)?;
-        let rank = x.shape().rank();
-        let mut shape = x.shape().to_vec();
-        if *turned {
-            shape.swap(rank - 2, rank - 1);
-        }
-        let mut tensor = CubeTensor::new_contiguous(
-            self.client.clone(),
-            self.device.clone(),
-            shape.into(),
-            memory.handle.clone(),
-            burn_dtype(x.dtype),
-        );
-        if *turned {
-            tensor.meta.swap(rank - 2, rank - 1);
-        }
-        Ok(tensor)
-    }
-}
-
-fn burn_dtype(dtype: DType) -> burn_backend::DType {
-    match dtype {
-        DType::F16 => burn_backend::DType::F16,
-        DType::Bf16 => burn_backend::DType::BF16,
-        _ => burn_backend::DType::F32,
+        let dense = self.dense(x)?;
+        let handle = self.memory_of(&dense)?.handle.clone();
+        Ok(Matrices { handle, shape: x.shape().to_vec(), transposed: false })
     }
 }
 

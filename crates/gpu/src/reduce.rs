@@ -68,6 +68,7 @@ impl<R: GpuRuntime> Gpu<R> {
             kept: part(x.layout, |d| !dims.has(d), x.layout.offset() as isize),
             reduced: part(x.layout, |d| dims.has(d), 0),
         };
+        let exact = combine == Combine::Sum && to.is_float();
         let divisor = || match shade {
             Shade::Mean => InputScalar::new(count as f64, accumulator),
             _ => InputScalar::new(1u32, accumulator),
@@ -83,6 +84,7 @@ impl<R: GpuRuntime> Gpu<R> {
                 divisor(),
                 combine,
                 shade,
+                exact,
                 [source.stored, accumulator, stored],
             )?;
             return self.done(out);
@@ -99,12 +101,14 @@ impl<R: GpuRuntime> Gpu<R> {
                 divisor(),
                 combine,
                 shade,
+                exact,
                 [source.stored, accumulator, stored],
             )?;
             return self.done(out);
         }
         // Each chunk of each result first, then the chunks.
-        let parts = self.reserve_bytes(outputs * chunks, outputs * chunks * accumulator.size())?;
+        let numbers = if exact { 2 * chunks } else { chunks };
+        let parts = self.reserve_bytes(outputs * numbers, outputs * numbers * accumulator.size())?;
         let first = if shade == Shade::Truth { Shade::Truth } else { Shade::Plain };
         self.reduce_by_cubes(
             &source,
@@ -115,23 +119,25 @@ impl<R: GpuRuntime> Gpu<R> {
             divisor(),
             combine,
             first,
+            exact,
             [source.stored, accumulator, accumulator],
         )?;
         let rows = Source {
             memory: &parts,
             stored: accumulator,
-            kept: (vec![outputs], Steps { strides: vec![chunks as isize], offset: 0 }),
-            reduced: (vec![chunks], Steps { strides: vec![1], offset: 0 }),
+            kept: (vec![outputs], Steps { strides: vec![numbers as isize], offset: 0 }),
+            reduced: (vec![numbers], Steps { strides: vec![1], offset: 0 }),
         };
         let last = if shade == Shade::Mean { Shade::Mean } else { Shade::Plain };
         self.reduce_by_units(
             &rows,
             &out,
             outputs,
-            chunks,
+            numbers,
             divisor(),
             combine,
             last,
+            exact,
             [accumulator, accumulator, stored],
         )?;
         self.done(out)
@@ -146,6 +152,7 @@ impl<R: GpuRuntime> Gpu<R> {
         divisor: InputScalar,
         op: Combine,
         shade: Shade,
+        exact: bool,
         types: [StorageType; 3],
     ) -> Result<()> {
         let (cubes, dim) = self.grid(outputs);
@@ -166,8 +173,10 @@ impl<R: GpuRuntime> Gpu<R> {
                 outputs,
                 count,
                 divisor,
+                InputScalar::new(1u32, types[1]),
                 op,
                 shade,
+                exact,
                 types,
             );
         }
@@ -185,6 +194,7 @@ impl<R: GpuRuntime> Gpu<R> {
         divisor: InputScalar,
         op: Combine,
         shade: Shade,
+        exact: bool,
         types: [StorageType; 3],
     ) -> Result<()> {
         let address = self.address(&[x.memory.elements, outputs * chunks])?;
@@ -206,8 +216,10 @@ impl<R: GpuRuntime> Gpu<R> {
                 chunks,
                 chunk,
                 divisor,
+                InputScalar::new(1u32, types[1]),
                 op,
                 shade,
+                exact,
                 types,
             );
         }

@@ -5,8 +5,8 @@
 
 use crate::gpu::Gpu;
 use crate::{DeviceInfo, DeviceKind, unavailable};
-use burn_wgpu::{WgpuDevice, WgpuRuntime};
 use gradus_core::{Backend, Result};
+use gradus_products::{WgpuDevice, WgpuRuntime};
 
 /// One adapter: how the runtime names it, and what it is.
 struct Adapter {

@@ -2,8 +2,11 @@
 //!
 //! The rule: a number of the GPU lies within max(1e-5 · max(1, scale), 4 × the CPU's own `f32` error) of the CPU's `f64`
 //! result, where scale is the largest number of the tensor. Numbers that are no floats are equal.
-#![cfg(feature = "wgpu")]
+#![cfg(any(feature = "wgpu", feature = "cuda"))]
 
+mod adapter;
+
+use adapter::{devices, turn};
 use gradus_core::autodiff::Backward;
 use gradus_core::catalog::{self, Case, Entry, Fill, Input};
 use gradus_core::functional::update::{AdamUpdate, SgdUpdate};
@@ -11,18 +14,6 @@ use gradus_core::rng::{Key, uniform};
 use gradus_core::tensor::{Update, to_device};
 use gradus_core::{DType, Device, ErrorKind, Result, Tensor, autodiff};
 use std::time::Instant;
-
-/// The adapter, or `None` after saying why there is none. With `GRADUS_REQUIRE_GPU` set, none is a failure.
-fn device() -> Option<Device> {
-    match gradus_gpu::wgpu(0) {
-        Ok(device) => Some(device),
-        Err(error) if std::env::var_os("GRADUS_REQUIRE_GPU").is_none() => {
-            println!("skipped: {error}");
-            None
-        }
-        Err(error) => panic!("{error}"),
-    }
-}
 
 /// The elements of a sample input, the same for every device and width.
 fn elements(input: &Input, key: &Key) -> Vec<f64> {
@@ -138,7 +129,11 @@ fn compare(entry: &Entry, case: &Case, gpu: Device, key: &Key) -> Result<Option<
 
 #[test]
 fn every_entry_agrees_with_the_cpu_to_second_order() {
-    let Some(gpu) = device() else { return };
+    let _turn = turn();
+    devices().into_iter().for_each(every_entry_agrees);
+}
+
+fn every_entry_agrees(gpu: Device) {
     let only = std::env::var("GRADUS_ENTRY").ok();
     let start = Instant::now();
     let (mut checked, mut failures, mut refused) = (0usize, Vec::new(), Vec::new());
@@ -156,7 +151,7 @@ fn every_entry_agrees_with_the_cpu_to_second_order() {
             }
         }
     }
-    println!("{checked} cases agree, in {:.1?}; refused: {refused:#?}", start.elapsed());
+    println!("{gpu}: {checked} cases agree, in {:.1?}; refused: {refused:#?}", start.elapsed());
     assert!(failures.is_empty(), "{} cases disagree (keys from seed 7):\n{}", failures.len(), failures.join("\n"));
     assert!(only.is_some() || checked >= 150, "only {checked} cases were checked");
     let refused_entries = refused.len();
@@ -165,7 +160,11 @@ fn every_entry_agrees_with_the_cpu_to_second_order() {
 
 #[test]
 fn the_same_step_twice_has_the_same_bits() {
-    let Some(gpu) = device() else { return };
+    let _turn = turn();
+    devices().into_iter().for_each(same_bits_twice);
+}
+
+fn same_bits_twice(gpu: Device) {
     let step = || -> Result<Vec<f32>> {
         let key = Key::new(3);
         let x = Tensor::try_randn([64, 100], gpu, &key.fold("x"))?;
@@ -186,33 +185,12 @@ fn the_same_step_twice_has_the_same_bits() {
 }
 
 #[test]
-fn memory_does_not_grow_over_many_steps() {
-    let Some(gpu) = device() else { return };
-    let step = || -> Result<f32> {
-        let x = Tensor::try_ones([256, 64], gpu)?.requires_grad();
-        let loss = x.try_exp()?.try_mul(&x)?.try_mean()?;
-        let grads = autodiff::try_grad(&[&loss], &[&x], Backward::default())?;
-        grads.into_iter().map(|g| g.try_sum()?.item::<f32>()).sum()
-    };
-    let report = |after: usize| {
-        let memory = gpu.backend().memory();
-        println!("after {after} steps: {} bytes in use, {} reserved", memory.in_use, memory.reserved);
-        memory
-    };
-    (0..20).try_for_each(|_| step().map(drop)).expect("it runs");
-    let early = report(20);
-    (0..200).try_for_each(|_| step().map(drop)).expect("it runs");
-    let late = report(220);
-    // Other tests of this file hold tensors meanwhile; 200 steps that leaked would hold 200 · 64 KiB · 4.
-    assert!(
-        late.in_use < early.in_use + (8 << 20) && late.reserved < early.reserved + (64 << 20),
-        "{early:?} then {late:?}"
-    );
+fn optimizer_steps_agree_with_the_cpu() {
+    let _turn = turn();
+    devices().into_iter().for_each(optimizer_steps_agree);
 }
 
-#[test]
-fn optimizer_steps_agree_with_the_cpu() {
-    let Some(gpu) = device() else { return };
+fn optimizer_steps_agree(gpu: Device) {
     let sgd = |nesterov| SgdUpdate {
         learning_rate: 0.1.into(),
         momentum: 0.9.into(),
