@@ -36,7 +36,7 @@ impl ConfusionMatrix {
         let samples = self.samples() as f64;
         let (mut seen, mut expected) = (0.0, 0.0);
         for (t, there) in there.iter().enumerate() {
-            for (p, predicted) in predicted.iter().enumerate().filter(|&(p, _)| p != t) {
+            for (p, predicted) in predicted.iter().enumerate().filter(|(p, _)| *p != t) {
                 seen += self.get(t, p) as f64;
                 expected += there * predicted / samples;
             }

@@ -11,11 +11,11 @@ use crate::progress::Display;
 use crate::running::{GRADIENT_NORM, LOSS};
 use crate::state::{Best, RunState};
 use crate::step::Step;
-use crate::trainer::{Summary, Trainer};
+use crate::trainer::{Audit, Summary, Trainer};
 use gradus_core::{Device, Error, Key, Result, Tensor, no_grad};
 use gradus_data::{Collate, Epoch, Loader, Source};
 use gradus_metrics::Metric;
-use gradus_nn::{Cx, Module};
+use gradus_nn::{Cx, Module, audit_gradients};
 use gradus_optim::{NamedGrad, NamedGrads, gradient_norm};
 use std::time::Instant;
 
@@ -101,8 +101,12 @@ impl<M: Module> Trainer<M> {
         }
     }
 
-    /// Gives each callback the state that the checkpoint has of it.
+    /// Gives each callback, and the plateau, the state that the checkpoint has of it.
     fn hand_out_states(&mut self) -> Result<()> {
+        let kept = self.position()?.plateau.clone();
+        if let (Some((_, plateau)), false) = (&mut self.plateau, kept.is_empty()) {
+            plateau.load_state(&kept.into_iter().map(|(name, x)| (name, x.0)).collect())?;
+        }
         let states = self.position()?.callbacks.clone();
         let now: Vec<&str> = self.callbacks.iter().map(|c| c.name()).collect();
         let then: Vec<&str> = states.keys().map(String::as_str).collect();
@@ -149,6 +153,7 @@ impl<M: Module> Trainer<M> {
         let mut rate = self.optimizer()?.learning_rate();
         while data.batch_index() < batches {
             let samples = self.pass(&mut data, train, step)?;
+            self.audit_once(display)?;
             rate = self.update(train.device())?;
             let s = self.position()?;
             (s.batch, s.step) = (data.batch_index(), s.step + 1);
@@ -199,6 +204,27 @@ impl<M: Module> Trainer<M> {
         Ok(total)
     }
 
+    /// After the first step's backward passes: tells of parameters that they did not reach.
+    fn audit_once(&mut self, display: &Display) -> Result<()> {
+        // Refused once, a run is refused again, however often it is begun.
+        let settled = self.flow.as_ref().is_some_and(|f| f.is_sound() || self.audit == Audit::Warn);
+        if self.audit == Audit::Off || settled {
+            return Ok(());
+        }
+        let flow = audit_gradients(&self.model)?;
+        let (sound, text) = (flow.is_sound(), flow.to_string());
+        self.flow = Some(flow);
+        match self.audit {
+            Audit::Refuse if !sound => Err(Error::misuse(format!("after the first backward pass, {text}"))),
+            _ => {
+                if !sound {
+                    display.say(&format!("warning: {text}"));
+                }
+                Ok(())
+            }
+        }
+    }
+
     /// One optimizer step. Gives its learning rate.
     fn update(&mut self, device: Device) -> Result<f64> {
         let (epoch, step) = (self.position()?.epoch + 1, self.position()?.step + 1);
@@ -227,6 +253,7 @@ impl<M: Module> Trainer<M> {
         let stop = self.tell(|model| Event::EpochEnded { model, row: &mut row })?;
         display.epoch_ended(&row);
         self.note_best(&row)?;
+        self.watch_plateau(&row)?;
         let kept =
             match self.checkpoints.as_ref().and_then(|c| c.best().map(|(name, goal, n)| (name.to_owned(), goal, n))) {
                 Some((name, goal, n)) => {
@@ -282,6 +309,15 @@ impl<M: Module> Trainer<M> {
             row.set("penalty", penalty.item()?);
         }
         Ok(row)
+    }
+
+    /// Tells the plateau what was measured, and notes what it remembers.
+    fn watch_plateau(&mut self, row: &Row) -> Result<()> {
+        let Some((name, mut plateau)) = self.plateau.clone() else { return Ok(()) };
+        plateau.observe(row.need(&name, "plateau")?, self.optimizer()?)?;
+        self.position()?.plateau = plateau.state().into_iter().map(|(name, x)| (name, Exact(x))).collect();
+        self.plateau = Some((name, plateau));
+        Ok(())
     }
 
     /// Keeps the weights if they are the best so far.
