@@ -8,6 +8,7 @@ pub mod compare;
 pub mod derivative;
 pub mod disguise;
 pub mod golden;
+pub mod golden_modules;
 pub mod panics;
 pub mod report;
 pub mod sample;

@@ -19,9 +19,9 @@ fn ops_and_gradients_agree_with_hand_computed_numbers() {
     assert_eq!(v(&w.grad().expect("a gradient")), [-20., -28., -36.]);
     let z = Tensor::from_vec(vec![2f64], [1], cpu).requires_grad();
     let cube = z.powf(3.0).sum();
-    let first = grad(&[&cube], &[&z], Backward::graph()).swap_remove(0).expect("a gradient");
-    let second = grad(&[&first.sum()], &[&z], Backward::graph()).swap_remove(0).expect("a gradient");
-    let third = grad(&[&second.sum()], &[&z], Backward::default()).swap_remove(0).expect("a gradient");
+    let first = grad(&[&cube], &[&z], Backward::graph()).swap_remove(0);
+    let second = grad(&[&first.sum()], &[&z], Backward::graph()).swap_remove(0);
+    let third = grad(&[&second.sum()], &[&z], Backward::default()).swap_remove(0);
     assert_eq!((v(&first)[0], v(&second)[0], v(&third)[0]), (12.0, 12.0, 6.0));
 }
 
@@ -44,6 +44,29 @@ fn a_reduction_has_the_same_bits_for_any_number_of_threads() {
     assert_eq!(run(1), run(8));
     let exact: f64 = x.to_vec::<f32>().expect("a read-back").iter().map(|&x| x as f64).sum();
     assert!((x.sum().item::<f64>().expect("a number") - exact).abs() < 0.05);
+}
+
+#[test]
+fn a_product_has_the_same_bits_for_any_number_of_threads_and_the_right_values_in_every_part() {
+    let cpu = gradus_cpu::device();
+    // One part; parts of columns, of rows; and a product that the kernels share out themselves. Lengths fit no register.
+    for (m, k, n) in [(5, 7, 9), (64, 784, 131), (517, 300, 37), (413, 411, 419)] {
+        let (a, b) = (Tensor::randn([m, k], cpu, 1), Tensor::randn([n, k], cpu, 2));
+        let run = |threads| gradus_cpu::with_threads(threads, || a.matmul(&b.t()));
+        let bits = |t: &Tensor| t.to_bytes().expect("a read-back");
+        let y = run(1);
+        for threads in [2, 3, 8] {
+            assert_eq!(bits(&y), bits(&run(threads)), "{m}×{k}×{n}, {threads} threads");
+        }
+        // The same in f64, as sums of products without a product's kernel.
+        let (a, b) = (a.to_dtype(DType::F64), b.to_dtype(DType::F64));
+        for (i, row) in y.to_vec::<f32>().expect("a read-back").chunks(n).enumerate().step_by(29) {
+            let want = v(&(&b * a.select(0, i as isize)).sum_dims(&[1], false));
+            for (j, (&y, want)) in row.iter().zip(want).enumerate() {
+                assert!((y as f64 - want).abs() < 1e-3, "{m}×{k}×{n} at {i}, {j}: {y}, not {want}");
+            }
+        }
+    }
 }
 
 #[test]

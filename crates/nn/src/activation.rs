@@ -3,7 +3,8 @@
 use crate::layer::layer;
 use crate::{Init, Module, Param, Site};
 use gradus_core::error::or_raise;
-use gradus_core::{Result, Tensor};
+use gradus_core::ops::BinaryOp;
+use gradus_core::{Error, Result, Tensor};
 
 /// Activations without parameters of their own: a row gives the documentation, the type, its options with PyTorch's defaults,
 /// and the function.
@@ -36,8 +37,6 @@ activations! {
     Sigmoid, "Sigmoid" => |x| x.try_sigmoid();
     /// ln sigmoid(x).
     LogSigmoid, "LogSigmoid" => |x| x.try_log_sigmoid();
-    /// ln(1 + eˣ).
-    Softplus, "Softplus" => |x| x.try_softplus();
     /// x/(1 + |x|).
     Softsign, "Softsign" => |x| x.try_softsign();
     /// min(max(x/6 + 1/2, 0), 1).
@@ -48,6 +47,12 @@ activations! {
     Selu, "SELU" => |x| x.try_selu();
     /// x − tanh(x).
     Tanhshrink, "Tanhshrink" => |x| x.try_tanhshrink();
+    /// e^xᵢ / Σⱼ e^xⱼ over the channels, at each place of images `[batch, channels, height, width]` (or without the batch).
+    Softmax2d, "Softmax2d" => |x| match x.rank() {
+        3 | 4 => x.try_softmax(-3),
+        _ => Err(Error::misuse("needs an input [batch, channels, height, width], or without the batch")
+            .in_op("softmax2d", [(x.dtype(), *x.shape())])),
+    };
     /// x itself.
     Identity, "Identity" => |x| Ok(x.clone());
 }
@@ -95,6 +100,13 @@ activations_with_options! {
         /// How far below 0 it goes.
         alpha: f64 = 1.0
     ), "CELU" => |self, x| x.try_celu(self.alpha);
+    /// ln(1 + e^(beta·x))/beta; x itself where beta·x > threshold, as it is there in `f32`.
+    Softplus(
+        /// How sharp the bend is; not 0.
+        beta: f64 = 1.0,
+        /// From where on it is x.
+        threshold: f64 = 20.0
+    ), "Softplus" => |self, x| softplus(x, self.beta, self.threshold);
     /// x limited to [low, high].
     Hardtanh(
         /// The least value.
@@ -129,11 +141,27 @@ activations_with_options! {
         /// The dimension, counted from the end if negative.
         dim: isize = -1
     ), "Softmax" => |self, x| x.try_softmax(self.dim);
+    /// e^−xᵢ / Σⱼ e^−xⱼ along a dimension. (PyTorch has no good default for it; here it is the last.)
+    Softmin(
+        /// The dimension, counted from the end if negative.
+        dim: isize = -1
+    ), "Softmin" => |self, x| x.try_softmin(self.dim);
     /// xᵢ − ln Σⱼ e^xⱼ along a dimension. (PyTorch has no good default for it; here it is the last.)
     LogSoftmax(
         /// The dimension, counted from the end if negative.
         dim: isize = -1
     ), "LogSoftmax" => |self, x| x.try_log_softmax(self.dim);
+}
+
+fn softplus(x: &Tensor, beta: f64, threshold: f64) -> Result<Tensor> {
+    if beta == 0.0 || !beta.is_finite() {
+        return Err(Error::misuse(format!("softplus: beta must be a number other than 0; got {beta}")));
+    }
+    if (beta, threshold) == (1.0, 20.0) {
+        return x.try_softplus(); // one kernel
+    }
+    let scaled = x.try_binary_scalar(BinaryOp::Mul, beta)?;
+    x.try_where(&scaled.try_gt_scalar(threshold)?, &(scaled.try_softplus()? / beta))
 }
 
 /// x where x > 0, else w·x, with a learnt w: one number, or one for each channel (dimension 1). It starts at 1/4.

@@ -9,12 +9,23 @@ use gradus_core::ops::BinaryOp;
 use gradus_core::{DType, Error, Result, Tensor};
 
 macro_rules! batch_norms {
-    ($($t:ident, $ranks:pat, $shape:literal;)*) => {$(
+    ($($t:ident, $ranks:pat, $shape:literal, $example:literal;)*) => {$(
         #[doc = concat!("(x − mean)/√(var + eps)·w + b for each channel of x ", $shape, ". In PyTorch: `torch.nn.", stringify!($t), "`.")]
         ///
         /// In training, mean and biased variance are the batch's own, and running averages follow them:
         /// running ← (1 − momentum)·running + momentum·batch, with the unbiased variance. Elsewhere the running averages stand in
         /// for them. w starts at 1, b at 0.
+        ///
+        /// ```
+        /// use gradus_core::Tensor;
+        #[doc = concat!("use gradus_nn::{Cx, Init, Layer, ", stringify!($t), "};")]
+        /// let device = gradus_cpu::device();
+        #[doc = concat!("let norm = ", stringify!($t), "::new(3, &mut Init::new(device, 0));")]
+        #[doc = concat!("let x = Tensor::ones(", $example, ", device);")]
+        /// assert_eq!(norm.call(&x, &Cx::train(0, 0)).dims(), x.dims());
+        /// assert_eq!(norm.running().map(|r| r.batches.value().item::<i64>()).transpose()?, Some(1));
+        /// # Ok::<(), gradus_core::Error>(())
+        /// ```
         #[derive(Module, Clone, Debug)]
         #[module(describe = $t::described)]
         pub struct $t {
@@ -46,7 +57,11 @@ macro_rules! batch_norms {
             /// Whether it has w and b.
             pub fn affine(mut self, affine: bool) -> $t {
                 self.norm.weight = self.norm.weight.filter(|_| affine);
-                self.norm.bias = self.norm.bias.filter(|_| affine);
+                self.bias_if(affine)
+            }
+            /// Whether it has b. (Not called `bias`, which gives b.)
+            pub fn bias_if(mut self, bias: bool) -> $t {
+                self.norm.bias = self.norm.bias.filter(|_| bias);
                 self
             }
             /// Whether it keeps running averages; without them, the batch's own statistics serve outside training too.
@@ -84,9 +99,9 @@ macro_rules! batch_norms {
     )*};
 }
 batch_norms! {
-    BatchNorm1d, 2 | 3, "`[batch, channels]` or `[batch, channels, length]`";
-    BatchNorm2d, 4, "`[batch, channels, height, width]`";
-    BatchNorm3d, 5, "`[batch, channels, depth, height, width]`";
+    BatchNorm1d, 2 | 3, "`[batch, channels]` or `[batch, channels, length]`", "[2, 3, 4]";
+    BatchNorm2d, 4, "`[batch, channels, height, width]`", "[2, 3, 4, 4]";
+    BatchNorm3d, 5, "`[batch, channels, depth, height, width]`", "[2, 3, 4, 4, 4]";
 }
 
 fn misfit(message: String, x: &Tensor) -> Error {
@@ -120,7 +135,7 @@ pub struct Running {
 }
 
 impl Running {
-    fn try_new(channels: usize, place: Place) -> Result<Running> {
+    pub(crate) fn try_new(channels: usize, place: Place) -> Result<Running> {
         Ok(Running {
             mean: State::new(Tensor::try_zeros([channels], place)?),
             var: State::new(Tensor::try_ones([channels], place)?),
@@ -130,10 +145,14 @@ impl Running {
 
     /// Takes the statistics of a batch in which each channel had `n` elements.
     fn follow(&self, mean: &Tensor, var: &Tensor, n: usize, momentum: Option<f64>, cx: &Cx) -> Result<()> {
-        let (mean, var) = (mean.detach(), var.detach());
         cx.update(&self.batches, |batches| batches.try_binary_scalar(BinaryOp::Add, 1i64))?;
-        let unbiased = var.try_binary_scalar(BinaryOp::Mul, n as f64 / (n - 1) as f64)?;
-        for (state, batch) in [(&self.mean, &mean), (&self.var, &unbiased)] {
+        let unbiased = var.detach().try_binary_scalar(BinaryOp::Mul, n as f64 / (n - 1) as f64)?;
+        self.mix(&mean.detach(), &unbiased, momentum, cx)
+    }
+
+    /// Moves the averages towards these, by the momentum or, without one, so that all batches count evenly.
+    pub(crate) fn mix(&self, mean: &Tensor, var: &Tensor, momentum: Option<f64>, cx: &Cx) -> Result<()> {
+        for (state, batch) in [(&self.mean, mean), (&self.var, var)] {
             cx.update(state, |old| match momentum {
                 Some(m) => {
                     old.try_binary_scalar(BinaryOp::Mul, 1.0 - m)?.try_add(&batch.try_binary_scalar(BinaryOp::Mul, m)?)
@@ -168,6 +187,12 @@ impl BatchNorm {
             }
             running => {
                 let n = x.elements() / self.channels.max(1);
+                if n == 0 {
+                    // An empty batch has no statistics, and nothing to normalize by them.
+                    let (zeros, ones) =
+                        (Tensor::try_zeros([self.channels], x.place())?, Tensor::try_ones([self.channels], x.place())?);
+                    return x.try_batch_norm(&zeros, &ones, weight, bias, self.eps);
+                }
                 if n < 2 {
                     return Err(misfit("in training, needs more than one value for each channel".into(), x));
                 }

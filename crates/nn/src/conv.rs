@@ -7,6 +7,7 @@ use crate::{Module, Param, Site};
 use gradus_core::error::or_raise;
 use gradus_core::functional::conv::{ConvOptions, Padding};
 use gradus_core::functional::window::PerDim;
+use gradus_core::ops::PadMode;
 use gradus_core::{Error, Result, Tensor};
 
 /// The options that change no parameter, as builder methods.
@@ -53,6 +54,8 @@ macro_rules! convolutions {
             /// Added to each output channel, `[outputs]`.
             pub bias: Option<Param>,
             options: ConvOptions,
+            #[module(skip)]
+            padding_mode: Option<PadMode>,
             site: Site,
         }
 
@@ -74,9 +77,15 @@ macro_rules! convolutions {
                 let key = init.next_key();
                 let weight = Initializer::layer_default().try_draw(&shape[..], init.place(), key.fold("weight"))?;
                 let bias = Some(bias_like(&weight, init, &key)?);
-                Ok($t { weight: Param::try_new(weight)?, bias, options: ConvOptions::default().groups(groups), site: Site::default() })
+                let options = ConvOptions::default().groups(groups);
+                Ok($t { weight: Param::try_new(weight)?, bias, options, padding_mode: None, site: Site::default() })
             }
             convolution_options!($t);
+            /// With padding of this kind, in place of zeros. In PyTorch: `padding_mode`.
+            pub fn padding_mode(mut self, mode: PadMode) -> $t {
+                self.padding_mode = (mode != PadMode::Constant(0.0)).then_some(mode);
+                self
+            }
             /// With the padding that keeps the lengths (stride 1 only).
             pub fn same(mut self) -> $t {
                 self.options = self.options.same();
@@ -86,9 +95,17 @@ macro_rules! convolutions {
                 let (out, inputs) = (self.weight.dim(0), self.weight.dim(1) * self.options.groups);
                 described(inputs, out, &self.weight, &self.options, self.bias.is_some())
             }
+            #[track_caller]
+            fn run(&self, x: &Tensor) -> Result<Tensor> {
+                let Some(mode) = self.padding_mode else {
+                    return x.$try_conv(&self.weight, self.bias.as_deref(), &self.options);
+                };
+                let amounts = amounts(&self.weight, &self.options, $rank)?;
+                x.try_pad(&amounts, mode)?.$try_conv(&self.weight, self.bias.as_deref(), &self.options.padding(0))
+            }
         }
 
-        layer!($t, |self, x, _cx| x.$try_conv(&self.weight, self.bias.as_deref(), &self.options));
+        layer!($t, |self, x, _cx| self.run(x));
     )*};
 }
 convolutions! {
@@ -153,6 +170,23 @@ transposed_convolutions! {
     ConvTranspose1d, try_conv_transpose1d, 1, "length";
     ConvTranspose2d, try_conv_transpose2d, 2, "height, width";
     ConvTranspose3d, try_conv_transpose3d, 3, "depth, height, width";
+}
+
+/// What the options put before and after each spatial dimension.
+fn amounts(weight: &Tensor, options: &ConvOptions, rank: usize) -> Result<Vec<(isize, isize)>> {
+    let dilation = options.dilation.lens("the dilation", rank, 1)?;
+    let sides = |d: usize, p: [usize; 3]| match options.padding {
+        Padding::Zeros(_) => (p[d] as isize, p[d] as isize),
+        Padding::Same => {
+            let total = (weight.dims()[2 + d] - 1).saturating_mul(dilation[d]);
+            ((total / 2) as isize, (total - total / 2) as isize)
+        }
+    };
+    let given = match options.padding {
+        Padding::Zeros(p) => p.lens("the padding", rank, 0)?,
+        Padding::Same => [0; 3],
+    };
+    Ok((0..rank).map(|d| sides(d, given)).collect())
 }
 
 /// `[first, second/groups, kernel..]`.

@@ -19,21 +19,25 @@ mod cx;
 mod dropout;
 mod embedding;
 pub mod init;
+mod instance_norm;
 mod layer;
 mod linear;
 pub mod loss;
 mod module;
 mod norm;
+mod padding;
 mod param;
 mod pooling;
+mod recurrent;
 mod sequential;
 mod shape;
 mod site;
 mod state;
 mod table;
+mod transformer;
 
 pub use activation::*;
-pub use attention::MultiheadAttention;
+pub use attention::*;
 pub use batch_norm::{BatchNorm1d, BatchNorm2d, BatchNorm3d, Running};
 pub use conv::{Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d};
 pub use cx::{Call, Cx, Mode};
@@ -41,17 +45,21 @@ pub use dropout::{ChannelDropout, Dropout};
 pub use embedding::Embedding;
 pub use gradus_macros::Module;
 pub use init::Init;
+pub use instance_norm::{InstanceNorm1d, InstanceNorm2d, InstanceNorm3d};
 pub use layer::Layer;
 pub use linear::Linear;
 pub use module::{Entry, EntryMut, Module, ParameterPath, Visitor, VisitorMut};
 pub use norm::{GroupNorm, LayerNorm, RmsNorm};
+pub use padding::*;
 pub use param::Param;
 pub use pooling::*;
+pub use recurrent::*;
 pub use sequential::{AnyLayer, Sequential};
 pub use shape::{Flatten, Unflatten};
 pub use site::Site;
 pub use state::State;
 pub use table::{Row, Table};
+pub use transformer::*;
 
 /// What most programs need of this crate. ([`loss::L1`] stays behind its module: `gradus-optim` has a penalty of that name.)
 pub mod prelude {

@@ -8,6 +8,15 @@ use gradus_core::{Error, IntoShape, Result, Shape, Tensor};
 
 /// (x − mean)/√(var + eps)·w + b over the trailing dimensions, with the biased variance (Ba, Kiros & Hinton, 2016).
 /// In PyTorch: `torch.nn.LayerNorm`. w starts at 1, b at 0.
+///
+/// ```
+/// use gradus_core::Tensor;
+/// use gradus_nn::{Cx, Init, Layer, LayerNorm};
+/// let device = gradus_cpu::device();
+/// let norm = LayerNorm::new(4, &mut Init::new(device, 0));
+/// let y = norm.call(&Tensor::ones([2, 6, 4], device), &Cx::eval());
+/// assert_eq!(y.dims(), [2, 6, 4]);
+/// ```
 #[derive(Module, Clone, Debug)]
 #[module(describe = LayerNorm::options)]
 pub struct LayerNorm {
@@ -68,11 +77,20 @@ layer!(LayerNorm, |self, x, _cx| x.try_layer_norm(
 ));
 
 /// x/√(mean(x²) + eps)·w over the trailing dimensions (Zhang & Sennrich, 2019). In PyTorch: `torch.nn.RMSNorm`. w starts at 1.
+///
+/// ```
+/// use gradus_core::Tensor;
+/// use gradus_nn::{Cx, Init, Layer, RmsNorm};
+/// let device = gradus_cpu::device();
+/// let norm = RmsNorm::new(4, &mut Init::new(device, 0));
+/// let y = norm.call(&Tensor::ones([2, 6, 4], device), &Cx::eval());
+/// assert_eq!(y.dims(), [2, 6, 4]);
+/// ```
 #[derive(Module, Clone, Debug)]
 #[module(describe = RmsNorm::options)]
 pub struct RmsNorm {
     /// w, of the normalized shape.
-    pub weight: Param,
+    pub weight: Option<Param>,
     normalized: Shape,
     eps: Option<f64>,
     site: Site,
@@ -89,7 +107,7 @@ impl RmsNorm {
     pub fn try_new(normalized: impl IntoShape, init: &mut Init) -> Result<RmsNorm> {
         init.next_key(); // nothing is drawn, but the layers after it must not depend on that
         let normalized = normalized.into_shape()?;
-        let weight = Param::try_new(Tensor::try_ones(normalized, init.place())?)?;
+        let weight = Some(Param::try_new(Tensor::try_ones(normalized, init.place())?)?);
         Ok(RmsNorm { weight, normalized, eps: None, site: Site::default() })
     }
     /// With this number added to the mean square.
@@ -97,15 +115,29 @@ impl RmsNorm {
         self.eps = Some(eps);
         self
     }
+    /// Whether it has w.
+    pub fn affine(mut self, affine: bool) -> RmsNorm {
+        self.weight = self.weight.filter(|_| affine);
+        self
+    }
     fn options(&self) -> String {
         self.normalized.to_string()
     }
 }
 
-layer!(RmsNorm, |self, x, _cx| x.try_rms_norm(self.normalized, Some(&self.weight), self.eps));
+layer!(RmsNorm, |self, x, _cx| x.try_rms_norm(self.normalized, self.weight.as_deref(), self.eps));
 
 /// (x − mean)/√(var + eps)·w + b of `[batch, channels, ..]`, with mean and biased variance over each group of channels
 /// (Wu & He, 2018). In PyTorch: `torch.nn.GroupNorm`. w starts at 1, b at 0, one number for each channel.
+///
+/// ```
+/// use gradus_core::Tensor;
+/// use gradus_nn::{Cx, Init, Layer, GroupNorm};
+/// let device = gradus_cpu::device();
+/// let norm = GroupNorm::new(3, 6, &mut Init::new(device, 0));
+/// let y = norm.call(&Tensor::ones([2, 6, 4], device), &Cx::eval());
+/// assert_eq!(y.dims(), [2, 6, 4]);
+/// ```
 #[derive(Module, Clone, Debug)]
 #[module(describe = GroupNorm::options)]
 pub struct GroupNorm {
@@ -143,7 +175,11 @@ impl GroupNorm {
     /// Whether it has w and b.
     pub fn affine(mut self, affine: bool) -> GroupNorm {
         self.weight = self.weight.filter(|_| affine);
-        self.bias = self.bias.filter(|_| affine);
+        self.bias(affine)
+    }
+    /// Whether it has b.
+    pub fn bias(mut self, bias: bool) -> GroupNorm {
+        self.bias = self.bias.filter(|_| bias);
         self
     }
     fn options(&self) -> String {

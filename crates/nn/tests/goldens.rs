@@ -137,7 +137,7 @@ fn layer(case: &Case) -> bool {
         "glu" => case.layer(Glu::default()),
         "softmax" => case.layer(Softmax::default()),
         "log_softmax" => case.layer(LogSoftmax::default()),
-        "softplus" => case.layer(Softplus),
+        "softplus" => case.layer(Softplus::default()),
         "hardswish" => case.layer(HardSwish),
         "tanhshrink" => case.layer(Tanhshrink),
         _ => return false,

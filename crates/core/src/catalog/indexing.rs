@@ -107,6 +107,9 @@ fn cutting() -> Vec<Entry> {
         Entry::new("chunk", "torch.chunk", "Cut into at most n parts of one size.")
             .case(reals(&[&[7, 2]]), |x| x[0].try_chunk(3, 0))
             .case(reals(&[&[2, 2]]), |x| x[0].try_chunk(5, 1)),
+        Entry::new("unbind", "torch.unbind", "Every place of a dimension, each without that dimension.")
+            .case(reals(&[&[3, 2, 2]]), |x| x[0].try_unbind(0))
+            .case(reals(&[&[2, 3]]), |x| x[0].try_unbind(-1)),
     ]
 }
 

@@ -1,4 +1,4 @@
-//! Joining tensors along a dimension, and cutting them apart.
+//! Joining tensors along a dimension, and going round it.
 
 use crate::autodiff::{Grads, Vjp};
 use crate::backend::{Backend, View, WriteMode};
@@ -83,7 +83,7 @@ impl Tensor {
         let dim = first.shape().dim(dim)?;
         let dtype = tensors.iter().fold(first.dtype(), |d, t| d.promote(t.dtype()));
         let cast = tensors.iter().map(|t| t.try_to_dtype(dtype)).collect::<Result<Vec<_>>>()?;
-        Tensor::try_apply1(Cat { dim }, &cast.iter().collect::<Vec<_>>())
+        Ok(Tensor::try_apply(Cat { dim }, &cast.iter().collect::<Vec<_>>())?.swap_remove(0))
     }
 
     /// Tensors of one shape along a new dimension before `dim`. In PyTorch: `torch.stack`.
@@ -102,32 +102,6 @@ impl Tensor {
     }
 
     crate::fallible! {
-        /// Cut along `dim` into parts of `size`; the last may be shorter. In PyTorch: `torch.split`.
-        pub fn split | try_split(&self, size: usize, dim: isize) -> Vec<Tensor> {
-            let d = self.shape().dim(dim)?;
-            if size == 0 {
-                return Err(Error::misuse("parts of size 0 never end").in_op("split", [(self.dtype(), *self.shape())]));
-            }
-            let n = self.dims()[d];
-            (0..n.max(1)).step_by(size).map(|at| self.try_narrow(d as isize, at, size.min(n - at))).collect()
-        }
-        /// Cut along `dim` into parts of the given sizes, which must add up. In PyTorch: `torch.split(x, sizes)`.
-        pub fn split_sizes | try_split_sizes(&self, sizes: &[usize], dim: isize) -> Vec<Tensor> {
-            let d = self.shape().dim(dim)?;
-            if sizes.iter().try_fold(0usize, |sum, &n| sum.checked_add(n)) != Some(self.dims()[d]) {
-                return Err(Error::misuse(format!("the sizes {sizes:?} do not add up to {}", self.dims()[d])).in_op("split", [(self.dtype(), *self.shape())]));
-            }
-            let mut at = 0;
-            sizes.iter().map(|&n| { at += n; self.try_narrow(d as isize, at - n, n) }).collect()
-        }
-        /// Cut along `dim` into at most `n` parts of equal size; the last may be shorter. In PyTorch: `torch.chunk`.
-        pub fn chunk | try_chunk(&self, n: usize, dim: isize) -> Vec<Tensor> {
-            let d = self.shape().dim(dim)?;
-            if n == 0 {
-                return Err(Error::misuse("cannot cut into 0 parts").in_op("chunk", [(self.dtype(), *self.shape())]));
-            }
-            self.try_split(self.dims()[d].div_ceil(n).max(1), dim)
-        }
         /// Moved `by` places along `dim`; what falls off one end comes in at the other. In PyTorch: `torch.roll`.
         pub fn roll | try_roll(&self, by: isize, dim: isize) -> Tensor {
             let d = self.shape().dim(dim)?;

@@ -5,6 +5,7 @@
 //! constant. A convolution is then a matrix product whose right side is read in place, shifted, and never written out.
 
 use super::vector::{Real, Vector, by_level};
+use crate::math::Float;
 use std::ops::Range;
 
 /// How an image is laid out in planes.
@@ -73,15 +74,15 @@ unsafe fn planes_of<V: Vector>(p: &Planes, image: &[V::T], out: &mut [V::T]) {
         for &pz in &p.phases[0] {
             for &py in &p.phases[1] {
                 for &px in &p.phases[2] {
-                    for row in 0..p.lens[0] * p.lens[1] {
-                        let z = (row / p.lens[1] * p.stride[0] + pz).wrapping_sub(p.before[0]);
-                        let y = (row % p.lens[1] * p.stride[1] + py).wrapping_sub(p.before[1]);
-                        // What lies before the image wrapped around, and is out of range as well.
-                        let line = (z < p.input[0] && y < p.input[1])
-                            .then(|| &image[(z * p.input[1] + y) * p.input[2]..][..p.input[2]]);
+                    for (z, y) in (0..p.lens[0]).flat_map(|z| (0..p.lens[1]).map(move |y| (z, y))) {
+                        // What lies before the image wraps around, and is out of range as well.
+                        let z = (z * p.stride[0] + pz).wrapping_sub(p.before[0]);
+                        let y = (y * p.stride[1] + py).wrapping_sub(p.before[1]);
+                        let inside = z < p.input[0] && y < p.input[1];
+                        let line = if inside { &image[(z * p.input[1] + y) * p.input[2]..][..p.input[2]] } else { &[] };
                         // SAFETY: by the caller, `out` holds every row of every plane.
                         unsafe {
-                            row_of::<V>(p, line.unwrap_or_default(), px, out);
+                            row_of::<V>(p, line, px, out);
                             out = out.add(p.lens[2]);
                         }
                     }
@@ -96,20 +97,15 @@ unsafe fn planes_of<V: Vector>(p: &Planes, image: &[V::T], out: &mut [V::T]) {
 unsafe fn row_of<V: Vector>(p: &Planes, line: &[V::T], px: usize, out: *mut V::T) {
     let (before, stride, len) = (p.before[2], p.stride[2], p.lens[2]);
     // The first number of the line that this plane has, and where; the plane may end before the line does.
-    let from = before.saturating_sub(px).div_ceil(stride).min(len);
+    let from = if stride == 1 { before } else { before.saturating_sub(px).div_ceil(stride) }.min(len);
     let first = from * stride + px - before.min(from * stride + px);
-    let n = line.len().saturating_sub(first).div_ceil(stride).min(len - from);
+    let rest = line.len().saturating_sub(first);
+    let n = if stride == 1 { rest } else { rest.div_ceil(stride) }.min(len - from);
     // SAFETY: `from + n ≤ len`, the room that the caller gives; `first + (n − 1)·stride` lies in the line.
     unsafe {
         fill::<V>(out, from);
         if stride == 1 {
-            for i in (0..n).step_by(V::LANES) {
-                let (x, out) = (line.as_ptr().add(first + i), out.add(from + i));
-                match n - i {
-                    rest if rest >= V::LANES => V::load(x).store(out),
-                    rest => V::load_lanes(x, 0, rest).store_lanes(out, 0, rest),
-                }
-            }
+            copy::<V>(line.as_ptr().add(first), out.add(from), n);
         } else {
             for i in 0..n {
                 *out.add(from + i) = *line.as_ptr().add(first + i * stride);
@@ -119,11 +115,30 @@ unsafe fn row_of<V: Vector>(p: &Planes, line: &[V::T], px: usize, out: *mut V::T
     }
 }
 
+/// Copies `n` numbers, the last vector over a part of the one before it: a mask costs more than that.
+#[inline(always)]
+unsafe fn copy<V: Vector>(x: *const V::T, out: *mut V::T, n: usize) {
+    // SAFETY: by the caller.
+    unsafe {
+        if n < V::LANES {
+            for i in 0..n {
+                *out.add(i) = *x.add(i);
+            }
+            return;
+        }
+        let last = n - V::LANES;
+        for i in (0..last).step_by(V::LANES) {
+            V::load(x.add(i)).store(out.add(i));
+        }
+        V::load(x.add(last)).store(out.add(last));
+    }
+}
+
 #[inline(always)]
 unsafe fn fill<V: Vector>(out: *mut V::T, n: usize) {
-    for i in (0..n).step_by(V::LANES) {
+    for i in 0..n {
         // SAFETY: by the caller.
-        unsafe { V::zero().store_lanes(out.add(i), 0, V::LANES.min(n - i)) }
+        unsafe { *out.add(i) = V::T::ZERO }
     }
 }
 

@@ -1,0 +1,119 @@
+//! Clipping of gradients, by their global norm or by value.
+
+use crate::demand::demand_positive;
+use crate::transforms::{NamedGrad, NamedGrads, Notes, Transform};
+use gradus_core::ops::BinaryOp;
+use gradus_core::{DType, Error, Result, Tensor};
+
+/// Scales all gradients by min(1, max/(norm + 1e-6)), with the norm of all of them together (Pascanu et al., 2013).
+///
+/// The norm is taken over every gradient as if they were one vector; a transform that clipped each by its own would change
+/// the direction. It stays on the device and is told in [`Notes::gradient_norm`]. An infinite or NaN norm makes gradients 0
+/// or NaN, as it does in PyTorch's `clip_grad_norm_`, unless [`finite`](Self::finite) refuses it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ClipNorm {
+    max: f64,
+    p: f64,
+    finite: bool,
+}
+
+impl ClipNorm {
+    /// Clips the 2-norm at `max`.
+    pub fn new(max: f64) -> ClipNorm {
+        ClipNorm { max, p: 2.0, finite: false }
+    }
+    /// Takes the p-norm; p may be infinite.
+    pub fn p(self, p: f64) -> ClipNorm {
+        ClipNorm { p, ..self }
+    }
+    /// Makes a norm that is not finite an error, before anything is updated. This waits for the device at each step.
+    pub fn finite(self) -> ClipNorm {
+        ClipNorm { finite: true, ..self }
+    }
+}
+
+/// The p-norm of all gradients together, without dimensions: the norm of their norms. `None` without gradients.
+pub fn gradient_norm(grads: &NamedGrads, p: f64) -> Result<Option<Tensor>> {
+    let grads: Vec<&NamedGrad> = grads.iter().filter(|g| g.grad.elements() > 0).collect();
+    let Some(first) = grads.first() else { return Ok(None) };
+    let wide = |d: DType| if d.is_half() { DType::F32 } else { d };
+    let dtype = grads.iter().map(|g| wide(g.grad.dtype())).fold(DType::F32, DType::promote);
+    let mut norms = Vec::with_capacity(grads.len());
+    for g in &grads {
+        let norm = g.grad.try_to_dtype(wide(g.grad.dtype()))?.try_norm(p, &[], false)?;
+        norms.push(gradus_core::tensor::to_device(&norm.try_to_dtype(dtype)?, first.grad.device())?);
+    }
+    let norms: Vec<&Tensor> = norms.iter().collect();
+    Tensor::try_stack(&norms, 0)?.try_norm(p, &[], false).map(Some)
+}
+
+impl Transform for ClipNorm {
+    fn name(&self) -> &'static str {
+        "ClipNorm"
+    }
+    fn check(&self, _names: &[&str]) -> Result<()> {
+        demand_positive(self.name(), "the largest norm", self.max)?;
+        crate::demand::demand(self.p > 0.0, self.name(), "p", "above 0", self.p)
+    }
+    fn apply(&self, grads: &mut NamedGrads, notes: &mut Notes) -> Result<()> {
+        let Some(norm) = gradient_norm(grads, self.p)? else { return Ok(()) };
+        if self.finite {
+            let value: f64 = norm.item()?;
+            if !value.is_finite() {
+                return Err(Error::data(format!(
+                    "ClipNorm: the global norm of the gradients is {value}; {}",
+                    culprits(grads)?
+                )));
+            }
+        }
+        let scale = norm.try_binary_scalar(BinaryOp::Add, 1e-6)?.try_scalar_binary(BinaryOp::Div, self.max)?;
+        let scale = scale.try_clamp(None, Some(1.0))?;
+        for g in grads {
+            let here = gradus_core::tensor::to_device(&scale.try_to_dtype(g.grad.dtype())?, g.grad.device())?;
+            g.grad = g.grad.try_mul(&here)?;
+        }
+        notes.gradient_norm = Some(norm);
+        Ok(())
+    }
+}
+
+/// The gradients that are not finite, by name.
+fn culprits(grads: &NamedGrads) -> Result<String> {
+    let mut names = Vec::new();
+    for g in grads.iter().filter(|g| g.grad.elements() > 0) {
+        let norm: f64 = g.grad.try_to_dtype(DType::F32)?.try_norm(f64::INFINITY, &[], false)?.item()?;
+        if !norm.is_finite() {
+            names.push(&*g.name);
+        }
+    }
+    let none = "every element is finite, but their squares overflow";
+    Ok(if names.is_empty() { none.into() } else { format!("not finite in: {}", names.join(", ")) })
+}
+
+/// Limits each element of the gradients to [−max, max]. In PyTorch: `clip_grad_value_`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ClipValue {
+    max: f64,
+}
+
+impl ClipValue {
+    /// Clips elements at `max`.
+    pub fn new(max: f64) -> ClipValue {
+        ClipValue { max }
+    }
+}
+
+impl Transform for ClipValue {
+    fn name(&self) -> &'static str {
+        "ClipValue"
+    }
+    fn check(&self, _names: &[&str]) -> Result<()> {
+        demand_positive(self.name(), "the largest value", self.max)
+    }
+    fn apply(&self, grads: &mut NamedGrads, _notes: &mut Notes) -> Result<()> {
+        for g in grads {
+            g.grad = g.grad.try_clamp(Some(-self.max), Some(self.max))?;
+        }
+        Ok(())
+    }
+}
