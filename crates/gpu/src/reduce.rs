@@ -69,7 +69,7 @@ impl<R: GpuRuntime> Gpu<R> {
             Shade::Mean => InputScalar::new(count as f64, accumulator),
             _ => InputScalar::new(1u32, accumulator),
         };
-        let out = self.reserve(outputs, to)?;
+        let (out, table) = (self.reserve(outputs, to)?, self.strategies());
         let stored = self.types.stored(to);
         if count <= table.reduce_short || outputs >= table.reduce_many {
             self.reduce_by_units(
@@ -234,7 +234,7 @@ impl<R: GpuRuntime> Gpu<R> {
         let step = x.layout.strides()[dim];
         let types = [self.types.stored(x.dtype), self.types.computed(x.dtype), self.types.stored(DType::I64)];
         let address = self.address(&[memory.elements, outputs])?;
-        let largest = op == ArgReduceOp::Max;
+        let (largest, table) = (op == ArgReduceOp::Max, self.strategies());
         // SAFETY: the view lies inside its buffer (the caller's contract), and the kernels stop at `outputs` and `count`.
         unsafe {
             if count <= table.reduce_short || outputs >= table.reduce_many {
