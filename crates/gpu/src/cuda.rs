@@ -85,5 +85,5 @@ pub(crate) fn open(index: usize) -> Result<&'static dyn Backend> {
         )));
     }
     let info = driver.describe(index);
-    Ok(Gpu::<CudaRuntime>::start(&info.name, CudaDevice::new(index), info.memory)?)
+    Ok(Gpu::<CudaRuntime>::start(&info, CudaDevice::new(index))?)
 }

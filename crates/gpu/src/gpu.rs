@@ -1,9 +1,11 @@
 //! The backend: one type for every runtime, and the families of the [`Backend`] trait.
 
+use crate::DeviceInfo;
 use crate::fault::{Site, Sites};
 use crate::memory::{GpuBuffer, Ledger};
 use crate::pace::Pace;
 use crate::runtime::{Fence, GpuRuntime};
+use crate::strategies::{self, Strategies};
 use crate::types::{Types, U32};
 use cubecl::client::ComputeClient;
 use cubecl::prelude::*;
@@ -16,7 +18,7 @@ use gradus_core::rng::{Distribution, Key};
 use gradus_core::{Backend, Buffer, DType, Error, ErrorKind, Layout, Result, Scalar, View};
 use gradus_kernels::copy::fill_kernel;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 
 /// A device of a runtime.
 pub(crate) struct Gpu<R: GpuRuntime> {
@@ -29,6 +31,7 @@ pub(crate) struct Gpu<R: GpuRuntime> {
     fault: Handle,
     sites: Sites,
     pace: Mutex<Pace<Fence>>,
+    strategies: &'static RwLock<Strategies>,
     /// What went wrong while nobody was waiting.
     pending: Mutex<Option<Error>>,
     table: KernelTable,
@@ -41,8 +44,9 @@ impl<R: GpuRuntime> std::fmt::Debug for Gpu<R> {
 }
 
 impl<R: GpuRuntime> Gpu<R> {
-    /// Starts the runtime on `device`, which has `memory` bytes, for as long as the program runs.
-    pub(crate) fn start(name: &str, device: R::Device, memory: usize) -> Result<&'static Gpu<R>> {
+    /// Starts the runtime on `device`, which `info` describes, for as long as the program runs.
+    pub(crate) fn start(info: &DeviceInfo, device: R::Device) -> Result<&'static Gpu<R>> {
+        let (name, memory) = (info.name.as_str(), info.memory);
         let started = catch_unwind(AssertUnwindSafe(|| {
             let mut client = R::client(&device);
             // SAFETY: every client of a device of ours works on this one stream, so its commands run in the order they were
@@ -68,11 +72,17 @@ impl<R: GpuRuntime> Gpu<R> {
             fault,
             sites: Sites::default(),
             pace: Mutex::new(Pace::new()),
+            strategies: strategies::enter(name, info.kind)?,
             pending: Mutex::new(None),
             table: KernelTable::new(),
         }));
         gpu.register_fused();
         Ok(gpu)
+    }
+
+    /// The choices that are in force.
+    pub(crate) fn strategies(&self) -> Strategies {
+        *self.strategies.read().unwrap_or_else(|e| e.into_inner())
     }
 
     /// Keeps an error for whoever waits next.

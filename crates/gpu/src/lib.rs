@@ -44,6 +44,8 @@ mod sort;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod types;
 
+pub mod strategies;
+
 #[cfg(feature = "cuda")]
 mod cuda;
 #[cfg(feature = "wgpu")]

@@ -1,12 +1,13 @@
 //! Matrix products: our own kernel, or Burn's for large ones.
 //!
 //! Burn's tiled kernels are several times faster on large products, but each class of shapes takes seconds to compile; ours
-//! compiles once, reads any strides, and never rounds `f32` to TF32. The choice is made by [`choice`] from the shapes and
-//! the dtype alone: nothing is timed at run time, so a run's bits do not depend on timing.
+//! compiles once, reads any strides, and never rounds `f32` to TF32. The choice is made by [`choice`] from the shapes, the
+//! dtype and a committed table alone ([`crate::strategies`]), so a run's bits do not depend on timing.
 
 use crate::Gpu;
 use crate::launch::{Steps, folded, lengths};
 use crate::runtime::GpuRuntime;
+use crate::strategies::Strategies;
 use crate::types::F32;
 use cubecl::prelude::*;
 use gradus_core::backend::{MatmulSpec, Operand};
@@ -25,16 +26,19 @@ pub(crate) enum Choice {
     Burn,
 }
 
-/// The committed choice for `batches` products `[m, k] × [k, n]`.
-pub(crate) fn choice(dtype: DType, m: usize, n: usize, k: usize, tensor_cores: bool) -> Choice {
-    let large = m.min(n).min(k) >= 128 && m.saturating_mul(n).saturating_mul(k) >= 1 << 27;
+/// The choice of the table for products `[m, k] × [k, n]`.
+pub(crate) fn choice(table: &Strategies, dtype: DType, m: usize, n: usize, k: usize, tensor_cores: bool) -> Choice {
+    let large = |power: usize| {
+        let multiplications = m.saturating_mul(n).saturating_mul(k);
+        m.min(n).min(k) >= 128 && multiplications.checked_shr(power as u32).is_some_and(|n| n > 0)
+    };
     match dtype {
         // Where there are tensor cores, Burn may round f32 to TF32: ours keeps every bit.
-        DType::F32 if large && !tensor_cores => Choice::Burn,
-        DType::F16 | DType::Bf16 if large => Choice::Burn,
+        DType::F32 if large(table.burn_f32) && !tensor_cores => Choice::Burn,
+        DType::F16 | DType::Bf16 if large(table.burn_half) => Choice::Burn,
         _ => Choice::Own(match m.min(n) {
-            0..=16 => 1,
-            17..=64 => 2,
+            least if least <= table.product_tile_16 => 1,
+            least if least <= table.product_tile_32 => 2,
             _ => 4,
         }),
     }
@@ -58,7 +62,7 @@ impl<R: GpuRuntime> Gpu<R> {
             return self.done(self.reserve(0, a.dtype)?);
         }
         let tensor_cores = !self.client.properties().features.matmul.cmma.is_empty();
-        match choice(a.dtype, p.m, p.n, p.k, tensor_cores) {
+        match choice(&self.strategies(), a.dtype, p.m, p.n, p.k, tensor_cores) {
             Choice::Own(t) => self.own_product(a, b, spec, &p, t),
             Choice::Burn => self.burn_product(a, b, spec, &p),
         }
@@ -195,11 +199,15 @@ mod tests {
 
     #[test]
     fn the_choice_depends_on_shape_and_dtype_alone() {
-        assert_eq!(choice(DType::F32, 32, 10, 64, false), Choice::Own(1));
-        assert_eq!(choice(DType::F32, 64, 64, 64, false), Choice::Own(2));
-        assert_eq!(choice(DType::F32, 512, 512, 512, false), Choice::Burn);
-        assert_eq!(choice(DType::F32, 512, 512, 512, true), Choice::Own(4));
-        assert_eq!(choice(DType::F16, 512, 512, 512, true), Choice::Burn);
-        assert_eq!(choice(DType::I64, 512, 512, 512, false), Choice::Own(4));
+        let table = Strategies::column(crate::strategies::TABLE, "gpu").expect("the committed table is whole");
+        let table = Strategies { product_tile_16: 16, product_tile_32: 64, burn_f32: 27, burn_half: 27, ..table };
+        assert_eq!(choice(&table, DType::F32, 32, 10, 64, false), Choice::Own(1));
+        assert_eq!(choice(&table, DType::F32, 64, 64, 64, false), Choice::Own(2));
+        assert_eq!(choice(&table, DType::F32, 512, 512, 512, false), Choice::Burn);
+        assert_eq!(choice(&table, DType::F32, 512, 512, 512, true), Choice::Own(4));
+        assert_eq!(choice(&table, DType::F16, 512, 512, 512, true), Choice::Burn);
+        assert_eq!(choice(&table, DType::I64, 512, 512, 512, false), Choice::Own(4));
+        let never = Strategies { burn_f32: 64, ..table };
+        assert_eq!(choice(&never, DType::F32, 512, 512, 512, false), Choice::Own(4));
     }
 }

@@ -13,22 +13,21 @@ use gradus_core::ops::ReduceOp;
 use gradus_core::{Buffer, DType, Layout, Result, Shape, View};
 use gradus_kernels::conv::{Part, SizesLaunch, conv_kernel};
 
-/// The longest sum of one thread; a weight's gradient sums over more, in chunks.
-const CHUNK: usize = 1024;
-
 /// The product that a part is, for each group.
 struct Product {
     rows: usize,
     columns: usize,
     depth: usize,
+    /// How many chunks the sum is cut in, for a weight's gradient, and how long each is.
     chunks: usize,
+    chunk: usize,
     images: usize,
     inputs: usize,
     outputs: usize,
 }
 
 impl Product {
-    fn of(part: Part, conv: &Conv, images: usize, inputs: usize, outputs: usize) -> Product {
+    fn of(part: Part, conv: &Conv, longest: usize, images: usize, inputs: usize, outputs: usize) -> Product {
         let w = &conv.window;
         let places: usize = w.input[..w.rank].iter().product();
         let (rows, columns, depth) = match part {
@@ -36,8 +35,8 @@ impl Product {
             Part::Input => (inputs, images * places, outputs * w.places()),
             Part::Weight => (outputs, inputs * w.places(), images * w.windows()),
         };
-        let chunks = if part == Part::Weight { depth.div_ceil(CHUNK).max(1) } else { 1 };
-        Product { rows, columns, depth, chunks, images, inputs, outputs }
+        let chunk = if part == Part::Weight { longest.max(1) } else { depth };
+        Product { rows, columns, depth, chunks: depth.div_ceil(chunk), chunk, images, inputs, outputs }
     }
 
     /// The tile, in sixteens of rows and columns.
@@ -58,7 +57,7 @@ impl<R: GpuRuntime> Gpu<R> {
         }
         let (images, inputs) = (x[0].shape()[0], x[1].shape()[1]);
         let outputs = x[1].shape()[0] / conv.groups;
-        let product = Product::of(Part::Output, conv, images, inputs, outputs);
+        let product = Product::of(Part::Output, conv, self.strategies().conv_chunk, images, inputs, outputs);
         let out = self.convolved(Part::Output, conv, &product, [x[1], x[0]], x.get(2).copied())?;
         Ok(Some(Fused::one(out)))
     }
@@ -69,7 +68,7 @@ impl<R: GpuRuntime> Gpu<R> {
         }
         let (images, inputs) = (x[0].shape()[0], x[1].shape()[1]);
         let outputs = x[1].shape()[0] / conv.groups;
-        let product = Product::of(Part::Input, conv, images, inputs, outputs);
+        let product = Product::of(Part::Input, conv, self.strategies().conv_chunk, images, inputs, outputs);
         let out = self.convolved(Part::Input, conv, &product, [x[1], x[0]], x.get(2).copied())?;
         Ok(Some(Fused::one(out)))
     }
@@ -80,7 +79,7 @@ impl<R: GpuRuntime> Gpu<R> {
         }
         let (images, inputs) = (x[0].shape()[0], x[0].shape()[1] / conv.groups);
         let outputs = x[1].shape()[1] / conv.groups;
-        let product = Product::of(Part::Weight, conv, images, inputs, outputs);
+        let product = Product::of(Part::Weight, conv, self.strategies().conv_chunk, images, inputs, outputs);
         let mut fused = Fused::one(self.convolved(Part::Weight, conv, &product, [x[1], x[0]], None)?);
         if bias {
             let others = (0..x[1].shape().rank()).filter(|&d| d != 1).fold(Dims::default(), Dims::with);
@@ -111,8 +110,7 @@ impl<R: GpuRuntime> Gpu<R> {
         let layers = conv.groups * p.chunks;
         let tiles = p.rows.div_ceil(16 * r) * p.columns.div_ceil(16 * q) * layers;
         let address = self.address(&[first.elements, second.elements, out.elements, p.depth])?;
-        let chunk = if p.chunks > 1 { CHUNK } else { p.depth };
-        let sizes = SizesLaunch::new(p.images, conv.groups, p.inputs, p.outputs, chunk, p.chunks);
+        let sizes = SizesLaunch::new(p.images, conv.groups, p.inputs, p.outputs, p.chunk, p.chunks);
         // SAFETY: dense factors of the composite's shapes (which its `infer` checked); the kernel stops at rows, columns and
         // depth, and reads no padding.
         unsafe {

@@ -32,9 +32,6 @@ mod softmax;
 mod update;
 mod window;
 
-/// Up to this width a row is one thread's work.
-const NARROW: usize = 32;
-
 /// Dtypes that the fused kernels compute, in `f32`.
 fn covered(dtype: DType) -> bool {
     matches!(dtype, DType::F32 | DType::F16 | DType::Bf16)
@@ -84,7 +81,7 @@ impl<R: GpuRuntime> Gpu<R> {
 
     /// One thread or one cube for each of `rows` rows of `width`.
     fn by_rows(&self, rows: usize, width: usize) -> (CubeCount, CubeDim, usize) {
-        if width <= NARROW {
+        if width <= self.strategies().row_narrow {
             let (count, dim) = self.grid(rows);
             (count, dim, 1)
         } else {
