@@ -10,6 +10,7 @@
 //! | the one doorway of all ops | [`op`] |
 //! | each op | [`ops`], a file a family |
 //! | functions defined by ops, with fused kernels | [`composite`], [`functional`] |
+//! | factorizations, solutions, determinants | [`linalg`] |
 //! | gradients | [`autodiff`] |
 //! | what a device must do | [`backend`] |
 //! | every op with sample cases, for tests and docs | [`catalog`] |
@@ -24,6 +25,7 @@ pub mod dtype;
 pub mod error;
 pub mod functional;
 pub mod layout;
+pub mod linalg;
 pub mod op;
 pub mod ops;
 pub mod rng;

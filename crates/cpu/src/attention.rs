@@ -276,15 +276,7 @@ impl<T: Real> Scores<T> {
     }
 
     /// Adds to dk and dv, writes dq, of one head; `p` and `ds` are scratch.
-    fn backward(
-        &self,
-        head: [usize; 2],
-        g: &[T],
-        y: &[T],
-        lse: &[T],
-        [p, ds]: [&mut [T]; 2],
-        [dq, dk, dv]: [&mut [T]; 3],
-    ) {
+    fn backward(&self, head: [usize; 2], g: &[T], lse: &[T], [p, ds]: [&mut [T]; 2], [dq, dk, dv]: [&mut [T]; 3]) {
         let [_, _, queries, _, width, values] = self.lens;
         let block = self.block();
         dk.fill(T::ZERO);
@@ -310,10 +302,9 @@ impl<T: Real> Scores<T> {
             // SAFETY: as above; all operands hold what their lengths say.
             unsafe { T::multiply(ds.as_mut_ptr(), [n, values, keys], rows_of(g_rows, values), v, false, T::ONE) };
             self.drop(head, first, keys, ds);
-            for (i, (p, ds)) in p.chunks_exact(keys).zip(ds.chunks_exact_mut(keys)).enumerate() {
-                // Σ p·dp = Σ g·y, dropout or not.
-                let at = (first + i) * values;
-                score_grad(p, dot(&g[at..at + values], &y[at..at + values]), T::from_f64(self.op.scale), ds);
+            for (p, ds) in p.chunks_exact(keys).zip(ds.chunks_exact_mut(keys)) {
+                // Σ p·dp = Σ g·y, dropout or not; the first is exactly dp where a query sees one key, whose score has no gradient.
+                score_grad(p, dot(p, ds), T::from_f64(self.op.scale), ds);
             }
             let q = self.q.matrix(head, first);
             // SAFETY: as above.
@@ -380,10 +371,9 @@ fn backward<T: Real>(op: &Attention, x: &[View<'_>], low: T) -> Result<Fused> {
     let g = dense(x[0], &mut layout, &mut made)?;
     let mut reads = x[1..].iter().map(|v| storage(v.buffer)).collect::<Result<Vec<_>>>()?;
     reads.push(storage(g.buffer)?);
-    // The output and what was kept with it came dense from forward.
-    let inputs = [g, x[4], x[5]].map(|v| storage(v.buffer).map(|s| (In::<T>::of(s), v.layout.offset())));
-    let [g, y, lse] = inputs;
-    let (g, y, lse) = (g?, y?, lse?);
+    // What was kept came dense from forward.
+    let [g, lse] = [g, x[5]].map(|v| storage(v.buffer).map(|s| (In::<T>::of(s), v.layout.offset())));
+    let (g, lse) = (g?, lse?);
     let lens = [queries * width, keys * width, keys * values];
     let made = lens.map(|n| CpuStorage::new(batch * heads * n * size_of::<T>()));
     let [tq, tk, tv] = made;
@@ -395,9 +385,9 @@ fn backward<T: Real>(op: &Attention, x: &[View<'_>], low: T) -> Result<Fused> {
             let mut scratch = vec![T::ZERO; 2 * n];
             let (p, ds) = scratch.split_at_mut(n);
             let grads = [0, 1, 2].map(|k| outs[k].part(i * lens[k], lens[k]));
-            let (g, y) = (&g.0.slice()[g.1 + i * queries * values..], &y.0.slice()[y.1 + i * queries * values..]);
+            let g = &g.0.slice()[g.1 + i * queries * values..];
             let lse = &lse.0.slice()[lse.1 + i * queries..];
-            scores.backward([i / heads, i % heads], g, y, lse, [p, ds], grads);
+            scores.backward([i / heads, i % heads], g, lse, [p, ds], grads);
         });
     });
     Ok(Fused { outputs: smallvec![finish(tq)?, finish(tk)?, finish(tv)?], ..Fused::default() })

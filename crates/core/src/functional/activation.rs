@@ -44,7 +44,8 @@ impl Tensor {
             if low > high {
                 return Err(Error::misuse(format!("the lower limit {low} lies above the upper {high}")).in_op("hardtanh", [(self.dtype(), *self.shape())]));
             }
-            self.try_clamp(Some(low), Some(high))
+            // At its limits the gradient is 0, where that of `clamp` is g.
+            self.try_masked_fill(&self.detach().try_le_scalar(low)?, low)?.try_masked_fill(&self.detach().try_ge_scalar(high)?, high)
         }
         /// x where |x| > lambda, else 0. In PyTorch: `torch.nn.functional.hardshrink`.
         pub fn hardshrink | try_hardshrink(&self, lambda: f64) -> Tensor {
@@ -73,7 +74,8 @@ impl Tensor {
             }
             self.try_narrow(dim, 0, n / 2)?.try_mul(&self.try_narrow(dim, n / 2, n / 2)?.try_sigmoid()?)
         }
-        /// The elements limited to [low, high]; a limit may be absent. ∂ = g inside, 0 at the limits and beyond. In PyTorch: `torch.clamp`.
+        /// The elements limited to [low, high]; a limit may be absent; where they cross, the upper one holds. ∂ = g inside and at the limits, 0
+        /// beyond. In PyTorch: `torch.clamp`.
         pub fn clamp | try_clamp(&self, low: Option<f64>, high: Option<f64>) -> Tensor {
             // Integers stay integers between whole limits; others, they meet in floating point.
             let whole = [low, high].iter().flatten().all(|l| l.fract() == 0.0);
@@ -83,10 +85,10 @@ impl Tensor {
             let mut y = self.clone();
             // NaN compares false, so it stays NaN, as in PyTorch.
             if let Some(low) = low {
-                y = y.try_masked_fill(&self.try_le_scalar(low)?, low)?;
+                y = y.try_masked_fill(&self.detach().try_lt_scalar(low)?, low)?;
             }
             if let Some(high) = high {
-                y = y.try_masked_fill(&y.detach().try_ge_scalar(high)?, high)?;
+                y = y.try_masked_fill(&y.detach().try_gt_scalar(high)?, high)?;
             }
             Ok(y)
         }

@@ -176,9 +176,13 @@ impl Tensor {
                 _ => Err(Error::misuse("batch_norm gave fewer than three outputs")),
             }
         }
-        /// (x − mean)/√(var + eps)·w + b for each channel (dimension 1), with given statistics, `[channels]` each. In PyTorch:
+        /// (x − mean)/√(var + eps)·w + b for each channel (dimension 1), with given statistics, `[channels]` each. Of nothing
+        /// it is nothing, whatever the shape. In PyTorch:
         /// `torch.nn.functional.batch_norm(training=False)`.
         pub fn batch_norm | try_batch_norm(&self, mean: &Tensor, var: &Tensor, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> Tensor {
+            if self.elements() == 0 {
+                return Ok(self.clone());
+            }
             let x = by_channel(self)?;
             let rstd = var.try_binary_scalar(crate::ops::BinaryOp::Add, eps)?.try_rsqrt()?;
             let scale = weight.map_or(Ok(rstd.clone()), |w| rstd.try_mul(w))?;

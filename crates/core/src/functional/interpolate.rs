@@ -90,6 +90,15 @@ fn cubic_weights(t: f64) -> [f64; 4] {
     [far(t + 1.0), near(t), near(1.0 - t), far(2.0 - t)]
 }
 
+/// [`cubic_weights`] of tensors of points, differentiable.
+pub(crate) fn cubic_taps(t: &Tensor) -> [Tensor; 4] {
+    const A: f64 = -0.75;
+    let near = |x: &Tensor| (x * (A + 2.0) - (A + 3.0)) * x * x + 1.0;
+    let far = |x: &Tensor| ((x * A - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A;
+    let back = 1.0 - t;
+    [far(&(t + 1.0)), near(t), near(&back), far(&(&back + 1.0))]
+}
+
 fn resize_dim(
     x: &Tensor,
     dim: usize,

@@ -281,13 +281,23 @@ pub struct PoolOptions {
     pub ceil_mode: bool,
     /// Whether zeros of the padding count as places of a mean.
     pub count_include_pad: bool,
+    /// What sums are divided by to be means, in place of the number of places.
+    pub divisor: Option<i64>,
 }
 
 impl PoolOptions {
     /// Windows of `kernel` places, side by side.
     pub fn new(kernel: impl Into<PerDim>) -> PoolOptions {
         let (stride, padding, dilation) = (None, 0.into(), 1.into());
-        PoolOptions { kernel: kernel.into(), stride, padding, dilation, ceil_mode: false, count_include_pad: true }
+        PoolOptions {
+            kernel: kernel.into(),
+            stride,
+            padding,
+            dilation,
+            ceil_mode: false,
+            count_include_pad: true,
+            divisor: None,
+        }
     }
     /// With this stride.
     pub fn stride(mut self, stride: impl Into<PerDim>) -> Self {
@@ -312,6 +322,11 @@ impl PoolOptions {
     /// Whether zeros of the padding count as places of a mean.
     pub fn count_include_pad(mut self, count: bool) -> Self {
         self.count_include_pad = count;
+        self
+    }
+    /// With sums divided by this number. In PyTorch: `divisor_override`.
+    pub fn divisor(mut self, divisor: i64) -> Self {
+        self.divisor = Some(divisor);
         self
     }
 
@@ -350,8 +365,17 @@ fn avg_pool(x: &Tensor, options: &PoolOptions, rank: usize) -> Result<Tensor> {
         return Err(named(Error::misuse("the mean of windows has no dilation")));
     }
     let window = geometry.over(spatial(batch.shape()), options.ceil_mode).map_err(named)?;
-    let op = AvgPool { window, after: geometry.after, count_padding: options.count_include_pad };
-    let y = Tensor::try_compose1(op, &[&batch])?;
+    let y = match options.divisor {
+        Some(0) => return Err(named(Error::misuse("nothing can be divided by 0"))),
+        Some(by) => {
+            let dims: Vec<isize> = (2..2 + rank as isize).collect();
+            window.unfold(&batch)?.try_sum_dims(&dims, false)? / by as f64
+        }
+        None => {
+            let op = AvgPool { window, after: geometry.after, count_padding: options.count_include_pad };
+            Tensor::try_compose1(op, &[&batch])?
+        }
+    };
     if had_batch { Ok(y) } else { y.try_squeeze(0) }
 }
 

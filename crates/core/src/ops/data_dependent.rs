@@ -3,6 +3,7 @@
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
+use std::cmp::Ordering;
 
 impl Tensor {
     crate::fallible! {
@@ -55,6 +56,56 @@ impl Tensor {
             let n = firsts.len();
             let values = flat.try_index_select(0, &Tensor::try_from_vec(firsts, [n], self.device())?)?;
             Ok((values, Tensor::try_from_vec(inverse, *self.shape(), self.device())?, Tensor::try_from_vec(counts, [n], self.device())?))
+        }
+        /// The distinct slices of dimension `dim`, in ascending order of their elements; for each slice its place among them; how often
+        /// each occurs. Slices with NaN are distinct. Compared on the host. In PyTorch: `torch.unique(dim=..)`.
+        pub fn unique_slices | try_unique_slices(&self, dim: isize) -> (Tensor, Tensor, Tensor) {
+            let d = self.shape().dim(dim)?;
+            let rows = self.detach().try_movedim(d as isize, 0)?;
+            let (n, width) = (self.dims()[d], self.elements() / self.dims()[d].max(1));
+            let data = rows.to_data()?;
+            let numbers: Vec<i64> = if data.dtype.is_float() { Vec::new() } else { rows.to_vec()? };
+            let element = |i: usize, j: usize, k: usize| {
+                let (a, b) = (i * width + k, j * width + k);
+                if data.dtype.is_float() { data.f64_at(a).partial_cmp(&data.f64_at(b)) } else { Some(numbers[a].cmp(&numbers[b])) }
+            };
+            // Where they are not ordered (NaN), by place.
+            let compare = |i: usize, j: usize| {
+                let first = (0..width).map(|k| element(i, j, k)).find(|o| *o != Some(Ordering::Equal));
+                first.map_or(Ordering::Equal, |o| o.unwrap_or_else(|| i.cmp(&j)))
+            };
+            let mut order: Vec<usize> = (0..n).collect();
+            order.sort_by(|&i, &j| compare(i, j));
+            let (mut firsts, mut counts, mut inverse) = (Vec::<usize>::new(), Vec::<i64>::new(), vec![0i64; n]);
+            for &i in &order {
+                if firsts.last().is_none_or(|&f| compare(f, i) != Ordering::Equal) {
+                    firsts.push(i);
+                    counts.push(0);
+                }
+                inverse[i] = firsts.len() as i64 - 1;
+                if let Some(c) = counts.last_mut() { *c += 1; }
+            }
+            let count = firsts.len();
+            let places: Vec<i64> = firsts.into_iter().map(|i| i as i64).collect();
+            let values = self.try_index_select(dim, &Tensor::try_from_vec(places, [count], self.device())?)?;
+            let on = |v: Vec<i64>, n: usize| Tensor::try_from_vec(v, [n], self.device());
+            Ok((values, on(inverse, n)?, on(counts, count)?))
+        }
+        /// Each slice of `dim` as often in a row as `times` `[n]` says. ∂: each gets the sum of its copies'. Waits for the device. In
+        /// PyTorch: `torch.repeat_interleave`.
+        pub fn repeat_each | try_repeat_each(&self, times: &Tensor, dim: isize) -> Tensor {
+            let n = self.dims()[self.shape().dim(dim)?];
+            let e = |m: String| Error::misuse(m).in_op("repeat_each", [(self.dtype(), *self.shape()), (times.dtype(), *times.shape())]);
+            if !times.dtype().is_int() || times.rank() > 1 || !(times.elements() == n || times.elements() == 1) {
+                return Err(e(format!("needs {n} integers, or one")));
+            }
+            let each = times.to_vec::<i64>()?;
+            if let Some(bad) = each.iter().find(|&&t| t < 0) {
+                return Err(e(format!("a slice cannot repeat {bad} times")));
+            }
+            let index: Vec<i64> = (0..n).flat_map(|i| std::iter::repeat_n(i as i64, each[i % each.len()] as usize)).collect();
+            let count = index.len();
+            self.try_index_select(dim, &Tensor::try_from_vec(index, [count], self.device())?)
         }
     }
 }

@@ -154,8 +154,11 @@ fn as_index(op: &'static str, index: &Tensor) -> Result<Tensor> {
 impl Tensor {
     crate::fallible! {
         /// Elements picked along `dim`, one index each: `y[i, j] = x[index[i, j], j]` for dimension 0. ∂: g added back to its
-        /// places. In PyTorch: `torch.gather`.
+        /// places. An empty index picks nothing, whatever its shape. In PyTorch: `torch.gather`.
         pub fn gather | try_gather(&self, dim: isize, index: &Tensor) -> Tensor {
+            if index.elements() == 0 {
+                return self.try_reshape([self.elements()])?.try_narrow(0, 0, 0)?.try_reshape(*index.shape());
+            }
             if self.rank() == 0 && index.elements() == 1 {
                 return self.try_reshape([1])?.try_gather(0, &index.try_reshape([1])?)?.try_reshape(*index.shape());
             }

@@ -1,6 +1,7 @@
 //! The primitives, a file a family. Each is evaluated by a family of the [`Backend`](crate::Backend) trait, and its gradient
 //! is written in tensors.
 
+mod advanced_index;
 mod binary;
 mod cast;
 mod compare;
@@ -11,11 +12,14 @@ mod matmul;
 mod pad;
 mod reduce;
 mod scan;
+mod scatter_reduce;
+mod search;
 mod sort;
 mod split;
 mod unary;
 mod view;
 
+pub(crate) use binary::broadcast;
 pub use binary::{Binary, BinaryOp, BinaryScalar};
 pub use cast::Cast;
 pub use compare::{Compare, CompareOp, CompareScalar, Where};
@@ -25,6 +29,7 @@ pub use matmul::Matmul;
 pub use pad::{Pad, PadMode};
 pub use reduce::{ArgReduce, ArgReduceOp, Reduce, ReduceOp};
 pub use scan::{Scan, ScanOp};
+pub use scatter_reduce::ScatterReduceOp;
 pub use sort::{Argsort, TopK};
 pub use split::Split;
 pub use unary::{Unary, UnaryGrad, UnaryKind, UnaryOp};

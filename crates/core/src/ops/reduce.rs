@@ -270,3 +270,25 @@ impl Tensor {
         }
     }
 }
+
+impl Tensor {
+    crate::fallible! {
+        /// How many elements are not zero, over the named dimensions; `i64`. In PyTorch: `torch.count_nonzero`.
+        pub fn count_nonzero | try_count_nonzero(&self, dims: &[isize]) -> Tensor {
+            self.try_ne_scalar(0i64)?.try_to_dtype(DType::I64)?.try_sum_dims(dims, false)
+        }
+        /// The sum over the named dimensions, NaN counting as 0. ∂ = g for each number. In PyTorch: `torch.nansum`.
+        pub fn nansum | try_nansum(&self, dims: &[isize], keep: bool) -> Tensor {
+            self.try_masked_fill(&self.detach().try_is_nan()?, 0i64)?.try_sum_dims(dims, keep)
+        }
+        /// The mean over the named dimensions of what is not NaN; NaN if nothing is. In PyTorch: `torch.nanmean`.
+        pub fn nanmean | try_nanmean(&self, dims: &[isize], keep: bool) -> Tensor {
+            let numbers = self.detach().try_is_nan()?.try_logical_not()?.try_to_dtype(self.dtype())?;
+            self.try_nansum(dims, keep)?.try_div(&numbers.try_sum_dims(dims, keep)?)
+        }
+        /// The smallest and the largest over the named dimensions; NaN wins. ∂: shared evenly by ties. In PyTorch: `torch.aminmax`.
+        pub fn aminmax | try_aminmax(&self, dims: &[isize], keep: bool) -> (Tensor, Tensor) {
+            Ok((self.try_amin(dims, keep)?, self.try_amax(dims, keep)?))
+        }
+    }
+}

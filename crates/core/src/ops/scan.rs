@@ -98,6 +98,14 @@ impl Tensor {
             Ok(y)
         }
     }
+    crate::fallible! {
+        /// The largest of the elements up to each place of `dim`, and its place, the last of equals; NaN wins. ∂: g to that place.
+        /// By doubling, in log₂ n steps. In PyTorch: `torch.cummax`.
+        pub fn cummax | try_cummax(&self, dim: isize) -> (Tensor, Tensor) { extremes_so_far(self, dim, |now, before| now.try_ge(before)) }
+        /// The smallest of the elements up to each place of `dim`, and its place, the last of equals; NaN wins. ∂: g to that place.
+        /// By doubling, in log₂ n steps. In PyTorch: `torch.cummin`.
+        pub fn cummin | try_cummin(&self, dim: isize) -> (Tensor, Tensor) { extremes_so_far(self, dim, |now, before| now.try_le(before)) }
+    }
     #[track_caller]
     fn try_scan(&self, op: ScanOp, dim: isize) -> Result<Tensor> {
         if self.rank() == 0 {
@@ -106,4 +114,35 @@ impl Tensor {
         let dim = self.shape().dim(dim)?;
         Tensor::try_apply1(Scan { op, dim }, &[self])
     }
+}
+
+/// The running extreme of `dim` and its place; `wins` says where a later element takes the place of an earlier one.
+#[track_caller]
+fn extremes_so_far(
+    x: &Tensor,
+    dim: isize,
+    wins: impl Fn(&Tensor, &Tensor) -> Result<Tensor>,
+) -> Result<(Tensor, Tensor)> {
+    if x.rank() == 0 {
+        return Ok((x.clone(), Tensor::try_zeros((), x.device().with(DType::I64))?));
+    }
+    let d = x.shape().dim(dim)?;
+    let (n, dim) = (x.dims()[d], d as isize);
+    let mut along = vec![1; x.rank()];
+    along[d] = n;
+    let (mut y, mut by) = (x.detach(), 1);
+    let mut at = Tensor::try_count(n, x.device())?.try_reshape(along)?.try_expand(*x.shape())?;
+    while by < n {
+        let part = |t: &Tensor, from: usize| t.try_narrow(dim, from, n - by);
+        let (now, before) = (part(&y, by)?, part(&y, 0)?);
+        let later = wins(&now, &before)?.try_logical_or(&now.try_is_nan()?)?;
+        let joined = |t: &Tensor| {
+            let rest = part(t, by)?.try_where(&later, &part(t, 0)?)?;
+            Tensor::try_cat(&[&t.try_narrow(dim, 0, by)?, &rest], dim)
+        };
+        (y, at) = (joined(&y)?, joined(&at)?);
+        by *= 2;
+    }
+    let at = at.try_contiguous()?;
+    Ok((x.try_gather(dim, &at)?, at))
 }

@@ -113,6 +113,57 @@ impl Tensor {
             let at = self.try_argmin(dim, true)?;
             picked(self, at, dim, keep)
         }
+        /// The `k`-th smallest along `dim` (counted from 1) and its place; NaN counts as the largest. ∂: g to that place. In PyTorch:
+        /// `torch.kthvalue`.
+        pub fn kthvalue | try_kthvalue(&self, k: usize, dim: isize, keep: bool) -> (Tensor, Tensor) {
+            let n = self.shape()[self.shape().dim(dim)?];
+            if k == 0 || k > n {
+                return Err(Error::misuse(format!("k = {k} is none of the {n} elements of dimension {dim}, counted from 1"))
+                    .in_op("kthvalue", [(self.dtype(), *self.shape())]));
+            }
+            let at = self.try_argsort(dim, false)?.try_narrow(dim, k - 1, 1)?;
+            picked(self, at, dim, keep)
+        }
+        /// The most frequent along `dim`, the smallest of equally frequent ones, and the last place that it has. ∂: g to that place.
+        /// In PyTorch: `torch.mode`.
+        pub fn mode | try_mode(&self, dim: isize, keep: bool) -> (Tensor, Tensor) {
+            let d = self.shape().dim(dim)?;
+            if self.dims()[d] == 0 {
+                return Err(Error::misuse("there is no most frequent of no elements").in_op("mode", [(self.dtype(), *self.shape())]));
+            }
+            let x = self.detach().try_movedim(dim, -1)?.try_contiguous()?;
+            let order = x.try_argsort(-1, false)?;
+            let sorted = x.try_gather(-1, &order)?;
+            let after = sorted.try_searchsorted(&sorted, true)?;
+            let longest = after.try_sub(&sorted.try_searchsorted(&sorted, false)?)?.try_argmax(-1, true)?;
+            // Sorting is stable: the last of a run of equals comes from the last place.
+            let last = after.try_gather(-1, &longest)? - 1i64;
+            let at = order.try_gather(-1, &last)?.try_movedim(-1, dim)?;
+            picked(self, at, dim, keep)
+        }
+        /// The `q`-quantiles (0 to 1) along `dim`, linearly between the two nearest elements; NaN where there is one. One for each `q`,
+        /// along a new first dimension. ∂: to the two. In PyTorch: `torch.quantile`.
+        pub fn quantile | try_quantile(&self, q: &[f64], dim: isize, keep: bool) -> Tensor {
+            let n = self.shape()[self.shape().dim(dim)?];
+            let named = |m: String| Error::misuse(m).in_op("quantile", [(self.dtype(), *self.shape())]);
+            if n == 0 || !self.dtype().is_float() || q.is_empty() {
+                return Err(named("needs floating-point elements, and at least one quantile".into()));
+            }
+            if let Some(bad) = q.iter().find(|q| !(0.0..=1.0).contains(*q)) {
+                return Err(named(format!("a quantile lies between 0 and 1; got {bad}")));
+            }
+            let (sorted, _) = self.try_sort(dim, false)?;
+            let nan = self.detach().try_is_nan()?.try_any_dims(&[dim], true)?;
+            let one = |q: &f64| {
+                let at = q * (n - 1) as f64;
+                let low = at.floor() as usize;
+                let (a, b) = (sorted.try_narrow(dim, low, 1)?, sorted.try_narrow(dim, (low + 1).min(n - 1), 1)?);
+                let y = a.try_lerp(&b, at - low as f64)?.try_masked_fill(&nan, f64::NAN)?;
+                if keep { Ok(y) } else { y.try_squeeze(dim) }
+            };
+            let all = q.iter().map(one).collect::<Result<Vec<_>>>()?;
+            Tensor::try_stack(&all.iter().collect::<Vec<_>>(), 0)
+        }
         /// The median along `dim`, the lower of two, and its place; a NaN if there is one. ∂: g to that place. In PyTorch: `torch.median(x, dim)`.
         pub fn median | try_median(&self, dim: isize, keep: bool) -> (Tensor, Tensor) {
             let n = self.shape()[self.shape().dim(dim)?];

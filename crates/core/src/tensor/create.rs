@@ -200,7 +200,8 @@ fn counted(n: f64) -> Result<Shape> {
     Shape::try_new(&[n as usize])
 }
 
-fn from_f64(data: Vec<f64>, shape: Shape, place: Place) -> Result<Tensor> {
+/// Numbers of the host in the place's dtype.
+pub(crate) fn from_f64(data: Vec<f64>, shape: Shape, place: Place) -> Result<Tensor> {
     match place.dtype {
         DType::F64 => Tensor::try_from_vec(data, shape, place.device),
         DType::F32 => Tensor::try_from_vec(data.iter().map(|&x| x as f32).collect::<Vec<_>>(), shape, place.device),

@@ -7,6 +7,7 @@ mod inplace;
 mod operators;
 mod read;
 
+pub(crate) use create::from_f64;
 pub use create::permutation;
 pub use index::{IntoSlice, SliceSpec};
 pub use inplace::{Update, UpdateCall, copies_on_write};

@@ -233,7 +233,7 @@ mod tests {
         let (input, before, padded, stride) = ([1, 5, 7], [0, 1, 2], [1, 7, 11], [1, 2, 3]);
         // No tap of a row lies two places from a window's begin: that plane is left out.
         let planes = Planes::new(input, before, padded, stride, [&[0], &[0, 1, 2], &[0, 1, 3, 4]]);
-        assert_eq!(planes.channel(), (1 * 2 * 2) * (1 * 4 * 4));
+        assert_eq!(planes.channel(), (2 * 2) * (4 * 4));
         let image: Vec<f32> = (1..=35).map(|x| x as f32).collect();
         let mut out = vec![-1.0; planes.channel()];
         // SAFETY: room for the image's one channel.
