@@ -18,7 +18,7 @@ use gradus_core::{Error, Result, Tensor};
 /// use gradus_nn::loss::{CrossEntropy, Loss};
 /// let device = gradus_cpu::device();
 /// let logits = Tensor::zeros([2, 4], device);
-/// let by_index = CrossEntropy::new().forward(&logits, &Tensor::from_slice(&[1i64, 3], [2], device));
+/// let by_index = CrossEntropy::new().forward(&logits, &Tensor::from_vec(vec![1i64, 3], [2], device));
 /// let even = CrossEntropy::new().forward(&logits, &Tensor::full([2, 4], 0.25, device));
 /// assert!((by_index - even).item::<f32>()?.abs() < 1e-6);
 /// # Ok::<(), gradus_core::Error>(())

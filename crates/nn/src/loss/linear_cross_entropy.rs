@@ -23,7 +23,7 @@ const CHUNK: usize = 1 << 22;
 /// use gradus_nn::Init;
 /// let device = gradus_cpu::device();
 /// let loss = LinearCrossEntropy::new(8, 1000, &mut Init::new(device, 0)).rows_at_once(2);
-/// let target = Tensor::from_slice(&[1i64, 20, 300], [3], device);
+/// let target = Tensor::from_vec(vec![1i64, 20, 300], [3], device);
 /// assert!(loss.forward(&Tensor::zeros([3, 8], device), &target).item::<f32>()? - 1000f32.ln() < 1e-5);
 /// # Ok::<(), gradus_core::Error>(())
 /// ```
