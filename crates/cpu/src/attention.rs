@@ -177,6 +177,18 @@ vectorized! {
     }
 }
 
+/// A row of scores as probabilities; gives Σ e^(score − max).
+fn softmax_row<T: Real>(p: &mut [T], max: T) -> T {
+    let (mut row, mut sum) = ([T::ZERO; 512], T::ZERO);
+    for part in p.chunks_mut(row.len()) {
+        let to = &mut row[..part.len()];
+        sum = sum + row_exp(part, max, to);
+        part.copy_from_slice(to);
+    }
+    scale_row(p, T::ONE / sum);
+    sum
+}
+
 impl<T: Real> Scores<T> {
     fn of(op: &Attention, x: &[View<'_>], mask: Option<&View<'_>>, low: T) -> Result<Scores<T>> {
         let (q, k, v) = (x[0].shape(), x[1].shape(), x[2].shape());
@@ -249,7 +261,6 @@ impl<T: Real> Scores<T> {
             let keys = self.seen(first + n);
             let s = &mut s[..n * keys];
             self.compute(head, first, n, keys, s);
-            let mut row = [T::ZERO; 512];
             for (i, p) in s.chunks_exact_mut(keys).enumerate() {
                 let max = row_max(p, self.low);
                 if max == self.low {
@@ -257,14 +268,7 @@ impl<T: Real> Scores<T> {
                     lse[first + i] = self.low;
                     continue;
                 }
-                let mut sum = T::ZERO;
-                for part in p.chunks_mut(row.len()) {
-                    let to = &mut row[..part.len()];
-                    sum = sum + row_exp(part, max, to);
-                    part.copy_from_slice(to);
-                }
-                scale_row(p, T::ONE / sum);
-                lse[first + i] = max + sum.ln();
+                lse[first + i] = max + softmax_row(p, max).ln();
             }
             self.drop(head, first, keys, s);
             let y = &mut y[first * values..][..n * values];
@@ -292,11 +296,8 @@ impl<T: Real> Scores<T> {
                     p.fill(T::ZERO);
                     continue;
                 }
-                let mut row = [T::ZERO; 512];
-                for part in p.chunks_mut(row.len()) {
-                    row_exp(part, lse[first + i], &mut row[..part.len()]);
-                    part.copy_from_slice(&row[..part.len()]);
-                }
+                // Normalized anew: a large ln Σ e^score has no digits left for small differences.
+                softmax_row(p, row_max(p, self.low));
             }
             let v = transposed(self.v.matrix(head, 0));
             // SAFETY: as above; all operands hold what their lengths say.

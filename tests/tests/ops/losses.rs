@@ -68,9 +68,14 @@ fn weighted(name: &str, c: &Call<'_>) -> Option<Result<Tensor>> {
             pair(c, Ok(CrossEntropy { weight, smoothing, ignore: ignore()?, reduction: reduction(c)? }))
         }
         _ => {
+            // PyTorch lets a number be a row of one class, and a vector of one index its row's target.
+            let x = c.x(0)?;
+            let x = if x.rank() == 0 { x.try_reshape([1])? } else { x };
+            let target = c.x(1)?;
+            let target = if x.rank() == 1 && target.dims() == [1] { target.try_reshape(())? } else { target };
             let p = c.len(9, "p")?.unwrap_or(1) as u32;
             let (margin, weight) = (number("margin", 1.0)?, weight("weight")?);
-            pair(c, Ok(MultiMargin { p, margin, weight, reduction: reduction(c)? }))
+            MultiMargin { p, margin, weight, reduction: reduction(c)? }.try_forward(&x, &target)
         }
     };
     const NAMES: [&str; 5] =
@@ -83,7 +88,10 @@ fn of_three(name: &str, c: &Call<'_>) -> Option<Result<Tensor>> {
     let run = || match name {
         "gaussian_nll_loss" => {
             let (full, eps) = (c.flag(3, "full", false), number("eps", 1e-6)?);
-            triple(c, Ok(GaussianNll::new().full(full).eps(eps).reduction(reduction(c)?)))
+            // PyTorch broadcasts the target.
+            let (x, target) = (c.x(0)?, c.x(1)?);
+            let loss = GaussianNll::new().full(full).eps(eps).reduction(reduction(c)?);
+            loss.try_forward(&x, &target.try_expand(*x.shape())?, &c.x(2)?)
         }
         "cosine_embedding_loss" => {
             triple(c, Ok(CosineEmbedding::new().margin(number("margin", 0.0)?).reduction(reduction(c)?)))
