@@ -13,6 +13,7 @@ extern crate self as gradus_nn;
 
 mod activation;
 mod attention;
+mod audit;
 mod batch_norm;
 mod conv;
 mod cx;
@@ -28,7 +29,11 @@ mod norm;
 mod padding;
 mod param;
 mod pooling;
+<<<<<<< HEAD
 mod recurrent;
+=======
+mod regularization;
+>>>>>>> opt
 mod sequential;
 mod shape;
 mod site;
@@ -37,7 +42,12 @@ mod table;
 mod transformer;
 
 pub use activation::*;
+<<<<<<< HEAD
 pub use attention::*;
+=======
+pub use attention::MultiheadAttention;
+pub use audit::{GradientFlow, audit_gradients};
+>>>>>>> opt
 pub use batch_norm::{BatchNorm1d, BatchNorm2d, BatchNorm3d, Running};
 pub use conv::{Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d};
 pub use cx::{Call, Cx, Mode};
@@ -53,7 +63,11 @@ pub use norm::{GroupNorm, LayerNorm, RmsNorm};
 pub use padding::*;
 pub use param::Param;
 pub use pooling::*;
+<<<<<<< HEAD
 pub use recurrent::*;
+=======
+pub use regularization::{DropBlock, DropPath, GaussianNoise, gradient_penalty};
+>>>>>>> opt
 pub use sequential::{AnyLayer, Sequential};
 pub use shape::{Flatten, Unflatten};
 pub use site::Site;
