@@ -19,15 +19,18 @@ mod conv;
 mod cx;
 mod dropout;
 mod embedding;
+mod feed_forward;
 pub mod init;
 mod instance_norm;
 mod layer;
 mod linear;
+mod lora;
 pub mod loss;
 mod module;
 mod norm;
 mod padding;
 mod param;
+mod parametrizations;
 mod pooling;
 <<<<<<< HEAD
 mod recurrent;
@@ -51,17 +54,20 @@ pub use audit::{GradientFlow, audit_gradients};
 pub use batch_norm::{BatchNorm1d, BatchNorm2d, BatchNorm3d, Running};
 pub use conv::{Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d};
 pub use cx::{Call, Cx, Mode};
-pub use dropout::{ChannelDropout, Dropout};
+pub use dropout::*;
 pub use embedding::Embedding;
+pub use feed_forward::GatedFeedForward;
 pub use gradus_macros::Module;
 pub use init::Init;
 pub use instance_norm::{InstanceNorm1d, InstanceNorm2d, InstanceNorm3d};
 pub use layer::Layer;
 pub use linear::Linear;
-pub use module::{Entry, EntryMut, Module, ParameterPath, Visitor, VisitorMut};
+pub use lora::*;
+pub use module::{Entry, EntryMut, Module, ParameterPath, Unmatched, Visitor, VisitorMut};
 pub use norm::{GroupNorm, LayerNorm, RmsNorm};
 pub use padding::*;
 pub use param::Param;
+pub use parametrizations::*;
 pub use pooling::*;
 <<<<<<< HEAD
 pub use recurrent::*;
@@ -78,12 +84,24 @@ pub use transformer::*;
 /// What most programs need of this crate. ([`loss::L1`] stays behind its module: `gradus-optim` has a penalty of that name.)
 pub mod prelude {
     pub use crate::activation::*;
+    pub use crate::attention::*;
+    pub use crate::dropout::*;
     pub use crate::init::{Fan, Initializer, Nonlinearity};
-    pub use crate::loss::{BceWithLogits, CrossEntropy, Huber, Loss, Mse, Nll, Reduction, SmoothL1};
+    pub use crate::lora::*;
+    pub use crate::loss::{
+        Bce, BceWithLogits, BinaryFocal, CosineEmbedding, CrossEntropy, Ctc, Dice, Focal, GaussianNll, HingeEmbedding,
+        Huber, InfoNce, KlDiv, LinearCrossEntropy, Loss, MarginRanking, Mse, MultiLabelMargin, MultiLabelSoftMargin,
+        MultiMargin, Nll, PairLoss, PoissonNll, Reduction, SmoothL1, SoftMargin, TripletMargin,
+    };
+    pub use crate::padding::*;
+    pub use crate::parametrizations::*;
     pub use crate::pooling::*;
+    pub use crate::recurrent::*;
+    pub use crate::transformer::*;
     pub use crate::{
-        BatchNorm1d, BatchNorm2d, BatchNorm3d, ChannelDropout, Conv1d, Conv2d, Conv3d, ConvTranspose1d,
-        ConvTranspose2d, ConvTranspose3d, Cx, Dropout, Embedding, Flatten, GroupNorm, Init, Layer, LayerNorm, Linear,
-        Mode, Module, MultiheadAttention, Param, RmsNorm, Sequential, Site, State, Table, Unflatten,
+        BatchNorm1d, BatchNorm2d, BatchNorm3d, Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d,
+        ConvTranspose3d, Cx, Embedding, Flatten, GatedFeedForward, GroupNorm, Init, InstanceNorm1d, InstanceNorm2d,
+        InstanceNorm3d, Layer, LayerNorm, Linear, Mode, Module, Param, RmsNorm, Sequential, Site, State, Table,
+        Unflatten,
     };
 }
