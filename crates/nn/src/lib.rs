@@ -32,11 +32,8 @@ mod padding;
 mod param;
 mod parametrizations;
 mod pooling;
-<<<<<<< HEAD
 mod recurrent;
-=======
 mod regularization;
->>>>>>> opt
 mod sequential;
 mod shape;
 mod site;
@@ -45,12 +42,8 @@ mod table;
 mod transformer;
 
 pub use activation::*;
-<<<<<<< HEAD
 pub use attention::*;
-=======
-pub use attention::MultiheadAttention;
 pub use audit::{GradientFlow, audit_gradients};
->>>>>>> opt
 pub use batch_norm::{BatchNorm1d, BatchNorm2d, BatchNorm3d, Running};
 pub use conv::{Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d};
 pub use cx::{Call, Cx, Mode};
@@ -69,11 +62,8 @@ pub use padding::*;
 pub use param::Param;
 pub use parametrizations::*;
 pub use pooling::*;
-<<<<<<< HEAD
 pub use recurrent::*;
-=======
 pub use regularization::{DropBlock, DropPath, GaussianNoise, gradient_penalty};
->>>>>>> opt
 pub use sequential::{AnyLayer, Sequential};
 pub use shape::{Flatten, Unflatten};
 pub use site::Site;
