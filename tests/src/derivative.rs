@@ -4,7 +4,7 @@
 //! directions v, S = Σ ⟨v, ∂L/∂x⟩, differentiated by x (the Hessian in direction v) and by c (the Jacobian in direction v).
 
 use crate::{compare, sample};
-use gradus_core::autodiff::{Backward, try_grad};
+use gradus_core::autodiff::{Backward, try_grad_allow_unused};
 use gradus_core::catalog::Run;
 use gradus_core::rng::Key;
 use gradus_core::{Result, Tensor};
@@ -110,7 +110,7 @@ impl Problem {
         let (loss, outputs) = self.loss(&leaves, cotangents)?;
         let loss = loss.ok_or("no output is a floating-point tensor")?;
         let floats: Vec<&Tensor> = leaves.iter().filter(|x| x.dtype().is_float()).collect();
-        let mut found = try_grad(&[&loss], &floats, how).map_err(|e| e.to_string())?.into_iter();
+        let mut found = try_grad_allow_unused(&[&loss], &floats, how).map_err(|e| e.to_string())?.into_iter();
         let mut gradients = Vec::with_capacity(leaves.len());
         for (i, x) in leaves.iter().enumerate() {
             if !x.dtype().is_float() {
@@ -151,7 +151,7 @@ impl Problem {
         let wanted: Vec<&Tensor> = all.iter().copied().filter(|t| t.is_tracked()).collect();
         // Of gradients that depend on nothing (all zero), S has no graph: its derivatives are zero.
         let found = if s.is_tracked() {
-            try_grad(&[&s], &wanted, Backward::default()).map_err(|e| e.to_string())?
+            try_grad_allow_unused(&[&s], &wanted, Backward::default()).map_err(|e| e.to_string())?
         } else {
             vec![None; wanted.len()]
         };

@@ -4,7 +4,7 @@
 //! max(1e-5 · max(1, scale), 4 × PyTorch's own error in `f32`), where scale is the largest magnitude of the golden.
 
 use crate::compare;
-use gradus_core::autodiff::{Backward, try_grad};
+use gradus_core::autodiff::{Backward, try_grad_allow_unused};
 use gradus_core::{Device, Error, Result, Tensor};
 use serde_json::{Map, Value};
 use std::cell::RefCell;
@@ -317,7 +317,9 @@ impl Golden<'_> {
         let wanted = self.numbers("diff_in");
         let floats: Vec<&Tensor> = wanted.iter().map(|&i| &leaves[i]).collect();
         let gradients = match &loss {
-            Some(loss) if !floats.is_empty() => try_grad(&[loss], &floats, Backward::graph()).map_err(e)?,
+            Some(loss) if !floats.is_empty() => {
+                try_grad_allow_unused(&[loss], &floats, Backward::graph()).map_err(e)?
+            }
             _ => vec![None; floats.len()],
         };
         let mut s: Option<Tensor> = None;
@@ -333,7 +335,7 @@ impl Golden<'_> {
         }
         let all: Vec<&Tensor> = floats.iter().copied().chain(cotangents.iter().map(|(_, ct)| ct)).collect();
         let second = match &s {
-            Some(s) if s.is_tracked() => try_grad(&[s], &all, Backward::default()).map_err(e)?,
+            Some(s) if s.is_tracked() => try_grad_allow_unused(&[s], &all, Backward::default()).map_err(e)?,
             _ => vec![None; all.len()],
         };
         for (&i, h) in wanted.iter().zip(&second) {

@@ -59,6 +59,11 @@ impl Scalar {
     }
 }
 
+impl From<&Scalar> for Scalar {
+    fn from(s: &Scalar) -> Scalar {
+        s.clone()
+    }
+}
 impl From<Slot> for Scalar {
     fn from(s: Slot) -> Scalar {
         Scalar::Slot(s)

@@ -11,12 +11,14 @@
 //! | what a sample may be, and the batch it becomes | [`Collate`], [`Sample`], [`Batch`] |
 //! | training, validation and test parts | [`split`], [`stratified_split`] |
 //! | shuffled batches on a device | [`Loader`] |
+//! | samples mixed with each other | [`mixup`], [`cutmix`] |
 //! | 1,797 real handwritten digits | [`digits`] |
 
 mod collate;
 mod digits;
 mod in_memory;
 mod loader;
+mod mixing;
 mod source;
 mod split;
 
@@ -25,6 +27,7 @@ pub use digits::digits;
 pub use gradus_core::tensor::TensorData;
 pub use in_memory::InMemory;
 pub use loader::{Epoch, Loader, order};
+pub use mixing::{cutmix, mixup};
 pub use source::{Map, Source, Subset};
 pub use split::{split, stratified_split};
 

@@ -1,4 +1,4 @@
-//! Errors of predicted values: mean squared, mean absolute, and R².
+//! Errors of predicted values: mean squared, mean absolute, their kin, and how much of the spread is explained.
 
 use crate::mean::Mean;
 use crate::metric::Metric;
@@ -14,8 +14,17 @@ pub enum Score {
     /// The mean of |y − ŷ|. scikit-learn: `mean_absolute_error`.
     Mae,
     /// 1 − Σ(y − ŷ)² / Σ(y − ȳ)²: 1 is perfect, 0 is no better than the mean. For constant y, 1 if every prediction is exact, else 0.
-    /// scikit-learn: `r2_score`.
+    /// NaN for fewer than two elements. scikit-learn: `r2_score`.
     R2,
+    /// The largest |y − ŷ|. scikit-learn: `max_error`.
+    MaxError,
+    /// The median of |y − ŷ|; every error is kept for it. scikit-learn: `median_absolute_error`.
+    MedianAe,
+    /// The mean of |y − ŷ|/|y|, with |y| at least the machine epsilon. scikit-learn: `mean_absolute_percentage_error`.
+    Mape,
+    /// 1 − Var(y − ŷ)/Var(y): R² for predictions that may be off by a constant. For constant y as [`R2`](Score::R2). scikit-learn:
+    /// `explained_variance_score`.
+    ExplainedVariance,
 }
 
 /// A score of predicted values, over all elements of outputs and targets of equal shapes (several outputs for a sample count
@@ -25,10 +34,29 @@ pub struct Regression {
     score: Score,
     squared: Mean,
     absolute: Mean,
-    // Welford's running mean and sum of squared deviations of the targets.
+    relative: Mean,
+    largest: f64,
+    targets: Spread,
+    errors: Spread,
+    /// Every |y − ŷ|, where the median is asked for.
+    kept: Vec<f64>,
+}
+
+/// Welford's running mean and sum of squared deviations.
+#[derive(Clone, Copy, Debug, Default)]
+struct Spread {
     count: f64,
     mean: f64,
     deviations: f64,
+}
+
+impl Spread {
+    fn add(&mut self, x: f64) {
+        self.count += 1.0;
+        let before = x - self.mean;
+        self.mean += before / self.count;
+        self.deviations += before * (x - self.mean);
+    }
 }
 
 impl Regression {
@@ -38,9 +66,11 @@ impl Regression {
             score,
             squared: Mean::default(),
             absolute: Mean::default(),
-            count: 0.0,
-            mean: 0.0,
-            deviations: 0.0,
+            relative: Mean::default(),
+            largest: 0.0,
+            targets: Spread::default(),
+            errors: Spread::default(),
+            kept: Vec::new(),
         }
     }
 
@@ -49,23 +79,47 @@ impl Regression {
         for (&p, &t) in predictions.iter().zip(targets) {
             self.squared.add((t - p) * (t - p), 1.0);
             self.absolute.add((t - p).abs(), 1.0);
-            self.count += 1.0;
-            let before = t - self.mean;
-            self.mean += before / self.count;
-            self.deviations += before * (t - self.mean);
+            self.relative.add((t - p).abs() / t.abs().max(f64::EPSILON), 1.0);
+            // Not `max`, which would drop a NaN.
+            self.largest = if (t - p).abs() <= self.largest { self.largest } else { (t - p).abs() };
+            self.targets.add(t);
+            self.errors.add(t - p);
+            if self.score == Score::MedianAe {
+                self.kept.push((t - p).abs());
+            }
         }
     }
 
-    /// One of the scores so far; NaN if nothing was measured.
+    /// One of the scores so far; NaN if nothing was measured. (The median only of a metric that was made for it.)
     pub fn score(&self, score: Score) -> f64 {
+        // Of constant targets, nothing is explained unless nothing is left.
+        let explained = |left: f64| match self.targets.deviations {
+            0.0 => f64::from(left == 0.0),
+            all => 1.0 - left / all,
+        };
         match score {
             Score::Mse => self.squared.value(),
             Score::Rmse => self.squared.value().sqrt(),
             Score::Mae => self.absolute.value(),
-            Score::R2 if self.count == 0.0 => f64::NAN,
-            Score::R2 if self.deviations == 0.0 => f64::from(self.squared.total() == 0.0),
-            Score::R2 => 1.0 - self.squared.total() / self.deviations,
+            Score::R2 if self.targets.count < 2.0 => f64::NAN,
+            Score::R2 => explained(self.squared.total()),
+            Score::Mape => self.relative.value(),
+            _ if self.targets.count == 0.0 => f64::NAN,
+            Score::MaxError => self.largest,
+            Score::MedianAe => median(&self.kept),
+            Score::ExplainedVariance => explained(self.errors.deviations),
         }
+    }
+}
+
+/// The middle value, or the mean of the two in the middle; NaN of none.
+fn median(x: &[f64]) -> f64 {
+    let mut x = x.to_vec();
+    x.sort_by(f64::total_cmp);
+    match x.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => x[n / 2],
+        n => (x[n / 2 - 1] + x[n / 2]) / 2.0,
     }
 }
 
@@ -76,6 +130,10 @@ impl Metric for Regression {
             Score::Rmse => "rmse",
             Score::Mae => "mae",
             Score::R2 => "r2",
+            Score::MaxError => "max_error",
+            Score::MedianAe => "median_ae",
+            Score::Mape => "mape",
+            Score::ExplainedVariance => "explained_variance",
         }
     }
     fn update(&mut self, outputs: &Tensor, targets: &Tensor) -> Result<()> {
@@ -97,7 +155,7 @@ impl Metric for Regression {
         *self = Regression::new(self.score);
     }
     fn larger_is_better(&self) -> bool {
-        self.score == Score::R2
+        matches!(self.score, Score::R2 | Score::ExplainedVariance)
     }
 }
 

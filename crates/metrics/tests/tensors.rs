@@ -1,7 +1,9 @@
 //! Metrics of tensors: scores as models give them, in batches of any size.
 
 use gradus_core::{DType, Device, Result, Tensor};
-use gradus_metrics::{Accuracy, ConfusionMatrix, Metric, Regression, Score, TopK};
+use gradus_metrics::{
+    Accuracy, AveragePrecision, Brier, ConfusionMatrix, LogLoss, Metric, Regression, RocAuc, Score, TopK,
+};
 
 fn cpu() -> Device {
     gradus_cpu::device()
@@ -81,4 +83,33 @@ fn bad_batches_are_named_with_their_values() {
     says(ConfusionMatrix::new(3).update(&finite, &label(&[0, 1])), "3 classes");
     says(Regression::new(Score::Mse).update(&finite, &Tensor::zeros([2], cpu())), "[2, 2] and [2]");
     assert!(TopK::new(0).unwrap_err().to_string().contains("got 0"));
+}
+
+#[test]
+fn areas_and_probabilities_are_measured_over_batches_and_bad_ones_are_named() -> Result<()> {
+    let device = gradus_cpu::device();
+    let (scores, targets) = ([0.1f32, 0.4, 0.35, 0.8, 0.4, 0.9], [0i64, 0, 1, 1, 1, 0]);
+    let all: [Box<dyn Metric>; 4] =
+        [Box::new(RocAuc::new()), Box::new(AveragePrecision::new()), Box::new(Brier::new()), Box::new(LogLoss::new())];
+    for mut m in all {
+        assert!(m.value().is_nan());
+        m.update(&Tensor::from_slice(&scores, device), &Tensor::from_slice(&targets, device))?;
+        let whole = m.value();
+        m.reset();
+        for at in [0..1, 1..4, 4..6] {
+            m.update(&Tensor::from_slice(&scores[at.clone()], device), &Tensor::from_slice(&targets[at], device))?;
+        }
+        assert_eq!(m.value(), whole, "{}", m.name());
+        let e = m.update(&Tensor::from_slice(&scores, device), &Tensor::from_slice(&[2i64; 6], device)).unwrap_err();
+        assert!(e.to_string().contains("sample 0 is 2"), "{e}");
+        let e = m.update(&Tensor::from_slice(&[f32::NAN], device), &Tensor::from_slice(&[1i64], device)).unwrap_err();
+        assert!(e.to_string().contains("NaN"), "{e}");
+        assert!(m.update(&Tensor::from_slice(&scores, device), &Tensor::from_slice(&[1i64], device)).is_err());
+    }
+    let pairs = Tensor::from_vec(vec![0.2f32, 0.8, 0.5, 0.5], [2, 2], device);
+    let mut loss = LogLoss::new();
+    loss.update(&pairs, &Tensor::from_slice(&[1i64, 0], device))?;
+    assert!((loss.value() + (0.8f64.ln() + 0.5f64.ln()) / 2.0).abs() < 1e-7);
+    assert!(Brier::new().update(&pairs, &Tensor::from_slice(&[1i64, 0], device)).is_err());
+    Ok(())
 }

@@ -41,9 +41,11 @@ pub struct Cx {
     /// How many keys each stream has given.
     given: Mutex<HashMap<Arc<str>, u64>>,
     observer: Option<Observer>,
+    hooks: Vec<Hook>,
 }
 
 type Observer = Arc<dyn Fn(&Call<'_>) + Send + Sync>;
+type Hook = Arc<dyn Fn(&Call<'_>) -> Option<Tensor> + Send + Sync>;
 
 /// A layer's call, as an observer sees it.
 #[derive(Clone, Copy)]
@@ -67,12 +69,29 @@ impl Cx {
     }
     /// A pass with this key as it is: its step may be a cell that the host advances ([`Key::at_slot`]).
     pub fn new(mode: Mode, key: Key) -> Cx {
-        Cx { mode, key, given: Mutex::default(), observer: None }
+        Cx { mode, key, given: Mutex::default(), observer: None, hooks: Vec::new() }
     }
     /// This context with `observer` called after each layer's call, inner layers first. (Not for the second run of a
     /// checkpointed block.)
     pub fn observing(mut self, observer: impl Fn(&Call<'_>) + Send + Sync + 'static) -> Cx {
         self.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// This context with a forward hook: called after each layer's call, inner layers first; a tensor that it gives takes the
+    /// place of the layer's output. Several are called in the order given here, each with what the one before it left. (In the
+    /// second run of a checkpointed block too: a hook must be a pure function.) In PyTorch: `register_module_forward_hook`.
+    ///
+    /// ```
+    /// use gradus_core::Tensor;
+    /// use gradus_nn::{Cx, Layer, Relu};
+    /// let cx = Cx::eval().hooked(|call| (call.kind == "Relu").then(|| call.output * 2.0));
+    /// let y = Relu.call(&Tensor::from_slice(&[-1f32, 3.0], gradus_cpu::device()), &cx);
+    /// assert_eq!(y.to_vec::<f32>()?, [0.0, 6.0]);
+    /// # Ok::<(), gradus_core::Error>(())
+    /// ```
+    pub fn hooked(mut self, hook: impl Fn(&Call<'_>) -> Option<Tensor> + Send + Sync + 'static) -> Cx {
+        self.hooks.push(Arc::new(hook));
         self
     }
 
@@ -123,6 +142,18 @@ impl Cx {
         }
     }
 
+    /// A module's output as the hooks leave it, of which the observer is told. A module whose forward takes other arguments than a
+    /// [`Layer`]'s ends with this.
+    pub fn passed<M: Module + ?Sized>(&self, module: &M, mut output: Tensor) -> Tensor {
+        for hook in &self.hooks {
+            if let Some(new) = hook(&Call { site: module.site(), kind: module.kind(), output: &output }) {
+                output = new;
+            }
+        }
+        self.observe(module, &output);
+        output
+    }
+
     /// Calls a layer, keeping of what it computes only its input and output: backward runs it again (activation
     /// checkpointing). Random masks are the same in both runs, and running statistics move once.
     ///
@@ -154,7 +185,7 @@ impl Cx {
     /// A context that gives the keys that this one would give from here on.
     fn fork(&self) -> Cx {
         let given = Mutex::new(lock(&self.given).clone());
-        Cx { mode: self.mode, key: self.key.clone(), given, observer: self.observer.clone() }
+        Cx { mode: self.mode, key: self.key.clone(), given, observer: self.observer.clone(), hooks: self.hooks.clone() }
     }
 }
 

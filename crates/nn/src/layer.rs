@@ -28,14 +28,12 @@ pub trait Layer: Module {
     #[track_caller]
     fn forward(&self, x: &Tensor, cx: &Cx) -> Tensor;
 
-    /// Runs [`forward`](Layer::forward) in the layer's scope: errors name its path in the model, and observers of the
-    /// context see its output.
+    /// Runs [`forward`](Layer::forward) in the layer's scope: errors name its path in the model, the hooks of the context
+    /// may replace its output, and its observer sees it.
     #[track_caller]
     fn call(&self, x: &Tensor, cx: &Cx) -> Tensor {
         let _scope = cx.enter(self);
-        let y = self.forward(x, cx);
-        cx.observe(self, &y);
-        y
+        cx.passed(self, self.forward(x, cx))
     }
 }
 

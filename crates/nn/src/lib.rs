@@ -13,6 +13,7 @@ extern crate self as gradus_nn;
 
 mod activation;
 mod attention;
+mod audit;
 mod batch_norm;
 mod bilinear;
 mod conv;
@@ -36,6 +37,7 @@ mod parametrizations;
 mod patches;
 mod pooling;
 mod recurrent;
+mod regularization;
 mod resampling;
 mod sequential;
 mod shape;
@@ -47,6 +49,7 @@ mod transformer;
 
 pub use activation::*;
 pub use attention::*;
+pub use audit::{GradientFlow, audit_gradients};
 pub use batch_norm::{BatchNorm1d, BatchNorm2d, BatchNorm3d, Running};
 pub use bilinear::Bilinear;
 pub use conv::{Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d};
@@ -70,6 +73,7 @@ pub use parametrizations::*;
 pub use patches::{Fold, Unfold};
 pub use pooling::*;
 pub use recurrent::*;
+pub use regularization::{DropBlock, DropPath, GaussianNoise, gradient_penalty};
 pub use resampling::{ChannelShuffle, PixelShuffle, PixelUnshuffle, Upsample};
 pub use sequential::{AnyLayer, Sequential};
 pub use shape::{Flatten, Unflatten};
@@ -97,9 +101,10 @@ pub mod prelude {
     pub use crate::recurrent::*;
     pub use crate::transformer::*;
     pub use crate::{
-        BagMode, BatchNorm1d, BatchNorm2d, BatchNorm3d, Bilinear, ChannelShuffle, CosineSimilarity, EmbeddingBag, Fold, LocalResponseNorm, PairwiseDistance, PixelShuffle, PixelUnshuffle, Unfold, Upsample, Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d,
-        ConvTranspose3d, Cx, Embedding, Flatten, GatedFeedForward, GroupNorm, Init, InstanceNorm1d, InstanceNorm2d,
-        InstanceNorm3d, Layer, LayerNorm, Linear, Mode, Module, Param, RmsNorm, Sequential, Site, State, Table,
-        Unflatten,
+        BagMode, BatchNorm1d, BatchNorm2d, BatchNorm3d, Bilinear, ChannelShuffle, Conv1d, Conv2d, Conv3d,
+        ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, CosineSimilarity, Cx, Embedding, EmbeddingBag, Flatten,
+        Fold, GatedFeedForward, GroupNorm, Init, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, Layer, LayerNorm,
+        Linear, LocalResponseNorm, Mode, Module, PairwiseDistance, Param, PixelShuffle, PixelUnshuffle, RmsNorm,
+        Sequential, Site, State, Table, Unflatten, Unfold, Upsample,
     };
 }

@@ -1,11 +1,12 @@
 //! Putting an optimizer together. Everything that can be wrong with it is told here, before the first step.
 
+use crate::constraints::Constraint;
 use crate::demand::demand_size;
 use crate::group::Group;
 use crate::optimizer::Optimizer;
 use crate::rule::Rule;
-use crate::schedule::{Constant, Schedule};
-use crate::transform::Transform;
+use crate::schedules::{Constant, Schedule};
+use crate::transforms::Transform;
 use gradus_core::{Error, Result};
 use gradus_nn::Module;
 use std::collections::BTreeSet;
@@ -16,13 +17,14 @@ pub struct OptimizerBuilder {
     rule: Box<dyn Rule>,
     groups: Vec<Group>,
     transforms: Vec<Box<dyn Transform>>,
+    constraints: Vec<Box<dyn Constraint>>,
     schedule: Box<dyn Schedule>,
 }
 
 impl<R: Rule> From<R> for OptimizerBuilder {
     fn from(rule: R) -> OptimizerBuilder {
-        let (groups, transforms) = (Vec::new(), Vec::new());
-        OptimizerBuilder { rule: Box::new(rule), groups, transforms, schedule: Box::new(Constant) }
+        let (groups, transforms, constraints) = (Vec::new(), Vec::new(), Vec::new());
+        OptimizerBuilder { rule: Box::new(rule), groups, transforms, constraints, schedule: Box::new(Constant) }
     }
 }
 
@@ -35,6 +37,11 @@ impl OptimizerBuilder {
     /// A change of the gradients before each update; several run in the order given here.
     pub fn transform(mut self, transform: impl Transform) -> OptimizerBuilder {
         self.transforms.push(Box::new(transform));
+        self
+    }
+    /// A condition that parameters fulfil after each update; several are made true in the order given here.
+    pub fn constraint(mut self, constraint: impl Constraint) -> OptimizerBuilder {
+        self.constraints.push(Box::new(constraint));
         self
     }
     /// The course of the learning rate, in place of a constant one.
@@ -60,8 +67,15 @@ impl OptimizerBuilder {
         demand_size(self.rule.name(), "the weight decay", self.rule.weight_decay())?;
         self.rule.check()?;
         self.schedule.check()?;
-        self.groups.iter().try_for_each(|g| g.check(&names))?;
+        let base = self.rule.learning_rate();
+        self.groups.iter().try_for_each(|g| g.check(&names, base))?;
         self.transforms.iter().try_for_each(|t| t.check(&names))?;
-        Optimizer::new(self.rule, self.groups, self.transforms, self.schedule, &names)
+        self.constraints.iter().try_for_each(|c| c.check(&names))?;
+        let optimizer =
+            Optimizer::new(self.rule, self.groups, self.transforms, self.constraints, self.schedule, &names)?;
+        for (name, p) in model.named_parameters().into_iter().filter(|(_, p)| !p.is_frozen()) {
+            optimizer.rule_for(&name).check_parameter(p).map_err(|e| e.context(name))?;
+        }
+        Ok(optimizer)
     }
 }

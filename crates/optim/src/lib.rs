@@ -4,10 +4,15 @@
 //!
 //! | for | see |
 //! |---|---|
-//! | update rules | [`Sgd`], [`Adam`], [`AdamW`]; one's own: [`Rule`] |
-//! | settings by parameter name | [`Group`], [`Pattern`] |
-//! | the learning rate's course | [`Constant`], [`StepDecay`], [`Exponential`], [`Warmup`], [`Cosine`], [`OneCycle`], [`Lambda`]; one's own: [`Schedule`] |
-//! | penalties and clipping | [`L1`], [`L2`], [`ElasticNet`], [`ClipNorm`], [`ClipValue`]; one's own: [`Transform`] |
+//! | update rules | [`Sgd`], [`Adam`], [`AdamW`], [`NAdam`], [`RAdam`], [`Adamax`], [`Adagrad`], [`Adadelta`], [`RmsProp`], [`Rprop`], [`Asgd`], [`Lion`], [`Lamb`], [`Adafactor`], [`Muon`], [`ScheduleFreeAdamW`]; one's own: [`Rule`] |
+//! | a method that asks for the loss itself | [`Lbfgs`] |
+//! | settings, and rules, by parameter name | [`Group`], [`Pattern`] |
+//! | the learning rate's course | [`Constant`], [`ConstantFactor`], [`StepDecay`], [`MultiStep`], [`Exponential`], [`LinearRamp`], [`Polynomial`], [`Warmup`], [`Cosine`], [`CosineRestarts`], [`Cyclic`], [`OneCycle`], [`Lambda`], [`Multiplicative`]; in turn or at once: [`SequentialSchedule`], [`ChainedSchedule`]; one's own: [`Schedule`] |
+//! | a rate that falls when a measured value stays | [`Plateau`] |
+//! | penalties on the weights | [`L1`], [`L2`], [`ElasticNet`], [`GroupLasso`], [`Orthogonal`] |
+//! | clipping and noise | [`ClipNorm`], [`ClipValue`], [`GradientNoise`]; one's own: [`Transform`] |
+//! | conditions on the weights | [`MaxNorm`], [`UnitNorm`], [`NonNegative`]; one's own: [`Constraint`] |
+//! | averages of the weights | [`WeightAverage`], [`Optimizer::evaluation_weights`], [`with_weights`] |
 //! | saving and loading | [`Optimizer::state_dict`], [`Optimizer::load_state_dict`] |
 //!
 //! ```
@@ -35,36 +40,43 @@
 //! }
 //! ```
 
-mod adam;
+mod average;
 mod builder;
-mod clip;
-mod cosine;
+mod constraints;
 mod demand;
+mod evaluation;
 mod group;
-mod one_cycle;
+mod lbfgs;
 mod optimizer;
 mod pattern;
-mod penalty;
 mod rule;
-mod schedule;
-mod sgd;
+mod rules;
+mod schedules;
 mod state;
-mod transform;
+mod transforms;
 
-pub use adam::{Adam, AdamW};
+pub use average::WeightAverage;
 pub use builder::OptimizerBuilder;
-pub use clip::{ClipNorm, ClipValue, gradient_norm};
-pub use cosine::Cosine;
+pub use constraints::{Constraint, MaxNorm, NonNegative, UnitNorm};
+pub use evaluation::with_weights;
 pub use group::Group;
-pub use one_cycle::OneCycle;
+pub use lbfgs::Lbfgs;
 pub use optimizer::{Optimizer, StepReport};
 pub use pattern::{Pattern, Selection};
-pub use penalty::{ElasticNet, L1, L2};
 pub use rule::{At, Call, Numbers, Rule};
-pub use schedule::{Constant, Exponential, Lambda, Schedule, StepDecay, Warmup};
-pub use sgd::Sgd;
+pub use rules::{
+    Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, Asgd, Lamb, Lion, Muon, MuonScale, NAdam, RAdam, RmsProp, Rprop,
+    ScheduleFreeAdamW, Sgd,
+};
+pub use schedules::{
+    ChainedSchedule, Constant, ConstantFactor, Cosine, CosineRestarts, Cyclic, Exponential, Lambda, LinearRamp,
+    MultiStep, Multiplicative, OneCycle, Plateau, Polynomial, Schedule, SequentialSchedule, StepDecay, Warmup,
+};
 pub use state::OptimizerState;
-pub use transform::{NamedGrad, NamedGrads, Notes, Transform};
+pub use transforms::{
+    ClipNorm, ClipValue, ElasticNet, GradientNoise, GroupLasso, L1, L2, NamedGrad, NamedGrads, Notes, Orthogonal,
+    Transform, gradient_norm, penalty_of,
+};
 
 /// What most programs need of this crate.
 pub mod prelude {

@@ -5,10 +5,11 @@
 //! the cells. A recorded step replays the kernels alone, so whoever replays calls `prepare` before each run; whoever does
 //! not, never needs to know of it.
 
+use crate::constraints::Constraint;
 use crate::group::Group;
 use crate::rule::{At, Call, Rule};
-use crate::schedule::{Schedule, demand_rate};
-use crate::transform::{NamedGrad, NamedGrads, Notes, Transform};
+use crate::schedules::{Schedule, demand_rate};
+use crate::transforms::{NamedGrad, NamedGrads, Notes, Transform, penalty_of};
 use gradus_core::ops::BinaryOp;
 use gradus_core::{DType, Error, Result, Scalar, Slot, Tensor, no_grad};
 use gradus_nn::{Module, Param};
@@ -22,6 +23,7 @@ pub struct Optimizer {
     pub(crate) rule: Box<dyn Rule>,
     groups: Vec<Group>,
     transforms: Vec<Box<dyn Transform>>,
+    constraints: Vec<Box<dyn Constraint>>,
     schedule: Box<dyn Schedule>,
     /// Updates done or, between `prepare` and the kernels, under way.
     pub(crate) step: u64,
@@ -47,8 +49,18 @@ pub(crate) struct Entry {
     active: bool,
     /// The state tensors; none before the first update.
     pub(crate) state: Vec<Tensor>,
+    /// Their names.
+    pub(crate) names: &'static [&'static str],
     slots: SmallVec<[Slot; 4]>,
     numbers: SmallVec<[Scalar; 4]>,
+}
+
+/// What a state dictionary has of one parameter.
+pub(crate) struct Loaded {
+    pub name: String,
+    pub steps: u64,
+    pub names: &'static [&'static str],
+    pub state: Vec<Tensor>,
 }
 
 /// What a step did.
@@ -71,6 +83,7 @@ impl Optimizer {
         rule: Box<dyn Rule>,
         groups: Vec<Group>,
         transforms: Vec<Box<dyn Transform>>,
+        constraints: Vec<Box<dyn Constraint>>,
         schedule: Box<dyn Schedule>,
         names: &[&str],
     ) -> Result<Optimizer> {
@@ -79,6 +92,7 @@ impl Optimizer {
             rule,
             groups,
             transforms,
+            constraints,
             schedule,
             step: 0,
             base,
@@ -154,6 +168,7 @@ impl Optimizer {
     pub fn prepare(&mut self) -> Result<()> {
         self.rates = self.rates_at(self.step)?;
         self.momentum = self.schedule.momentum(self.step);
+        self.transforms.iter().for_each(|t| t.prepare(self.step));
         self.step += 1;
         self.prepared = true;
         for i in 0..self.entries.len() {
@@ -171,45 +186,72 @@ impl Optimizer {
     pub fn penalty(&self, model: &dyn Module) -> Result<Option<Tensor>> {
         no_grad(|| {
             let mut sum: Option<Tensor> = None;
-            for (name, p) in model.named_parameters().into_iter().filter(|(_, p)| !p.is_frozen()) {
-                for t in &self.transforms {
-                    let Some(more) = t.penalty(&name, &p.detach()).map_err(|e| e.context(&name))? else { continue };
-                    sum = Some(match sum {
-                        None => more,
-                        Some(sum) => sum.try_add(&gradus_core::tensor::to_device(&more, sum.device())?)?,
-                    });
-                }
+            for t in &self.transforms {
+                let Some(more) = penalty_of(&**t, model)? else { continue };
+                sum = Some(match sum {
+                    None => more.detach(),
+                    Some(sum) => sum.try_add(&gradus_core::tensor::to_device(&more, sum.device())?)?,
+                });
             }
             Ok(sum)
         })
     }
 
+    /// The penalties apart: what each transform that has one adds to the loss, by its name, in order.
+    pub fn penalties(&self, model: &dyn Module) -> Result<Vec<(&'static str, Tensor)>> {
+        let one = |t: &dyn Transform| Ok(penalty_of(t, model)?.map(|p| (t.name(), p.detach())));
+        no_grad(|| self.transforms.iter().filter_map(|t| one(&**t).transpose()).collect())
+    }
+
     /// Takes loaded counts and state tensors, in the model's order, in place of its own.
-    pub(crate) fn adopt(&mut self, loaded: Vec<(String, u64, Vec<Tensor>)>) {
+    pub(crate) fn adopt(&mut self, loaded: Vec<Loaded>) {
         // The cells stay, since a recorded step may be reading them. The tensors are new ones, not new values in the old: a
         // recorded step notices that its memory is gone, and is recorded anew.
         let mut old: BTreeMap<Arc<str>, Entry> = self.entries.drain(..).map(|e| (e.name.clone(), e)).collect();
-        for (name, steps, state) in loaded {
+        for Loaded { name, steps, names, state } in loaded {
             let entry = old.remove(name.as_str()).unwrap_or_else(|| self.entry(&name));
-            self.entries.push(Entry { steps, state, counted: false, ..entry });
+            self.entries.push(Entry { steps, names, state, counted: false, ..entry });
         }
         self.prepared = false;
     }
 
     fn rates_at(&self, step: u64) -> Result<Vec<f64>> {
-        let factors = self.groups.iter().map(|g| g.factor).chain([1.0]);
+        let start = self.rule.learning_rate();
+        let factors = self.groups.iter().map(|g| g.rate_factor(start)).chain([1.0]);
         let rate = |f: f64| demand_rate(&*self.schedule, self.schedule.learning_rate(self.base * f, step), step);
         factors.map(rate).collect()
     }
 
+    /// The rule of a group, or of the parameters of none.
+    fn rule_of(&self, group: usize) -> &dyn Rule {
+        self.groups.get(group).and_then(|g| g.rule.as_deref()).unwrap_or(&*self.rule)
+    }
+    /// The rule that updates the parameter of this name.
+    pub(crate) fn rule_for(&self, name: &str) -> &dyn Rule {
+        self.rule_of(self.group_of(name))
+    }
+    fn group_of(&self, name: &str) -> usize {
+        self.groups.iter().position(|g| g.has(name)).unwrap_or(self.groups.len())
+    }
     fn weight_decay(&self, group: usize) -> f64 {
-        self.groups.get(group).and_then(|g| g.weight_decay).unwrap_or_else(|| self.rule.weight_decay())
+        self.groups.get(group).and_then(|g| g.weight_decay).unwrap_or_else(|| self.rule_of(group).weight_decay())
+    }
+    /// When, and under which settings, a parameter of this group is updated for the `step`-th time.
+    pub(crate) fn at(&self, group: usize, step: u64) -> At {
+        At { step, learning_rate: self.rates[group], weight_decay: self.weight_decay(group), momentum: self.momentum }
+    }
+    /// The state that the parameter of this name begins with, and its names.
+    pub(crate) fn starting(&self, name: &str, param: &Tensor) -> Result<(&'static [&'static str], Vec<Tensor>)> {
+        let group = self.group_of(name);
+        let (rule, at) = (self.rule_of(group), self.at(group, 1));
+        let names = rule.slots(param);
+        Ok((names, names.iter().map(|s| rule.start(s, param, &at)).collect::<Result<_>>()?))
     }
 
     fn entry(&self, name: &str) -> Entry {
-        let group = self.groups.iter().position(|g| g.has(name)).unwrap_or(self.groups.len());
+        let (group, state, names) = (self.group_of(name), Vec::new(), &[]);
         let (slots, numbers) = (SmallVec::new(), SmallVec::new());
-        Entry { name: name.into(), group, steps: 0, counted: false, active: false, state: Vec::new(), slots, numbers }
+        Entry { name: name.into(), group, steps: 0, counted: false, active: false, state, names, slots, numbers }
     }
 
     /// The entry of the model's `i`-th parameter; a new one if the model has grown.
@@ -227,13 +269,7 @@ impl Optimizer {
 
     fn write_numbers(&mut self, i: usize) {
         let (steps, group) = (self.entries[i].steps, self.entries[i].group);
-        let at = At {
-            step: steps,
-            learning_rate: self.rates[group],
-            weight_decay: self.weight_decay(group),
-            momentum: self.momentum,
-        };
-        let numbers = self.rule.numbers(&at);
+        let numbers = self.rule_of(group).numbers(&self.at(group, steps));
         let e = &mut self.entries[i];
         if e.slots.len() != numbers.len() {
             e.slots = numbers.iter().map(|&n| Slot::new(n)).collect();
@@ -317,8 +353,9 @@ impl Optimizer {
     fn update(&mut self, i: usize, param: &mut Param, grad: Tensor) -> Result<()> {
         let start = self.entries[i].state.is_empty();
         if start {
-            let slots = self.rule.slots().iter();
-            self.entries[i].state = slots.map(|s| self.rule.start(s, param)).collect::<Result<_>>()?;
+            let name = self.entries[i].name.clone();
+            let (names, state) = self.starting(&name, param)?;
+            (self.entries[i].names, self.entries[i].state) = (names, state);
         }
         if !self.entries[i].counted {
             self.entries[i].steps += 1;
@@ -326,13 +363,16 @@ impl Optimizer {
         }
         let weight_decay = self.weight_decay(self.entries[i].group);
         let e = &mut self.entries[i];
+        // Not `rule_of`: the entry is borrowed at the same time.
+        let rule = self.groups.get(e.group).and_then(|g| g.rule.as_deref()).unwrap_or(&*self.rule);
         (e.counted, e.active) = (false, true);
         if !start {
             follow(&mut e.state, param)?;
         }
         let grad = grad.try_contiguous()?;
         let (state, numbers) = (e.state.as_mut_slice(), e.numbers.as_slice());
-        self.rule.update(Call { param: param.value_mut(), grad: &grad, state, numbers, weight_decay })
+        rule.update(Call { param: param.value_mut(), grad: &grad, state, numbers, weight_decay })?;
+        self.constraints.iter().try_for_each(|c| c.apply(&self.entries[i].name, param.value_mut()))
     }
 }
 

@@ -112,6 +112,25 @@ impl Selection {
     }
 }
 
+/// The methods by which a user says which parameters something concerns; `$at` is the path to its [`Selection`].
+macro_rules! selects {
+    ($t:ident, $($at:tt).+) => {
+        impl $t {
+            /// Only for parameters whose names fit this pattern (or one of several).
+            pub fn only(mut self, pattern: impl Into<crate::pattern::Pattern>) -> $t {
+                self.$($at).+.only(pattern);
+                self
+            }
+            /// Not for parameters whose names fit this pattern.
+            pub fn except(mut self, pattern: impl Into<crate::pattern::Pattern>) -> $t {
+                self.$($at).+.except(pattern);
+                self
+            }
+        }
+    };
+}
+pub(crate) use selects;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@
 //! kernels. A recorded step is replayed without the second; the first alone runs again, so that nothing is baked in.
 
 use crate::OptimizerBuilder;
-use gradus_core::{DType, Result, Scalar, Tensor};
+use gradus_core::{Result, Scalar, Tensor};
 use smallvec::SmallVec;
 use std::fmt::Debug;
 
@@ -72,8 +72,8 @@ pub trait Rule: Debug + Send + Sync + 'static {
     fn weight_decay(&self) -> f64 {
         0.0
     }
-    /// The names of its state tensors. (The count of steps is kept by the optimizer.)
-    fn slots(&self) -> &'static [&'static str] {
+    /// The names of a parameter's state tensors. (The count of steps is kept by the optimizer.)
+    fn slots(&self, _param: &Tensor) -> &'static [&'static str] {
         &[]
     }
     /// An error that names the setting and its value if one is out of range. The learning rate and weight decay are checked
@@ -81,16 +81,23 @@ pub trait Rule: Debug + Send + Sync + 'static {
     fn check(&self) -> Result<()> {
         Ok(())
     }
+    /// An error that says why, if the rule cannot update this parameter (its shape).
+    fn check_parameter(&self, _param: &Tensor) -> Result<()> {
+        Ok(())
+    }
     /// A slot's tensor before the parameter's first update: zeros like the parameter, in `f32` for halves, in which small
     /// changes of an average would be lost.
-    fn start(&self, _slot: &str, param: &Tensor) -> Result<Tensor> {
-        let dtype = if param.dtype().is_half() { DType::F32 } else { param.dtype() };
-        Tensor::try_zeros(*param.shape(), param.device().with(dtype))
+    fn start(&self, _slot: &str, param: &Tensor, _at: &At) -> Result<Tensor> {
+        crate::rules::zeros(param)
     }
     /// What varies by step, computed on the host: as many numbers, in the same order, each time.
     fn numbers(&self, at: &At) -> Numbers;
     /// Updates a parameter and its state. Recording is off.
     fn update(&self, call: Call<'_>) -> Result<()>;
+    /// What the parameter is worth, where that is not the value that is being trained: an average of it. Recording is off.
+    fn evaluation_value(&self, _param: &Tensor, _state: &[Tensor]) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
 
     /// An optimizer to be, with this rule.
     fn optimizer(self) -> OptimizerBuilder

@@ -1,6 +1,6 @@
 //! Saving and loading an optimizer's state, by the parameters' names: all or nothing.
 
-use crate::optimizer::Optimizer;
+use crate::optimizer::{Loaded, Optimizer};
 use gradus_core::{Error, Result, Tensor};
 use gradus_nn::Module;
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,7 +35,7 @@ impl Optimizer {
         state.numbers.insert(RATE.into(), self.base);
         for e in &self.entries {
             state.numbers.insert(format!("{}.{STEP}", e.name), e.steps as f64);
-            for (slot, tensor) in self.rule.slots().iter().zip(&e.state) {
+            for (slot, tensor) in e.names.iter().zip(&e.state) {
                 state.tensors.insert(format!("{}.{slot}", e.name), tensor.detach());
             }
         }
@@ -56,14 +56,15 @@ impl Optimizer {
         let mut loaded = Vec::new();
         for (name, param) in model.named_parameters() {
             let steps = reader.count(format!("{name}.{STEP}")).unwrap_or(0);
-            let mut tensors = Vec::new();
+            let (mut state, mut names): (_, &[_]) = (Vec::new(), &[]);
             if steps > 0 {
-                for slot in self.rule.slots() {
-                    let into = self.rule.start(slot, param).map_err(|e| e.context(&name))?;
-                    tensors.extend(reader.tensor(format!("{name}.{slot}"), into)?);
+                let (slots, start) = self.starting(&name, param).map_err(|e| e.context(&name))?;
+                for (slot, into) in slots.iter().zip(start) {
+                    state.extend(reader.tensor(format!("{name}.{slot}"), into)?);
                 }
+                names = slots;
             }
-            loaded.push((name, steps, tensors));
+            loaded.push(Loaded { name, steps, names, state });
         }
         reader.finish()?;
         (self.step, self.base) = (step.unwrap_or(0), base.unwrap_or(self.base));

@@ -11,11 +11,11 @@ use crate::progress::Display;
 use crate::running::{GRADIENT_NORM, LOSS};
 use crate::state::{Best, RunState};
 use crate::step::Step;
-use crate::trainer::{Summary, Trainer};
+use crate::trainer::{Audit, Summary, Trainer};
 use gradus_core::{Device, Error, Key, Result, Tensor, no_grad};
 use gradus_data::{Collate, Epoch, Loader, Source};
 use gradus_metrics::Metric;
-use gradus_nn::{Cx, Module};
+use gradus_nn::{Cx, Module, audit_gradients};
 use gradus_optim::{NamedGrad, NamedGrads, gradient_norm};
 use std::time::Instant;
 
@@ -149,6 +149,7 @@ impl<M: Module> Trainer<M> {
         let mut rate = self.optimizer()?.learning_rate();
         while data.batch_index() < batches {
             let samples = self.pass(&mut data, train, step)?;
+            self.audit_once(display)?;
             rate = self.update(train.device())?;
             let s = self.position()?;
             (s.batch, s.step) = (data.batch_index(), s.step + 1);
@@ -197,6 +198,27 @@ impl<M: Module> Trainer<M> {
             loss.try_backward().map_err(at)?;
         }
         Ok(total)
+    }
+
+    /// After the first step's backward passes: tells of parameters that they did not reach.
+    fn audit_once(&mut self, display: &Display) -> Result<()> {
+        // Refused once, a run is refused again, however often it is begun.
+        let settled = self.flow.as_ref().is_some_and(|f| f.is_sound() || self.audit == Audit::Warn);
+        if self.audit == Audit::Off || settled {
+            return Ok(());
+        }
+        let flow = audit_gradients(&self.model)?;
+        let (sound, text) = (flow.is_sound(), flow.to_string());
+        self.flow = Some(flow);
+        match self.audit {
+            Audit::Refuse if !sound => Err(Error::misuse(format!("after the first backward pass, {text}"))),
+            _ => {
+                if !sound {
+                    display.say(&format!("warning: {text}"));
+                }
+                Ok(())
+            }
+        }
     }
 
     /// One optimizer step. Gives its learning rate.

@@ -39,7 +39,7 @@ pub use resume::Resumed;
 /// A callback's state, as checkpoints hold it.
 pub use serde_json::Value;
 pub use step::Step;
-pub use trainer::{Summary, Trainer};
+pub use trainer::{Audit, Summary, Trainer};
 
 /// What most programs need of this crate.
 pub mod prelude {

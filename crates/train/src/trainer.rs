@@ -12,7 +12,7 @@ use crate::step::Step;
 use gradus_core::{Error, Result};
 use gradus_data::{Collate, Loader, Source};
 use gradus_metrics::Metric;
-use gradus_nn::{Cx, Module};
+use gradus_nn::{Cx, GradientFlow, Module};
 use gradus_optim::{Group, Optimizer, OptimizerBuilder, Schedule, Transform};
 use std::path::PathBuf;
 
@@ -65,8 +65,23 @@ pub struct Trainer<M> {
     /// Where the run stands; `None` before it began.
     pub(crate) state: Option<RunState>,
     pub(crate) running: Running,
+    pub(crate) audit: Audit,
+    /// What the audit found; `None` before the first backward pass of this process.
+    pub(crate) flow: Option<GradientFlow>,
     /// Whether `state` is a checkpoint's whose callbacks' states have not been handed out yet.
     pub(crate) resumed: bool,
+}
+
+/// What a trainer does about parameters that the loss does not reach.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Audit {
+    /// Names them, and goes on.
+    #[default]
+    Warn,
+    /// Names them in an error that ends the run before its first update.
+    Refuse,
+    /// Does not look.
+    Off,
 }
 
 /// How a run went.
@@ -108,6 +123,8 @@ impl<M: Module> Trainer<M> {
             progress: Progress::Auto,
             state: None,
             running: Running::default(),
+            audit: Audit::Warn,
+            flow: None,
             resumed: false,
         }
     }
@@ -146,6 +163,12 @@ impl<M: Module> Trainer<M> {
     /// Measures the global norm of the gradients (before clipping) at each step; `grad_norm` in the history is its mean.
     pub fn track_gradient_norm(mut self, yes: bool) -> Self {
         self.track_gradient_norm = yes;
+        self
+    }
+    /// What is done about parameters that the first step's backward passes leave without a gradient, or with one of zeros only;
+    /// unless told otherwise, they are named in a line of the [`progress`](Self::progress).
+    pub fn audit(mut self, audit: Audit) -> Self {
+        self.audit = audit;
         self
     }
     /// A metric of the validation data, `val/NAME` in the history. The step must give [`outputs`](Step::outputs).
@@ -191,6 +214,10 @@ impl<M: Module> Trainer<M> {
     /// The model alone.
     pub fn into_model(self) -> M {
         self.model
+    }
+    /// What the first step's backward passes left in the parameters; `None` before, or with [`Audit::Off`].
+    pub fn gradient_flow(&self) -> Option<&GradientFlow> {
+        self.flow.as_ref()
     }
     /// What was measured so far.
     pub fn history(&self) -> Option<&History> {

@@ -7,7 +7,7 @@ use gradus_data::{Batch, InMemory, Loader};
 use gradus_metrics::Accuracy;
 use gradus_nn::{Cx, Module, Param};
 use gradus_optim::{AdamW, Sgd};
-use gradus_train::{Callback, Checkpoints, EarlyStopping, Event, Flow, Progress, Step, Trainer, evaluate};
+use gradus_train::{Audit, Callback, Checkpoints, EarlyStopping, Event, Flow, Progress, Step, Trainer, evaluate};
 use net::{Net, bits, cpu, data, scratch, step};
 use std::sync::{Arc, Mutex};
 
@@ -213,4 +213,36 @@ fn what_a_step_gives_wrongly_is_named() {
     let without = |n: &Net, b: &Batch, cx: &Cx| Ok(Step::new(n.logits(&b.input, cx)?.cross_entropy(&b.target)));
     refused(quiet(Net::new(4), 0.1).metric(Accuracy::new()), without, "Step::outputs");
     refused(quiet(Net::new(4), 0.1), |_, b, _| Ok(Step::new(b.input.mean())), "epoch 1, batch 1: backward");
+}
+
+/// A guess with a parameter that the loss never sees.
+#[derive(Module)]
+struct Spare {
+    used: Param,
+    spare: Param,
+}
+
+#[test]
+fn parameters_that_the_loss_does_not_reach_are_named() -> Result<()> {
+    let spare = || Spare { used: guess(1.0).w, spare: guess(1.0).w };
+    let squared = |m: &Spare, b: &Batch, _: &Cx| Ok(Step::new((&*m.used - &b.input).square().mean()));
+    let data = numbers(&[1.0, 2.0]);
+    let mut t = quiet(spare(), 0.1).epochs(1);
+    assert!(t.gradient_flow().is_none());
+    t.fit_unvalidated(&data, squared)?;
+    assert_eq!(t.gradient_flow().expect("it was looked at").missing, ["spare"]);
+    let mut t = quiet(spare(), 0.1).epochs(1).audit(Audit::Refuse);
+    for _ in 0..2 {
+        let e = t.fit_unvalidated(&data, squared).unwrap_err().to_string();
+        assert!(e.contains("1 of 2 trainable parameters") && e.contains("spare"), "{e}");
+    }
+    assert_eq!(t.model().used.to_vec::<f32>()?, [1.0], "nothing was updated");
+    let mut t = quiet(spare(), 0.1).epochs(1).audit(Audit::Off);
+    t.fit_unvalidated(&data, squared)?;
+    assert!(t.gradient_flow().is_none());
+    // A parameter that is frozen on purpose is none of the audit's business.
+    let mut model = spare();
+    model.spare.freeze();
+    quiet(model, 0.1).epochs(1).audit(Audit::Refuse).fit_unvalidated(&data, squared)?;
+    Ok(())
 }

@@ -74,7 +74,7 @@ fn carrier(node: &Arc<Node>, value: &Arc<crate::tensor::Value>) -> Tensor {
 }
 
 /// The nodes no newer than `before` that the graph of `root` hangs on, oldest first.
-fn hangs_on(root: &Arc<Node>, before: u64) -> Vec<Arc<Node>> {
+pub(crate) fn hangs_on(root: &Arc<Node>, before: u64) -> Vec<Arc<Node>> {
     let (mut seen, mut stack, mut found) = (HashSet::new(), vec![root.clone()], Vec::new());
     while let Some(node) = stack.pop() {
         for input in inputs_of(&node) {

@@ -78,14 +78,27 @@ impl Tensor {
 
 /// The gradients of `outputs` (summed) with respect to `inputs`, as PyTorch's `torch.autograd.grad`; leaves stay untouched.
 ///
-/// `None` where an input does not take part. With [`Backward::graph`] the gradients can be differentiated again.
+/// An input that takes no part is an error that names its place: see [`grad_allow_unused`]. With [`Backward::graph`] the
+/// gradients can be differentiated again.
 #[track_caller]
-pub fn grad(outputs: &[&Tensor], inputs: &[&Tensor], how: Backward) -> Vec<Option<Tensor>> {
+pub fn grad(outputs: &[&Tensor], inputs: &[&Tensor], how: Backward) -> Vec<Tensor> {
     or_raise(try_grad(outputs, inputs, how))
 }
 
 /// As [`grad`], with misuse returned as an error.
-pub fn try_grad(outputs: &[&Tensor], inputs: &[&Tensor], how: Backward) -> Result<Vec<Option<Tensor>>> {
+pub fn try_grad(outputs: &[&Tensor], inputs: &[&Tensor], how: Backward) -> Result<Vec<Tensor>> {
+    let found = try_grad_allow_unused(outputs, inputs, how)?;
+    found.into_iter().enumerate().map(|(i, g)| g.ok_or_else(|| unused(i, inputs[i]))).collect()
+}
+
+/// As [`grad`], with `None` where an input takes no part. In PyTorch: `allow_unused=True`.
+#[track_caller]
+pub fn grad_allow_unused(outputs: &[&Tensor], inputs: &[&Tensor], how: Backward) -> Vec<Option<Tensor>> {
+    or_raise(try_grad_allow_unused(outputs, inputs, how))
+}
+
+/// As [`grad_allow_unused`], with misuse returned as an error.
+pub fn try_grad_allow_unused(outputs: &[&Tensor], inputs: &[&Tensor], how: Backward) -> Result<Vec<Option<Tensor>>> {
     let roots = outputs.iter().map(|&y| Ok((y.clone(), seed_for(y, None)?))).collect::<Result<Vec<_>>>()?;
     let wanted: Vec<Tensor> = inputs.iter().map(|&x| x.clone()).collect();
     if let Some(x) = wanted.iter().find(|x| x.node.is_none()) {
@@ -99,7 +112,7 @@ pub(crate) fn gradients_of(roots: &[(Tensor, Tensor)], wanted: &[Tensor], graph:
     gradients(roots, wanted, if graph { Backward::graph() } else { Backward::default() })
 }
 
-fn gradients(roots: &[(Tensor, Tensor)], wanted: &[Tensor], how: Backward) -> Result<Vec<Option<Tensor>>> {
+pub(crate) fn gradients(roots: &[(Tensor, Tensor)], wanted: &[Tensor], how: Backward) -> Result<Vec<Option<Tensor>>> {
     let nodes: Vec<Option<Arc<Node>>> = wanted.iter().map(|t| t.node.clone()).collect();
     gradients_at(roots, &nodes, how)
 }
@@ -267,6 +280,15 @@ fn untracked(what: &str, t: &Tensor) -> Error {
         "{what}: this {} {} was not made from a tensor that requires a gradient",
         t.dtype(),
         t.shape()
+    ))
+}
+
+#[cold]
+fn unused(i: usize, x: &Tensor) -> Error {
+    Error::misuse(format!(
+        "grad: no output depends on input {i}, a {} {}; if that is meant, `grad_allow_unused` gives `None` for it",
+        x.dtype(),
+        x.shape()
     ))
 }
 

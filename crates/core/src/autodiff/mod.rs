@@ -4,16 +4,23 @@
 //! engine (`engine.rs`) pops nodes newest first: an id is given at creation, so every consumer of a node is older in the
 //! walk, and no second pass over the graph is needed. The engine alone accumulates, un-broadcasts, and frees what was saved.
 
+mod check;
 mod checkpoint;
 mod engine;
 mod function;
 mod node;
+mod products;
+mod vmap;
+
+pub use check::{GradCheck, gradcheck, gradgradcheck};
 
 pub use checkpoint::{checkpoint, is_recomputing, try_checkpoint};
 pub(crate) use engine::gradients_of;
-pub use engine::{Backward, grad, try_grad};
+pub use engine::{Backward, grad, grad_allow_unused, try_grad, try_grad_allow_unused};
 pub use function::{Function, apply_function, try_apply_function};
 pub use node::{Grads, Hook, HookHandle, Node, Rule, Saved, Vjp};
+pub use products::{hessian, hvp, jacobian, jvp, vjp};
+pub use vmap::{per_sample_gradients, vmap};
 
 use crate::tensor::Tensor;
 use std::cell::Cell;

@@ -1,26 +1,15 @@
 //! The same bits: fused and defined, for any number of threads; and what is written in place.
 
-use crate::{model, set_grad, value};
+use crate::{every_rule, model, set_grad, value};
 use gradus_core::functional::update::{AdamUpdate, SgdUpdate};
 use gradus_core::{DType, Result, Tensor, by_definition};
 use gradus_nn::Param;
 use gradus_optim::*;
 
-/// Every rule with every option that a kernel knows.
+/// Every rule, by its name and options.
 fn rules() -> Vec<(String, fn() -> OptimizerBuilder)> {
-    let all: [fn() -> OptimizerBuilder; 10] = [
-        || Sgd::new(0.05).into(),
-        || Sgd::new(0.05).weight_decay(0.1).maximize().into(),
-        || Sgd::new(0.05).momentum(0.9).dampening(0.3).weight_decay(0.1).into(),
-        || Sgd::new(0.05).momentum(0.9).nesterov().weight_decay(0.1).into(),
-        || Sgd::new(0.05).momentum(0.9).maximize().into(),
-        || Adam::new(0.05).into(),
-        || Adam::new(0.05).weight_decay(0.1).maximize().into(),
-        || Adam::new(0.05).weight_decay(0.1).amsgrad().into(),
-        || AdamW::new(0.05).weight_decay(0.1).into(),
-        || AdamW::new(0.05).amsgrad().maximize().into(),
-    ];
-    all.into_iter().map(|b| (format!("{:?}", b()), b)).collect()
+    let muon: fn() -> OptimizerBuilder = || Muon::new(0.05).into();
+    every_rule().into_iter().chain([muon]).map(|b| (format!("{:?}", b()), b)).collect()
 }
 
 /// The bits of a large and an odd-sized parameter after four steps on random gradients.
@@ -76,6 +65,29 @@ fn halves_keep_their_state_in_f32() -> Result<()> {
     let state = o.state_dict();
     assert!(state.tensors.values().all(|t| t.dtype() == DType::F32));
     assert!((state.tensors["0.exp_avg_sq"].to_vec::<f32>()?[0] - 1e-3).abs() < 1e-8);
+    Ok(())
+}
+
+#[test]
+fn no_rule_writes_into_a_snapshot() -> Result<()> {
+    for (name, builder) in rules() {
+        let mut m = vec![Param::new(Tensor::randn([4, 3], gradus_cpu::device(), 1))];
+        let mut o = builder().build(&m)?;
+        let addresses = |o: &Optimizer, m: &[Param]| -> Vec<Tensor> {
+            o.state_dict().tensors.into_values().chain([m[0].detach()]).collect()
+        };
+        let mut held = Vec::new();
+        for t in 0..3 {
+            m[0].set_grad(Tensor::randn([4, 3], gradus_cpu::device(), 10 + t))?;
+            if t == 2 {
+                held = addresses(&o, &m);
+            }
+            let before: Vec<Vec<u8>> = held.iter().map(|t| t.to_bytes()).collect::<Result<_>>()?;
+            o.step(&mut m)?;
+            let after: Vec<Vec<u8>> = held.iter().map(|t| t.to_bytes()).collect::<Result<_>>()?;
+            assert!(before == after, "{name} wrote into a snapshot");
+        }
+    }
     Ok(())
 }
 

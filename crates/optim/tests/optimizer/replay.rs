@@ -1,6 +1,6 @@
 //! Steps that are recorded and replayed.
 
-use crate::{Model, bits, model};
+use crate::{Model, bits, every_rule, model};
 use gradus_core::capture::Captured;
 use gradus_core::{Result, Tensor};
 use gradus_nn::Module;
@@ -13,7 +13,11 @@ fn a_replayed_step_reads_rates_and_bias_corrections_anew() -> Result<()> {
         |m| Sgd::new(0.1).momentum(0.9).dampening(0.5).optimizer().schedule(Exponential::new(0.8)).build(m),
         |m| Sgd::new(0.1).optimizer().schedule(Exponential::new(0.8)).build(m),
     ];
-    for build in builds {
+    let every = every_rule().into_iter().map(|b| {
+        let build = move |m: &Model| b().schedule(Exponential::new(0.8)).build(m);
+        Box::new(build) as Box<dyn Fn(&Model) -> Result<Optimizer>>
+    });
+    for build in builds.into_iter().map(|b| Box::new(b) as Box<_>).chain(every) {
         let start = || model(&[("layers.a", &[0.5, -1.0, 2.0])]);
         let inputs: Vec<Tensor> = (0..8).map(|i| Tensor::randn([3], gradus_cpu::device(), i as u64)).collect();
         let step = |m: &mut Model, o: &mut Optimizer, x: &Tensor| -> Result<Tensor> {

@@ -1,7 +1,7 @@
 //! Groups and bad settings.
 
 use crate::{model, set_grad, value};
-use gradus_core::Result;
+use gradus_core::{Result, Tensor};
 use gradus_optim::*;
 
 fn refusal(r: Result<Optimizer>) -> String {
@@ -94,7 +94,7 @@ impl Rule for Signed {
     fn learning_rate(&self) -> f64 {
         0.25
     }
-    fn slots(&self) -> &'static [&'static str] {
+    fn slots(&self, _param: &Tensor) -> &'static [&'static str] {
         &["last_sign"]
     }
     fn numbers(&self, at: &At) -> Numbers {

@@ -1,6 +1,6 @@
 //! State: its names, saving, loading, refusals.
 
-use crate::{Model, bits, model, set_grad, train, trained, value};
+use crate::{Model, bits, every_rule, model, set_grad, train, trained, value};
 use gradus_core::{DType, Result, Tensor};
 use gradus_nn::Module;
 use gradus_optim::*;
@@ -13,9 +13,11 @@ fn a_loaded_state_goes_on_with_the_same_bits() -> Result<()> {
         |m| Sgd::new(0.1).momentum(0.9).dampening(0.5).optimizer().schedule(OneCycle::new(10)).build(m),
         |m| Sgd::new(0.1).optimizer().group(Group::matching("*.a").learning_rate_factor(0.5)).build(m),
     ];
-    for build in builds {
-        let (whole, _) = trained(build, 10)?;
-        let (first, mut early) = trained(build, 4)?;
+    let every = every_rule().into_iter();
+    let every = every.map(|b| Box::new(move |m: &Model| b().build(m)) as Box<dyn Fn(&Model) -> Result<Optimizer>>);
+    for build in builds.into_iter().map(|b| Box::new(b) as Box<_>).chain(every) {
+        let (whole, _) = trained(&build, 10)?;
+        let (first, mut early) = trained(&build, 4)?;
         early.set_learning_rate(early.state_dict().numbers["learning_rate"])?;
         let state = early.state_dict();
         let mut second = model(&[("layers.a", &[0.0; 3]), ("layers.b", &[0.0; 3])]);

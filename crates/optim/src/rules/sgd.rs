@@ -1,9 +1,10 @@
 //! Stochastic gradient descent, as PyTorch's `torch.optim.SGD` has it.
 
+use super::miscounted;
 use crate::demand::{demand, demand_size};
 use crate::rule::{At, Call, Numbers, Rule};
 use gradus_core::functional::update::SgdUpdate;
-use gradus_core::{Error, Result, Tensor};
+use gradus_core::{Result, Tensor};
 
 /// Stochastic gradient descent: b ← μ·b + (1 − dampening)·g; p ← p − η·b, with g the gradient and the L2 penalty's.
 ///
@@ -57,7 +58,7 @@ impl Rule for Sgd {
     fn weight_decay(&self) -> f64 {
         self.weight_decay
     }
-    fn slots(&self) -> &'static [&'static str] {
+    fn slots(&self, _param: &Tensor) -> &'static [&'static str] {
         if self.momentum != 0.0 { &["momentum_buffer"] } else { &[] }
     }
     fn check(&self) -> Result<()> {
@@ -88,9 +89,4 @@ impl Rule for Sgd {
             _ => Tensor::update(&op, &mut [call.param], &[call.grad]),
         }
     }
-}
-
-/// For a call whose numbers are not those that the rule asks for.
-pub(crate) fn miscounted(rule: &str) -> Error {
-    Error::misuse(format!("{rule}: the numbers or the state it was given are not its own"))
 }

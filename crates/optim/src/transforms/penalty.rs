@@ -4,8 +4,8 @@
 //! value for the loss apart ([`Optimizer::penalty`](crate::Optimizer::penalty)).
 
 use crate::demand::{demand, demand_size};
-use crate::pattern::{Pattern, Selection};
-use crate::transform::{NamedGrads, Notes, Transform};
+use crate::pattern::{Selection, selects};
+use crate::transforms::{NamedGrads, Notes, Transform};
 use gradus_core::{Result, Tensor};
 
 /// l1·Σ|p| + l2/2·Σp².
@@ -45,7 +45,7 @@ impl Weights {
     }
 }
 
-fn scaled(x: &Tensor, by: f64) -> Result<Tensor> {
+pub(super) fn scaled(x: &Tensor, by: f64) -> Result<Tensor> {
     x.try_binary_scalar(gradus_core::ops::BinaryOp::Mul, by)
 }
 
@@ -55,18 +55,7 @@ macro_rules! penalty {
         #[derive(Clone, Debug)]
         pub struct $t(Weights);
 
-        impl $t {
-            /// Only for parameters whose names fit this pattern (or one of several).
-            pub fn only(mut self, pattern: impl Into<Pattern>) -> $t {
-                self.0.selection.only(pattern);
-                self
-            }
-            /// Not for parameters whose names fit this pattern.
-            pub fn except(mut self, pattern: impl Into<Pattern>) -> $t {
-                self.0.selection.except(pattern);
-                self
-            }
-        }
+        selects!($t, 0.selection);
 
         impl Transform for $t {
             fn name(&self) -> &'static str {

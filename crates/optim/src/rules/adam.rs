@@ -1,9 +1,9 @@
 //! Adam and AdamW, as PyTorch's `torch.optim.Adam` and `torch.optim.AdamW` have them. They differ in where the weight decay
 //! goes: into the gradient (Adam), or onto the weights themselves (AdamW).
 
+use super::miscounted;
 use crate::demand::{demand_fraction, demand_size};
 use crate::rule::{At, Call, Numbers, Rule};
-use crate::sgd::miscounted;
 use gradus_core::functional::update::AdamUpdate;
 use gradus_core::{Result, Tensor};
 
@@ -102,7 +102,7 @@ macro_rules! adam {
             fn weight_decay(&self) -> f64 {
                 self.0.weight_decay
             }
-            fn slots(&self) -> &'static [&'static str] {
+            fn slots(&self, _param: &Tensor) -> &'static [&'static str] {
                 self.0.slots()
             }
             fn check(&self) -> Result<()> {

@@ -3,6 +3,22 @@
 //! A schedule is a pure function of the number of steps done, so it has no state of its own: the optimizer's count of steps
 //! is all that a checkpoint needs. It is given the base rate (the rule's, times the group's factor) and changes it.
 
+mod chain;
+mod cosine;
+mod cyclic;
+mod decay;
+mod one_cycle;
+mod plateau;
+mod restarts;
+
+pub use chain::{ChainedSchedule, Multiplicative, SequentialSchedule};
+pub use cosine::Cosine;
+pub use cyclic::Cyclic;
+pub use decay::{ConstantFactor, LinearRamp, MultiStep, Polynomial};
+pub use one_cycle::OneCycle;
+pub use plateau::Plateau;
+pub use restarts::CosineRestarts;
+
 use crate::demand::{demand, demand_positive, demand_size};
 use gradus_core::{Error, Result};
 use std::fmt;

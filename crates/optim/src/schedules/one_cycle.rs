@@ -1,7 +1,7 @@
 //! The one-cycle policy, by the formula of PyTorch's `OneCycleLR`.
 
 use crate::demand::{demand, demand_positive};
-use crate::schedule::{Schedule, demand_steps, half_cosine};
+use crate::schedules::{Schedule, demand_steps, half_cosine};
 use gradus_core::Result;
 
 /// Up from a low rate to the base rate, which is the peak, and down to almost nothing, with the momentum going the other way.

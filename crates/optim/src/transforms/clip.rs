@@ -1,7 +1,7 @@
 //! Clipping of gradients, by their global norm or by value.
 
 use crate::demand::demand_positive;
-use crate::transform::{NamedGrad, NamedGrads, Notes, Transform};
+use crate::transforms::{NamedGrad, NamedGrads, Notes, Transform};
 use gradus_core::ops::BinaryOp;
 use gradus_core::{DType, Error, Result, Tensor};
 
