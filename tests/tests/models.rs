@@ -44,7 +44,8 @@ impl Recorded {
         for (i, (a, b)) in have.iter().zip(&want).enumerate() {
             assert!((a - b).abs() <= 1e-4 * (1.0 + b.abs()), "logit {i} is {a}, in PyTorch {b}");
         }
-        let mut optimizer = AdamW::new(rate).weight_decay(0.01).optimizer().build(&model).unwrap_or_else(|e| panic!("{e}"));
+        let mut optimizer =
+            AdamW::new(rate).weight_decay(0.01).optimizer().build(&model).unwrap_or_else(|e| panic!("{e}"));
         let want = self.get("losses").to_vec::<f64>().expect("readable");
         for (step, want) in want.iter().enumerate() {
             let loss = loss(&logits(&model, &Cx::train(0, step as u32)));
