@@ -164,17 +164,35 @@ vectorized! {
     fn scale_row<T: Float>(y: &mut [T], by: T) {
         for y in y { *y = *y * by; }
     }
-    fn dot<T: Float>(a: &[T], b: &[T]) -> T {
-        let mut s = [T::ZERO; 16];
-        for (ca, cb) in a.chunks(16).zip(b.chunks(16)) {
-            for (s, (&a, &b)) in s.iter_mut().zip(ca.iter().zip(cb)) { *s = *s + a * b; }
+    /// Σ p·d / Σ p; 0 where all of p are 0. (The probabilities' sum is 1 but for rounding, which would stand before what all of d
+    /// have in common.)
+    fn weighted_mean<T: Float>(p: &[T], d: &[T]) -> T {
+        let (mut s, mut total) = ([T::ZERO; 16], [T::ZERO; 16]);
+        for (cp, cd) in p.chunks(16).zip(d.chunks(16)) {
+            for ((s, t), (&p, &d)) in s.iter_mut().zip(&mut total).zip(cp.iter().zip(cd)) {
+                *s = *s + p * d;
+                *t = *t + p;
+            }
         }
-        s.into_iter().fold(T::ZERO, |s, v| s + v)
+        let (s, total) = (s.into_iter().fold(T::ZERO, |s, v| s + v), total.into_iter().fold(T::ZERO, |s, v| s + v));
+        if total == T::ZERO { T::ZERO } else { s / total }
     }
     /// ds = p·(dp − inner)·scale
     fn score_grad<T: Float>(p: &[T], inner: T, scale: T, ds: &mut [T]) {
         for (d, &p) in ds.iter_mut().zip(p) { *d = p * (*d - inner) * scale; }
     }
+}
+
+/// A row of scores as probabilities; gives Σ e^(score − max).
+fn softmax_row<T: Real>(p: &mut [T], max: T) -> T {
+    let (mut row, mut sum) = ([T::ZERO; 512], T::ZERO);
+    for part in p.chunks_mut(row.len()) {
+        let to = &mut row[..part.len()];
+        sum = sum + row_exp(part, max, to);
+        part.copy_from_slice(to);
+    }
+    scale_row(p, T::ONE / sum);
+    sum
 }
 
 impl<T: Real> Scores<T> {
@@ -249,7 +267,6 @@ impl<T: Real> Scores<T> {
             let keys = self.seen(first + n);
             let s = &mut s[..n * keys];
             self.compute(head, first, n, keys, s);
-            let mut row = [T::ZERO; 512];
             for (i, p) in s.chunks_exact_mut(keys).enumerate() {
                 let max = row_max(p, self.low);
                 if max == self.low {
@@ -257,14 +274,7 @@ impl<T: Real> Scores<T> {
                     lse[first + i] = self.low;
                     continue;
                 }
-                let mut sum = T::ZERO;
-                for part in p.chunks_mut(row.len()) {
-                    let to = &mut row[..part.len()];
-                    sum = sum + row_exp(part, max, to);
-                    part.copy_from_slice(to);
-                }
-                scale_row(p, T::ONE / sum);
-                lse[first + i] = max + sum.ln();
+                lse[first + i] = max + softmax_row(p, max).ln();
             }
             self.drop(head, first, keys, s);
             let y = &mut y[first * values..][..n * values];
@@ -292,11 +302,8 @@ impl<T: Real> Scores<T> {
                     p.fill(T::ZERO);
                     continue;
                 }
-                let mut row = [T::ZERO; 512];
-                for part in p.chunks_mut(row.len()) {
-                    row_exp(part, lse[first + i], &mut row[..part.len()]);
-                    part.copy_from_slice(&row[..part.len()]);
-                }
+                // Normalized anew: a large ln Σ e^score has no digits left for small differences.
+                softmax_row(p, row_max(p, self.low));
             }
             let v = transposed(self.v.matrix(head, 0));
             // SAFETY: as above; all operands hold what their lengths say.
@@ -304,7 +311,7 @@ impl<T: Real> Scores<T> {
             self.drop(head, first, keys, ds);
             for (p, ds) in p.chunks_exact(keys).zip(ds.chunks_exact_mut(keys)) {
                 // Σ p·dp = Σ g·y, dropout or not; the first is exactly dp where a query sees one key, whose score has no gradient.
-                score_grad(p, dot(p, ds), T::from_f64(self.op.scale), ds);
+                score_grad(p, weighted_mean(p, ds), T::from_f64(self.op.scale), ds);
             }
             let q = self.q.matrix(head, first);
             // SAFETY: as above.

@@ -29,6 +29,7 @@ mod random;
 mod reduce;
 mod simd;
 mod softmax;
+mod special;
 mod strided;
 mod threads;
 mod unary_grad;
@@ -69,6 +70,7 @@ impl Cpu {
         norm::register(&kernels);
         pool::register(&kernels);
         softmax::register(&kernels);
+        special::register(&kernels);
         unary_grad::register(&kernels);
         update::register(&kernels);
         Cpu { kernels }

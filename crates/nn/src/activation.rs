@@ -1,7 +1,7 @@
 //! Activations as layers: a row each.
 
 use crate::layer::layer;
-use crate::{Init, Module, Param, Site};
+use crate::{Cx, Init, Module, Param, Site};
 use gradus_core::error::or_raise;
 use gradus_core::ops::BinaryOp;
 use gradus_core::{Error, Result, Tensor};
@@ -12,6 +12,13 @@ macro_rules! activations {
     ($($(#[$doc:meta])* $t:ident, $torch:literal => |$x:ident| $body:expr;)*) => {$(
         $(#[$doc])*
         #[doc = concat!("In PyTorch: `torch.nn.", $torch, "`.")]
+        #[doc = concat!("
+```
+use gradus_core::Tensor;
+use gradus_nn::{Cx, Layer, ", stringify!($t), "};
+let x = Tensor::ones([2, 4, 3, 3], gradus_cpu::device());
+assert_eq!(", stringify!($t), ".call(&x, &Cx::eval()).dims(), [2, 4, 3, 3]);
+```")]
         #[derive(Module, Clone, Copy, Debug, Default)]
         pub struct $t;
         layer!($t, |self, $x, _cx| $body);
@@ -61,6 +68,13 @@ macro_rules! activations_with_options {
     ($($(#[$doc:meta])* $t:ident($($(#[$field_doc:meta])* $field:ident: $ty:ty = $default:expr),+), $torch:literal => |$self:ident, $x:ident| $body:expr;)*) => {$(
         $(#[$doc])*
         #[doc = concat!("In PyTorch: `torch.nn.", $torch, "`, whose defaults this type's `default()` has.")]
+        #[doc = concat!("
+```
+use gradus_core::Tensor;
+use gradus_nn::{Cx, Layer, ", stringify!($t), "};
+let x = Tensor::ones([2, 4], gradus_cpu::device());
+assert_eq!(", stringify!($t), "::default().call(&x, &Cx::eval()).dim(0), 2);
+```")]
         #[derive(Module, Clone, Copy, Debug)]
         #[module(describe = $t::described)]
         pub struct $t {
@@ -136,6 +150,12 @@ activations_with_options! {
         /// The dimension, counted from the end if negative.
         dim: isize = -1
     ), "GLU" => |self, x| x.try_glu(self.dim);
+    /// silu(a)·b, where a and b are the halves of a dimension (Shazeer, 2020). With the matrices around it:
+    /// [`GatedFeedForward`](crate::GatedFeedForward).
+    SwiGlu(
+        /// The dimension, counted from the end if negative.
+        dim: isize = -1
+    ), "SiLU, of one half of GLU's" => |self, x| swiglu(x, self.dim);
     /// e^xᵢ / Σⱼ e^xⱼ along a dimension. (PyTorch has no good default for it; here it is the last.)
     Softmax(
         /// The dimension, counted from the end if negative.
@@ -153,6 +173,16 @@ activations_with_options! {
     ), "LogSoftmax" => |self, x| x.try_log_softmax(self.dim);
 }
 
+fn swiglu(x: &Tensor, dim: isize) -> Result<Tensor> {
+    let n = x.dims()[x.shape().dim(dim)?];
+    if n == 0 || !n.is_multiple_of(2) {
+        let e = Error::misuse(format!("dimension {dim} of length {n} has no halves"));
+        return Err(e.in_op("swiglu", [(x.dtype(), *x.shape())]));
+    }
+    let halves = x.try_split(n / 2, dim)?;
+    halves[0].try_silu()?.try_mul(&halves[1])
+}
+
 fn softplus(x: &Tensor, beta: f64, threshold: f64) -> Result<Tensor> {
     if beta == 0.0 || !beta.is_finite() {
         return Err(Error::misuse(format!("softplus: beta must be a number other than 0; got {beta}")));
@@ -166,6 +196,16 @@ fn softplus(x: &Tensor, beta: f64, threshold: f64) -> Result<Tensor> {
 
 /// x where x > 0, else w·x, with a learnt w: one number, or one for each channel (dimension 1). It starts at 1/4.
 /// In PyTorch: `torch.nn.PReLU`. (He et al., 2015)
+///
+/// ```
+/// use gradus_core::Tensor;
+/// use gradus_nn::{Cx, Init, Layer, Prelu};
+/// let device = gradus_cpu::device();
+/// let prelu = Prelu::new(1, &mut Init::new(device, 0));
+/// let y = prelu.call(&Tensor::from_vec(vec![-4f32, 2.0], [2], device), &Cx::eval());
+/// assert_eq!(y.to_vec::<f32>()?, [-1.0, 2.0]);
+/// # Ok::<(), gradus_core::Error>(())
+/// ```
 #[derive(Module, Clone, Debug)]
 pub struct Prelu {
     /// The slopes below 0, `[channels]` or `[1]`.
@@ -188,3 +228,50 @@ impl Prelu {
 }
 
 layer!(Prelu, |self, x, _cx| x.try_prelu(&self.weight));
+
+/// x where x > 0, else a·x, where a is drawn from [low, high) for each element in training, and its mean elsewhere. The draws are
+/// pure functions of (seed, step, the layer's path, call). In PyTorch: `torch.nn.RReLU`. (Xu et al., 2015)
+///
+/// ```
+/// use gradus_core::Tensor;
+/// use gradus_nn::{Cx, Layer, RandomRelu};
+/// let x = Tensor::from_vec(vec![-1f32, 2.0], [2], gradus_cpu::device());
+/// let y = RandomRelu::new(0.25, 0.75).call(&x, &Cx::eval());
+/// assert_eq!(y.to_vec::<f32>()?, [-0.5, 2.0]);
+/// # Ok::<(), gradus_core::Error>(())
+/// ```
+#[derive(Module, Clone, Debug)]
+pub struct RandomRelu {
+    /// The least slope.
+    pub low: f64,
+    /// The slopes' upper bound.
+    pub high: f64,
+    site: Site,
+}
+
+impl RandomRelu {
+    /// With slopes from this range.
+    pub fn new(low: f64, high: f64) -> RandomRelu {
+        RandomRelu { low, high, site: Site::default() }
+    }
+    #[track_caller]
+    fn run(&self, x: &Tensor, cx: &Cx) -> Result<Tensor> {
+        if !(self.low <= self.high && self.low.is_finite() && self.high.is_finite()) {
+            return Err(Error::misuse(format!("slopes from {} to {} are no range", self.low, self.high)));
+        }
+        if !cx.is_training() {
+            return x.try_leaky_relu((self.low + self.high) / 2.0);
+        }
+        let u = Tensor::try_rand(*x.shape(), x.place(), cx.key(self.site.stream()))?;
+        x.try_where(&x.try_gt_scalar(0.0)?, &x.try_mul(&(u * (self.high - self.low) + self.low))?)
+    }
+}
+
+/// PyTorch's range, 1/8 to 1/3.
+impl Default for RandomRelu {
+    fn default() -> RandomRelu {
+        RandomRelu::new(1.0 / 8.0, 1.0 / 3.0)
+    }
+}
+
+layer!(RandomRelu, |self, x, cx| self.run(x, cx));

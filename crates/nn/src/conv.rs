@@ -46,6 +46,15 @@ macro_rules! convolutions {
         ///
         /// The weight `[outputs, inputs/groups, kernel..]` and the bias `[outputs]` start uniform on ±1/√(inputs/groups · places of the
         /// kernel). A length L becomes ⌊(L + 2·padding − dilation·(kernel − 1) − 1)/stride⌋ + 1.
+        ///
+        /// ```
+        /// use gradus_core::Tensor;
+        #[doc = concat!("use gradus_nn::{Cx, Init, Layer, ", stringify!($t), "};")]
+        /// let device = gradus_cpu::device();
+        #[doc = concat!("let conv = ", stringify!($t), "::new(3, 5, 3, &mut Init::new(device, 0)).padding(1);")]
+        #[doc = concat!("let x = Tensor::ones(&[vec![2, 3], vec![6; ", stringify!($rank), "]].concat(), device);")]
+        #[doc = concat!("assert_eq!(conv.call(&x, &Cx::eval()).dims(), &[vec![2, 5], vec![6; ", stringify!($rank), "]].concat()[..]);")]
+        /// ```
         #[derive(Module, Clone, Debug)]
         #[module(describe = $t::described)]
         pub struct $t {
@@ -95,17 +104,18 @@ macro_rules! convolutions {
                 let (out, inputs) = (self.weight.dim(0), self.weight.dim(1) * self.options.groups);
                 described(inputs, out, &self.weight, &self.options, self.bias.is_some())
             }
+            /// With another tensor in the weight's place.
             #[track_caller]
-            fn run(&self, x: &Tensor) -> Result<Tensor> {
+            pub(crate) fn convolve(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
                 let Some(mode) = self.padding_mode else {
-                    return x.$try_conv(&self.weight, self.bias.as_deref(), &self.options);
+                    return x.$try_conv(weight, self.bias.as_deref(), &self.options);
                 };
-                let amounts = amounts(&self.weight, &self.options, $rank)?;
-                x.try_pad(&amounts, mode)?.$try_conv(&self.weight, self.bias.as_deref(), &self.options.padding(0))
+                let amounts = amounts(weight, &self.options, $rank)?;
+                x.try_pad(&amounts, mode)?.$try_conv(weight, self.bias.as_deref(), &self.options.padding(0))
             }
         }
 
-        layer!($t, |self, x, _cx| self.run(x));
+        layer!($t, |self, x, _cx| self.convolve(x, &self.weight));
     )*};
 }
 convolutions! {
@@ -120,6 +130,15 @@ macro_rules! transposed_convolutions {
         ///
         /// The weight `[inputs, outputs/groups, kernel..]` and the bias `[outputs]` start uniform on ±1/√(outputs/groups · places of
         /// the kernel). A length L becomes (L − 1)·stride − 2·padding + dilation·(kernel − 1) + output padding + 1.
+        ///
+        /// ```
+        /// use gradus_core::Tensor;
+        #[doc = concat!("use gradus_nn::{Cx, Init, Layer, ", stringify!($t), "};")]
+        /// let device = gradus_cpu::device();
+        #[doc = concat!("let conv = ", stringify!($t), "::new(3, 5, 3, &mut Init::new(device, 0)).padding(1);")]
+        #[doc = concat!("let x = Tensor::ones(&[vec![2, 3], vec![6; ", stringify!($rank), "]].concat(), device);")]
+        #[doc = concat!("assert_eq!(conv.call(&x, &Cx::eval()).dims(), &[vec![2, 5], vec![6; ", stringify!($rank), "]].concat()[..]);")]
+        /// ```
         #[derive(Module, Clone, Debug)]
         #[module(describe = $t::described)]
         pub struct $t {
@@ -161,9 +180,14 @@ macro_rules! transposed_convolutions {
                 let (inputs, out) = (self.weight.dim(0), self.weight.dim(1) * self.options.groups);
                 described(inputs, out, &self.weight, &self.options, self.bias.is_some())
             }
+            /// With another tensor in the weight's place.
+            #[track_caller]
+            pub(crate) fn convolve(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+                x.$try_conv(weight, self.bias.as_deref(), &self.options)
+            }
         }
 
-        layer!($t, |self, x, _cx| x.$try_conv(&self.weight, self.bias.as_deref(), &self.options));
+        layer!($t, |self, x, _cx| self.convolve(x, &self.weight));
     )*};
 }
 transposed_convolutions! {

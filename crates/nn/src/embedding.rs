@@ -24,6 +24,8 @@ pub struct Embedding {
     /// The table, `[rows, width]`.
     pub weight: Param,
     padding: Option<usize>,
+    #[module(skip)]
+    max_norm: Option<(f64, f64)>,
     site: Site,
 }
 
@@ -37,7 +39,7 @@ impl Embedding {
     pub fn try_new(rows: usize, width: usize, init: &mut Init) -> Result<Embedding> {
         let key = init.next_key().fold("weight");
         let weight = Initializer::Normal { mean: 0.0, std: 1.0 }.try_draw([rows, width], init.place(), key)?;
-        Ok(Embedding { weight: Param::try_new(weight)?, padding: None, site: Site::default() })
+        Ok(Embedding { weight: Param::try_new(weight)?, padding: None, max_norm: None, site: Site::default() })
     }
     /// With row `index` for padding: it is zeroed now, and no gradient reaches it. Panics at the caller's line if there is no
     /// such row.
@@ -57,6 +59,20 @@ impl Embedding {
         self.padding = Some(index);
         Ok(self)
     }
+    /// With rows that are scaled down to length `norm` where they are longer, by their p-norm (2 is usual).
+    ///
+    /// PyTorch's layer shortens the table itself as it looks rows up. This one gives shortened rows, and their gradient as if they
+    /// had been that short; [`renormalize`](Self::renormalize) shortens the table.
+    pub fn max_norm(mut self, norm: f64, p: f64) -> Embedding {
+        self.max_norm = Some((norm, p));
+        self
+    }
+    /// Scales down the rows that are longer than the greatest length, if there is one: after each step of an optimizer, say.
+    pub fn renormalize(&mut self) -> Result<()> {
+        let Some((norm, p)) = self.max_norm else { return Ok(()) };
+        let short = shortened(&self.weight.detach(), norm, p)?;
+        self.weight.value_mut().set_value(&short)
+    }
     /// The row for padding, if there is one.
     pub fn padding(&self) -> Option<usize> {
         self.padding
@@ -68,7 +84,12 @@ impl Embedding {
     }
     #[track_caller]
     fn look_up(&self, index: &Tensor) -> Result<Tensor> {
-        let rows = self.weight.try_embedding(index)?;
+        let mut rows = self.weight.try_embedding(index)?;
+        if let Some((norm, p)) = self.max_norm {
+            // The short rows' values, and the gradient of rows as they are.
+            let still = rows.detach();
+            rows = rows.try_add(&shortened(&still, norm, p)?.try_sub(&still)?)?;
+        }
         match self.padding {
             Some(padding) if rows.is_tracked() => {
                 let kept = index.try_ne_scalar(padding as i64)?.try_unsqueeze(-1)?;
@@ -78,6 +99,13 @@ impl Embedding {
             _ => Ok(rows),
         }
     }
+}
+
+/// Rows scaled down to length `norm` where they are longer, as PyTorch does it.
+fn shortened(rows: &Tensor, norm: f64, p: f64) -> Result<Tensor> {
+    let lens = rows.try_norm(p, &[-1], true)?;
+    let scale = (norm / (&lens + 1e-7)).try_masked_fill(&lens.try_le_scalar(norm)?, 1.0)?;
+    rows.try_mul(&scale)
 }
 
 layer!(Embedding, |self, x, _cx| self.look_up(x));

@@ -1,9 +1,10 @@
 //! Functions of elements.
 
-use super::{Outcome, one};
+use super::{Outcome, no_word, one};
 use gradus_core::ops::BinaryOp;
 use gradus_core::{DType, Error, Result, Tensor};
 use gradus_tests::golden::{Call, NOT_COMPARED};
+use serde_json::Value;
 
 /// A function of two tensors, or of a tensor and a number.
 fn two(c: &Call<'_>, op: BinaryOp) -> Result<Tensor> {
@@ -39,7 +40,11 @@ fn unary(name: &str, c: &Call<'_>) -> Outcome {
         "ceil" => |x| x.try_ceil(),
         "cos" => |x| x.try_cos(),
         "cosh" => |x| x.try_cosh(),
-        "deg2rad" => |x| x.try_binary_scalar(BinaryOp::Mul, std::f64::consts::PI / 180.0),
+        "angle" => |x| x.try_angle(),
+        "deg2rad" => |x| x.try_deg2rad(),
+        "digamma" => |x| x.try_digamma(),
+        "lgamma" => |x| x.try_lgamma(),
+        "sinc" => |x| x.try_sinc(),
         "erf" => |x| x.try_erf(),
         "erfc" => |x| x.try_erfc(),
         "erfinv" => |x| x.try_erfinv(),
@@ -70,7 +75,9 @@ fn unary(name: &str, c: &Call<'_>) -> Outcome {
         "tanh" => |x| x.try_tanh(),
         "trunc" => |x| x.try_trunc(),
         "nn.functional.gelu" if c.word(1, "approximate") == Some("tanh") => |x| x.try_gelu_tanh(),
-        "nn.functional.gelu" => |x| x.try_gelu(),
+        "nn.functional.gelu" if matches!(c.arg(1, "approximate"), Value::Null) => |x| x.try_gelu(),
+        "nn.functional.gelu" if c.word(1, "approximate") == Some("none") => |x| x.try_gelu(),
+        "nn.functional.gelu" => return Some(no_word("approximation", c.word(1, "approximate"))),
         "nn.functional.hardsigmoid" => |x| x.try_hard_sigmoid(),
         "nn.functional.hardswish" => |x| x.try_hard_swish(),
         "nn.functional.logsigmoid" => |x| x.try_log_sigmoid(),
@@ -171,13 +178,26 @@ fn compared(name: &str, c: &Call<'_>) -> Outcome {
         "logical_or" => |a, b| a.try_logical_or(b),
         "logical_xor" => |a, b| a.try_logical_xor(b),
         "div.trunc_rounding" => |a, b| a.try_div(b)?.try_trunc(),
-        "logaddexp2" => |a, b| {
-            let ln2 = std::f64::consts::LN_2;
-            Ok((a * ln2).try_logaddexp(&(b * ln2))? / ln2)
-        },
+        "logaddexp2" => |a, b| a.try_logaddexp2(b),
+        "fmax" => |a, b| a.try_fmax(b),
+        "fmin" => |a, b| a.try_fmin(b),
+        "heaviside" => |a, b| a.try_heaviside(b),
+        "ldexp" => |a, b| a.try_ldexp(b),
+        "clamp_min" => |a, b| a.try_clamp_tensor(Some(b), None),
+        "clamp_max" => |a, b| a.try_clamp_tensor(None, Some(b)),
         _ => return None,
     };
     one(c.x(0).and_then(|a| f(&a, &c.x(1)?)))
+}
+
+/// Limits that are numbers or tensors.
+fn clamp(c: &Call<'_>) -> Result<Tensor> {
+    let x = c.x(0)?;
+    let limit = |i, name| c.tensor(i, name);
+    match (limit(1, "min"), limit(2, "max")) {
+        (Ok(low), Ok(high)) => x.try_clamp_tensor(low.as_ref(), high.as_ref()),
+        _ => x.try_clamp(c.number(1, "min")?, c.number(2, "max")?),
+    }
 }
 
 fn ternary(name: &str, c: &Call<'_>) -> Outcome {
@@ -195,6 +215,15 @@ fn ternary(name: &str, c: &Call<'_>) -> Outcome {
         "masked_fill" => c.x(0).and_then(|x| match c.x(2) {
             Ok(value) => value.try_where(&c.x(1)?, &x),
             Err(_) => x.try_masked_fill(&c.x(1)?, c.number(2, "value")?.unwrap_or(f64::NAN)),
+        }),
+        "clamp" => clamp(c),
+        "nan_to_num" => {
+            c.x(0).and_then(|x| x.try_nan_to_num(c.number(1, "nan")?, c.number(2, "posinf")?, c.number(3, "neginf")?))
+        }
+        "isclose" => c.x(0).and_then(|a| {
+            let tolerance = |name, default: f64| Ok::<_, Error>(c.number(9, name)?.unwrap_or(default));
+            let equal_nan = c.flag(9, "equal_nan", false);
+            a.try_is_close(&c.x(1)?, tolerance("rtol", 1e-5)?, tolerance("atol", 1e-8)?, equal_nan)
         }),
         "float_power" => c.x(0).and_then(|x| {
             let x = x.try_to_dtype(DType::F64)?;

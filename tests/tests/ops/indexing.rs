@@ -1,7 +1,8 @@
 //! Picking and placing by index, and what depends on the data.
 
-use super::{Outcome, lifted, one};
-use gradus_core::ops::BinaryOp;
+use super::{Outcome, lifted, no_word, one, subscript};
+use gradus_core::functional::embedding_bag::{BagMode, EmbeddingBagOptions};
+use gradus_core::ops::{BinaryOp, ScatterReduceOp};
 use gradus_core::{DType, Error, Result, Tensor};
 use gradus_tests::golden::Call;
 
@@ -60,6 +61,38 @@ pub(super) fn run(name: &str, c: &Call<'_>) -> Outcome {
             (0..at.dims()[1]).map(|d| at.try_select(1, d as isize)).collect()
         })),
         "unique" => Some(unique(c)),
+        "__getitem__" => one(subscript::item(c)),
+        "index_put" => one(c.x(0).and_then(|x| {
+            let indices = c.list(1)?;
+            let indices: Vec<Option<&Tensor>> = indices.iter().map(Some).collect();
+            x.try_index_put(&indices, &c.x(2)?, c.flag(3, "accumulate", false))
+        })),
+        "index_fill" => Some(c.x(0).and_then(|x| {
+            let value = match c.x(3) {
+                Ok(v) => v,
+                Err(_) => Tensor::try_full((), c.number(3, "value")?.unwrap_or(f64::NAN), x.place())?,
+            };
+            lifted(&x, |x| Ok(vec![x.try_index_fill(dim()?, &vector(&index()?)?, &value)?]))
+        })),
+        "masked_scatter" => one(c.x(0).and_then(|x| x.try_masked_scatter(&c.x(1)?, &c.x(2)?))),
+        "select_scatter" => one(c.x(0).and_then(|x| {
+            let at = c.int(3, "index")?.unwrap_or(0);
+            x.try_select_scatter(&c.x(1)?, c.int(2, "dim")?.unwrap_or(0), at)
+        })),
+        "slice_scatter" => one(c.x(0).and_then(|x| {
+            let (start, end, step) = (c.int(3, "start")?, c.int(4, "end")?, c.int(5, "step")?.unwrap_or(1));
+            x.try_slice_scatter(&c.x(1)?, c.int(2, "dim")?.unwrap_or(0), start, end, step)
+        })),
+        "scatter_reduce.sum"
+        | "scatter_reduce.mean"
+        | "scatter_reduce.prod"
+        | "scatter_reduce.amax"
+        | "scatter_reduce.amin" => one(scatter_reduce(c)),
+        "searchsorted" => one(searchsorted(c)),
+        "bucketize" => one(c.x(0).and_then(|x| {
+            narrow(x.try_bucketize(&c.x(1)?, c.flag(9, "right", false))?, c.flag(9, "out_int32", false))
+        })),
+        "nn.functional.embedding_bag" => one(embedding_bag(c)),
         "nn.functional.one_hot" => one(c.x(0).and_then(|x| match c.int(1, "num_classes")? {
             Some(n) if n >= 0 => x.try_one_hot(n as usize),
             _ => x.try_one_hot(x.try_max()?.item::<i64>()? as usize + 1),
@@ -96,12 +129,71 @@ fn wrapped(index: &Tensor, n: usize) -> Result<Tensor> {
 }
 
 fn unique(c: &Call<'_>) -> Result<Vec<Tensor>> {
-    if !c.arg(9, "dim").is_null() {
-        return Err(Error::misuse("unique slices are not there yet"));
-    }
-    let (values, inverse, counts) = c.x(0)?.try_unique()?;
+    let (values, inverse, counts) = match c.int(9, "dim")? {
+        Some(dim) => c.x(0)?.try_unique_slices(dim)?,
+        None => c.x(0)?.try_unique()?,
+    };
     let mut out = vec![values];
     out.extend(c.flag(9, "return_inverse", false).then_some(inverse));
     out.extend(c.flag(9, "return_counts", false).then_some(counts));
     Ok(out)
+}
+
+fn scatter_reduce(c: &Call<'_>) -> Result<Tensor> {
+    let op = match c.word(4, "reduce") {
+        Some("sum") => ScatterReduceOp::Sum,
+        Some("mean") => ScatterReduceOp::Mean,
+        Some("prod") => ScatterReduceOp::Prod,
+        Some("amax") => ScatterReduceOp::Max,
+        Some("amin") => ScatterReduceOp::Min,
+        word => return no_word("reduction", word),
+    };
+    let (x, index, source) = (c.x(0)?, c.x(2)?, c.x(3)?);
+    let source = fitting(&source, &index)?;
+    x.try_scatter_reduce(c.int(1, "dim")?.unwrap_or(0), &index, &source, op, c.flag(9, "include_self", true))
+}
+
+/// Places as PyTorch's 32-bit integers, where it is asked for them.
+fn narrow(places: Tensor, to_i32: bool) -> Result<Tensor> {
+    if to_i32 { places.try_to_dtype(DType::I32) } else { Ok(places) }
+}
+
+fn searchsorted(c: &Call<'_>) -> Result<Tensor> {
+    let row = c.x(0)?;
+    let queries = match c.x(1) {
+        Ok(q) => q,
+        Err(_) => Tensor::try_full((), c.number(1, "value")?.unwrap_or(f64::NAN), row.place())?,
+    };
+    let right = match c.word(9, "side") {
+        None => c.flag(9, "right", false),
+        Some("left") if c.flag(9, "right", false) => return no_word("side of the right", Some("left")),
+        Some("left") => false,
+        Some("right") => true,
+        side => return no_word("side", side),
+    };
+    let at = match c.tensor(9, "sorter")? {
+        Some(sorter) => row.try_searchsorted_by(&sorter, &queries, right)?,
+        None => row.try_searchsorted(&queries, right)?,
+    };
+    narrow(at, c.flag(9, "out_int32", false))
+}
+
+fn embedding_bag(c: &Call<'_>) -> Result<Tensor> {
+    if !c.arg(9, "max_norm").is_null() || c.flag(9, "scale_grad_by_freq", false) {
+        return Err(Error::misuse("options of the layer, not of the function"));
+    }
+    let mode = match c.word(9, "mode") {
+        Some("sum") => BagMode::Sum,
+        None | Some("mean") => BagMode::Mean,
+        Some("max") => BagMode::Max,
+        word => return no_word("mode", word),
+    };
+    let options = EmbeddingBagOptions {
+        mode,
+        offsets: c.tensor(2, "offsets")?,
+        include_last_offset: c.flag(9, "include_last_offset", false),
+        weights: c.tensor(9, "per_sample_weights")?,
+        padding: c.len(9, "padding_idx")?,
+    };
+    c.x(0)?.try_embedding_bag(&c.x(1)?, &options)
 }

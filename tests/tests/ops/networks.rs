@@ -1,11 +1,13 @@
 //! Convolution, pooling, normalization, attention, interpolation and losses.
 
-use super::{Outcome, one};
+use super::{Outcome, no_word, one};
 use gradus_core::functional::attention::AttentionOptions;
 use gradus_core::functional::conv::ConvOptions;
+use gradus_core::functional::fold::PatchOptions;
+use gradus_core::functional::grid_sample::{GridSampleOptions, SampleMode, SamplePadding};
 use gradus_core::functional::interpolate::{InterpolateMode, InterpolateOptions};
-use gradus_core::functional::loss::{CrossEntropyOptions, Reduction};
 use gradus_core::functional::pool::PoolOptions;
+use gradus_core::functional::window::PerDim;
 use gradus_core::ops::BinaryOp;
 use gradus_core::{Error, Result, Tensor};
 use gradus_tests::golden::{Call, NOT_COMPARED};
@@ -83,9 +85,7 @@ fn pooling(name: &str, c: &Call<'_>) -> Outcome {
             "count_include_pad",
             true,
         ));
-        if !c.arg(6, "divisor_override").is_null() {
-            return Err(Error::misuse("a divisor of one's own is not there yet"));
-        }
+        let o = c.int(6, "divisor_override")?.map_or(o, |by| o.divisor(by as i64));
         let x = c.x(0)?;
         Ok(vec![match rank {
             1 => x.try_avg_pool1d(&o)?,
@@ -154,6 +154,12 @@ fn normalization(name: &str, c: &Call<'_>) -> Outcome {
             x.try_group_norm(groups, c.tensor(2, "weight")?.as_ref(), c.tensor(3, "bias")?.as_ref(), eps(4)?)
         }),
         "batch_norm" => batch_norm(c),
+        "instance_norm" => instance_norm(c),
+        "local_response_norm" => c.x(0).and_then(|x| {
+            let number = |i, name, default: f64| Ok::<_, Error>(c.number(i, name)?.unwrap_or(default));
+            let (size, alpha) = (c.len(1, "size")?.unwrap_or(0), number(2, "alpha", 1e-4)?);
+            x.try_local_response_norm(size, alpha, number(3, "beta", 0.75)?, number(4, "k", 1.0)?)
+        }),
         _ => return None,
     })
 }
@@ -167,6 +173,10 @@ fn batch_norm(c: &Call<'_>) -> Result<Tensor> {
         let (Some(mean), Some(var)) = (mean, var) else { return Err(Error::misuse("needs running statistics")) };
         return x.try_batch_norm(&mean, &var, w.as_ref(), b.as_ref(), eps);
     }
+    if x.elements() == 0 {
+        // Nothing to learn statistics from.
+        return x.try_batch_norm(&x, &x, w.as_ref(), b.as_ref(), eps);
+    }
     let (y, m, v) = x.try_batch_norm_train(w.as_ref(), b.as_ref(), eps)?;
     let n = x.elements() as f64 / x.dims()[1] as f64;
     let mix = |old: Tensor, new: Tensor| old.detach().try_lerp(&new.detach(), momentum);
@@ -177,26 +187,65 @@ fn batch_norm(c: &Call<'_>) -> Result<Tensor> {
     Ok(y)
 }
 
-fn reduction(c: &Call<'_>) -> Result<Reduction> {
-    Ok(match c.word(9, "reduction") {
-        None | Some("mean") => Reduction::Mean,
-        Some("sum") => Reduction::Sum,
-        Some("none") => Reduction::None,
-        Some(other) => return Err(Error::misuse(format!("no reduction is called {other}"))),
-    })
+/// Each image and channel by itself: batch normalization with a batch of one for each.
+fn instance_norm(c: &Call<'_>) -> Result<Tensor> {
+    let x = c.x(0)?;
+    let (mean, var) = (c.tensor(1, "running_mean")?, c.tensor(2, "running_var")?);
+    let (w, b) = (c.tensor(3, "weight")?, c.tensor(4, "bias")?);
+    let (momentum, eps) = (c.number(6, "momentum")?.unwrap_or(0.1), c.number(7, "eps")?.unwrap_or(1e-5));
+    if !c.flag(5, "use_input_stats", true) {
+        let (Some(mean), Some(var)) = (mean, var) else { return Err(Error::misuse("needs running statistics")) };
+        return x.try_batch_norm(&mean, &var, w.as_ref(), b.as_ref(), eps);
+    }
+    if let (Some(mean), Some(var)) = (mean, var) {
+        let dims: Vec<isize> = (2..x.rank() as isize).collect();
+        let each = x.detach();
+        let m = each.try_mean_dims(&dims, false)?.try_mean_dims(&[0], false)?;
+        let v = each.try_var(&dims, 1.0, false)?.try_mean_dims(&[0], false)?;
+        c.replace(1, "running_mean", mean.detach().try_lerp(&m, momentum)?);
+        c.replace(2, "running_var", var.detach().try_lerp(&v, momentum)?);
+    }
+    x.try_instance_norm(w.as_ref(), b.as_ref(), eps)
+}
+
+fn max_unpool(name: &str, c: &Call<'_>) -> Result<Tensor> {
+    let (x, at) = (c.x(0)?, c.x(1)?);
+    let lens = |i, name| Ok::<_, Error>(c.lens(i, name)?.filter(|l| !l.is_empty()));
+    let kernel = lens(2, "kernel_size")?.ok_or_else(|| Error::misuse("no kernel size"))?;
+    let mut o = PoolOptions::new(&kernel[..]);
+    o = lens(3, "stride")?.map_or(o, |s| o.stride(&s[..]));
+    o = lens(4, "padding")?.map_or(o, |p| o.padding(&p[..]));
+    let rank = name.chars().find_map(|d| d.to_digit(10)).unwrap_or(1) as usize;
+    // The whole shape, or the spatial lengths.
+    let output = lens(5, "output_size")?.map(|s| PerDim::from(&s[s.len().saturating_sub(rank)..]));
+    match rank {
+        1 => x.try_max_unpool1d(&at, &o, output),
+        2 => x.try_max_unpool2d(&at, &o, output),
+        _ => x.try_max_unpool3d(&at, &o, output),
+    }
+}
+
+fn grid_sample(c: &Call<'_>) -> Result<Tensor> {
+    let options = GridSampleOptions {
+        mode: match c.word(2, "mode") {
+            None | Some("bilinear") => SampleMode::Linear,
+            Some("nearest") => SampleMode::Nearest,
+            Some("bicubic") => SampleMode::Cubic,
+            word => return no_word("mode", word),
+        },
+        padding: match c.word(3, "padding_mode") {
+            None | Some("zeros") => SamplePadding::Zeros,
+            Some("border") => SamplePadding::Border,
+            Some("reflection") => SamplePadding::Reflection,
+            word => return no_word("padding", word),
+        },
+        align_corners: c.flag(4, "align_corners", false),
+    };
+    c.x(0)?.try_grid_sample(&c.x(1)?, &options)
 }
 
 fn other(name: &str, c: &Call<'_>) -> Outcome {
     one(match name {
-        "cross_entropy" => c.x(0).and_then(|x| {
-            let options = CrossEntropyOptions {
-                weight: c.tensor(2, "weight")?,
-                ignore: c.int(9, "ignore_index")?.unwrap_or(-100) as i64,
-                smoothing: c.number(9, "label_smoothing")?.unwrap_or(0.0),
-                reduction: reduction(c)?,
-            };
-            x.try_cross_entropy_with(&c.x(1)?, &options)
-        }),
         "scaled_dot_product_attention" => c.x(0).and_then(|q| {
             if c.number(4, "dropout_p")?.is_some_and(|p| p > 0.0) {
                 return Err(Error::misuse(format!("{NOT_COMPARED}: the mask is a draw of PyTorch's generator")));
@@ -213,6 +262,18 @@ fn other(name: &str, c: &Call<'_>) -> Outcome {
                 o = o.grouped();
             }
             q.try_attention(&c.x(1)?, &c.x(2)?, &o)
+        }),
+        "pixel_shuffle" => c.x(0).and_then(|x| x.try_pixel_shuffle(c.len(1, "upscale_factor")?.unwrap_or(0))),
+        "pixel_unshuffle" => c.x(0).and_then(|x| x.try_pixel_unshuffle(c.len(1, "downscale_factor")?.unwrap_or(0))),
+        "channel_shuffle" => c.x(0).and_then(|x| x.try_channel_shuffle(c.len(1, "groups")?.unwrap_or(0))),
+        "max_unpool1d" | "max_unpool2d" | "max_unpool3d" => max_unpool(name, c),
+        "grid_sample" => grid_sample(c),
+        "unfold" => c.x(0).and_then(|x| {
+            let kernel = c.lens(1, "kernel_size")?.ok_or_else(|| Error::misuse("no kernel size"))?;
+            let mut o = PatchOptions::new(&kernel[..]);
+            o = c.lens(2, "dilation")?.map_or(o, |n| o.dilation(&n[..]));
+            o = c.lens(3, "padding")?.map_or(o, |n| o.padding(&n[..]));
+            x.try_im2col(&c.lens(4, "stride")?.map_or(o, |n| o.stride(&n[..])))
         }),
         n if n.starts_with("interpolate.") => c.x(0).and_then(|x| {
             let mode = match &n[12..] {

@@ -24,6 +24,9 @@ fn reduced(name: &str, c: &Call<'_>) -> Outcome {
         "any" => |x, d, k| x.try_any_dims(d, k),
         "all" => |x, d, k| x.try_all_dims(d, k),
         "logsumexp" => |x, d, k| x.try_logsumexp(d, k),
+        "nansum" => |x, d, k| x.try_nansum(d, k),
+        "nanmean" => |x, d, k| x.try_nanmean(d, k),
+        "count_nonzero" => |x, d, _| x.try_count_nonzero(d),
         "max.reduction_no_dim" => |x, _, _| x.try_max(),
         "min.reduction_no_dim" => |x, _, _| x.try_min(),
         _ => return None,
@@ -66,6 +69,12 @@ fn along(name: &str, c: &Call<'_>) -> Outcome {
     type F<'a> = Box<dyn Fn(&Tensor) -> Result<Vec<Tensor>> + 'a>;
     let f: F = match name {
         "cumsum" => Box::new(|x| Ok(vec![x.try_cumsum(int(1, "dim", 0)?)?])),
+        "cummax" => Box::new(|x| pair(x.try_cummax(int(1, "dim", 0)?))),
+        "cummin" => Box::new(|x| pair(x.try_cummin(int(1, "dim", 0)?))),
+        "aminmax" => Box::new(|x| pair(x.try_aminmax(&dims(c, 1, x)?, c.flag(2, "keepdim", false)))),
+        "kthvalue" => Box::new(|x| {
+            pair(x.try_kthvalue(c.len(1, "k")?.unwrap_or(0), int(2, "dim", -1)?, c.flag(3, "keepdim", false)))
+        }),
         "cumprod" => Box::new(|x| Ok(vec![x.try_cumprod(int(1, "dim", 0)?)?])),
         "logcumsumexp" => Box::new(|x| Ok(vec![x.try_logcumsumexp(int(1, "dim", 0)?)?])),
         "softmax" => Box::new(|x| Ok(vec![x.try_softmax(int(1, "dim", 0)?)?])),

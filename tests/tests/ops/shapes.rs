@@ -1,6 +1,7 @@
 //! Views, joins, cuts, repetitions and padding.
 
-use super::{Outcome, lifted, one};
+use super::{Outcome, lifted, no_word, one};
+use gradus_core::functional::rearrange::GridOrder;
 use gradus_core::ops::PadMode;
 use gradus_core::{Error, Result, Tensor};
 use gradus_tests::golden::Call;
@@ -23,7 +24,7 @@ fn viewed(name: &str, c: &Call<'_>) -> Outcome {
     let int = |i, name, default: isize| Ok::<_, Error>(c.int(i, name)?.unwrap_or(default));
     let ints = |i, name| Ok::<_, Error>(c.ints(i, name)?.unwrap_or_default());
     let x = match name {
-        "cat" | "stack" | "hstack" | "vstack" => return None,
+        "cat" | "stack" | "hstack" | "vstack" | "meshgrid.list_of_tensors" => return None,
         _ => c.x(0),
     };
     Some(x.and_then(|x| {
@@ -85,6 +86,13 @@ fn viewed(name: &str, c: &Call<'_>) -> Outcome {
                 x.try_repeat(&times)?
             }
             "repeat_interleave" => {
+                if let Some(times) = c.tensor_in(c.arg(1, "repeats")) {
+                    let (x, dim) = match c.int(2, "dim")? {
+                        Some(dim) => (x, dim),
+                        None => (x.try_reshape([x.elements()])?, 0),
+                    };
+                    return Ok(vec![x.try_repeat_each(&times, dim)?]);
+                }
                 let times = c.len(1, "repeats")?.unwrap_or(1);
                 match c.int(2, "dim")? {
                     Some(dim) => x.try_repeat_interleave(times, dim)?,
@@ -92,6 +100,13 @@ fn viewed(name: &str, c: &Call<'_>) -> Outcome {
                 }
             }
             "roll" => rolled(&x, c)?,
+            "diag" => x.try_diag(int(1, "diagonal", 0)?)?,
+            "diag_embed" => x.try_diag_embed(int(1, "offset", 0)?, int(2, "dim1", -2)?, int(3, "dim2", -1)?)?,
+            "rot90" => {
+                let dims = c.ints(2, "dims")?.unwrap_or_else(|| vec![0, 1]);
+                let &[from, to] = &dims[..] else { return Err(Error::misuse("two dimensions are needed")) };
+                x.try_rot90(int(1, "k", 1)?, from, to)?
+            }
             "tril" => x.try_tril(int(1, "diagonal", 0)? as i64)?,
             "triu" => x.try_triu(int(1, "diagonal", 0)? as i64)?,
             "trace" if x.rank() == 2 => x.try_trace()?,
@@ -111,7 +126,10 @@ fn viewed(name: &str, c: &Call<'_>) -> Outcome {
     .filter(|_| NAMES.contains(&name))
 }
 
-const NAMES: [&str; 31] = [
+const NAMES: [&str; 34] = [
+    "diag",
+    "diag_embed",
+    "rot90",
     "reshape",
     "view",
     "flatten",
@@ -197,6 +215,14 @@ fn joined(name: &str, c: &Call<'_>) -> Outcome {
     };
     let dim = |i| c.int(i, "dim").map(|d| d.unwrap_or(0));
     one(match name {
+        "meshgrid.list_of_tensors" => {
+            let order = match c.word(9, "indexing") {
+                None | Some("ij") => GridOrder::Matrix,
+                Some("xy") => GridOrder::Cartesian,
+                word => return Some(no_word("order", word)),
+            };
+            return Some(c.list(0).and_then(|x| Tensor::try_meshgrid(&x.iter().collect::<Vec<_>>(), order)));
+        }
         "cat" => dim(1).and_then(|d| join(Tensor::try_cat, d)),
         "stack" => dim(1).and_then(|d| join(Tensor::try_stack, d)),
         "hstack" => c.list(0).and_then(|x| {

@@ -29,6 +29,9 @@ impl Tensor {
                 return self.try_ne_scalar(0.0)?.try_to_dtype(self.dtype())?.try_reduce(Sum, set, keep);
             }
             let a = self.try_abs()?;
+            if set.count(self.shape()) == 1 {
+                return a.try_reshape(if keep { set.kept(self.shape()) } else { set.dropped(self.shape()) });
+            }
             if p == f64::INFINITY {
                 return a.try_reduce(Max, set, keep);
             }

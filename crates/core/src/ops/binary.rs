@@ -114,7 +114,7 @@ binary_ops! {
     /// a · b. ∂ = (g·b, g·a)
     Mul => mul | try_mul, "torch.mul", Number, saves INPUTS, on (-3.0..=3.0, -3.0..=3.0), |g, a, b, y| (g * b, g * a);
     /// a / b, in floating point. ∂ = (g/b, −g·a/b²)
-    Div => div | try_div, "torch.div", Float, saves INPUTS, on (-3.0..=3.0, 0.5..=3.0), |g, a, b, y| (g / b, (g * a / (b * b)).neg());
+    Div => div | try_div, "torch.div", Float, saves INPUTS, on (-3.0..=3.0, 0.5..=3.0), |g, a, b, y| (g / b, (g / b * (a / b)).neg());
     /// aᵇ. ∂ = (g·b·aᵇ⁻¹, g·aᵇ·ln a); the first is 0 where b = 0, the second 0 where a = 0 and b ≥ 0
     Pow => pow | try_pow, "torch.pow", Number, saves BOTH, on (0.3..=3.0, -2.0..=2.0), |g, a, b, y| (
         (g * b * a.pow(&(b - 1.0))).masked_fill(&b.eq_scalar(0.0), 0.0),

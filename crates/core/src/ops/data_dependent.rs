@@ -65,15 +65,16 @@ impl Tensor {
             let (n, width) = (self.dims()[d], self.elements() / self.dims()[d].max(1));
             let data = rows.to_data()?;
             let numbers: Vec<i64> = if data.dtype.is_float() { Vec::new() } else { rows.to_vec()? };
+            // NaN comes last, and of two by its slice's place.
             let element = |i: usize, j: usize, k: usize| {
                 let (a, b) = (i * width + k, j * width + k);
-                if data.dtype.is_float() { data.f64_at(a).partial_cmp(&data.f64_at(b)) } else { Some(numbers[a].cmp(&numbers[b])) }
+                if !data.dtype.is_float() {
+                    return numbers[a].cmp(&numbers[b]);
+                }
+                let (x, y) = (data.f64_at(a), data.f64_at(b));
+                x.partial_cmp(&y).unwrap_or_else(|| x.is_nan().cmp(&y.is_nan()).then(i.cmp(&j)))
             };
-            // Where they are not ordered (NaN), by place.
-            let compare = |i: usize, j: usize| {
-                let first = (0..width).map(|k| element(i, j, k)).find(|o| *o != Some(Ordering::Equal));
-                first.map_or(Ordering::Equal, |o| o.unwrap_or_else(|| i.cmp(&j)))
-            };
+            let compare = |i: usize, j: usize| (0..width).map(|k| element(i, j, k)).find(|o| o.is_ne()).unwrap_or(Ordering::Equal);
             let mut order: Vec<usize> = (0..n).collect();
             order.sort_by(|&i, &j| compare(i, j));
             let (mut firsts, mut counts, mut inverse) = (Vec::<usize>::new(), Vec::<i64>::new(), vec![0i64; n]);

@@ -126,6 +126,14 @@ fn products(base: &Tensor, dim: isize, index: &Tensor, source: &Tensor) -> Resul
         y = Tensor::try_cat(&[&y.try_narrow(dim, 0, by)?, &grown], dim)?;
         by *= 2;
     }
-    // The last of each run holds the whole product, and is put in place last.
-    base.ones_like().try_scatter(dim, &place, &y)
+    // The last of each run holds the whole product; the others are left out, of the gradient too.
+    let (one, zeros) = (base.ones_like(), base.zeros_like());
+    if n == 0 {
+        return Ok(one);
+    }
+    let ends = place.try_narrow(dim, 0, n - 1)?.try_ne(&place.try_narrow(dim, 1, n - 1)?)?;
+    let end = Tensor::try_ones(place.shape().with(dim as usize, 1), ends.place())?;
+    let inside = Tensor::try_cat(&[&ends, &end], dim)?.try_logical_not()?;
+    let unnamed = one.try_scatter(dim, &place, &Tensor::try_zeros(*place.shape(), one.place())?)?;
+    zeros.try_scatter_add(dim, &place, &y.try_masked_fill(&inside, 0i64)?)?.try_add(&unnamed)
 }

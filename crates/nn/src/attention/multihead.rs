@@ -187,6 +187,10 @@ impl MultiheadAttention {
         self.out_proj = self.out_proj.bias(bias);
         self
     }
+    /// Whether, as a layer, each place sees itself and the places before it alone.
+    pub fn is_causal(&self) -> bool {
+        self.causal
+    }
     /// Its sizes and options.
     pub fn options(&self) -> &MultiheadOptions {
         &self.options

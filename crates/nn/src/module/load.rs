@@ -3,10 +3,45 @@
 use super::EntryMut;
 use gradus_core::{Error, Result, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
+use std::fmt::{self, Write as _};
 
 /// Calls the function with every leaf of the model. (A closure, because a provided method cannot hand out `self` as a `dyn`.)
 type Walk<'w> = dyn FnMut(&mut dyn FnMut(&str, EntryMut<'_>)) + 'w;
+
+/// What of a state was not taken, and what of a model was not given: see
+/// [`Module::load_partial`](super::Module::load_partial).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Unmatched {
+    /// Names that the model has and the state lacks: these parts keep their values.
+    pub missing: Vec<String>,
+    /// Names that the state has and the model lacks.
+    pub unexpected: Vec<String>,
+    /// Names that both have, with another shape or dtype: these parts keep their values. With what each has.
+    pub misfitting: Vec<(String, String)>,
+}
+
+impl Unmatched {
+    /// Whether everything matched.
+    pub fn is_empty(&self) -> bool {
+        self.missing.is_empty() && self.unexpected.is_empty() && self.misfitting.is_empty()
+    }
+}
+
+impl fmt::Display for Unmatched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let n = self.missing.len() + self.unexpected.len() + self.misfitting.len();
+        write!(f, "{n} mismatch{}", if n == 1 { "" } else { "es" })?;
+        self.missing.iter().try_for_each(|name| write!(f, "\n  {name}: missing"))?;
+        self.misfitting.iter().try_for_each(|(name, why)| write!(f, "\n  {name}: {why}"))?;
+        self.unexpected.iter().try_for_each(|name| write!(f, "\n  {name}: unexpected"))
+    }
+}
+
+/// A name of the model against the state.
+fn misfit(have: &Tensor, given: &Tensor) -> Option<String> {
+    let described = |t: &Tensor| format!("{} {}", t.dtype(), t.shape());
+    (given.meta() != have.meta()).then(|| format!("the model has {}, the state {}", described(have), described(given)))
+}
 
 /// Takes values by name. See [`Module::load_state_dict`](super::Module::load_state_dict).
 pub(super) fn load(walk: &mut Walk<'_>, state: &BTreeMap<String, Tensor>) -> Result<()> {
@@ -20,14 +55,7 @@ pub(super) fn load(walk: &mut Walk<'_>, state: &BTreeMap<String, Tensor>) -> Res
         }
         match state.get(name) {
             None => faults.push(format!("{name}: missing; the model wants {} {}", have.dtype(), have.shape())),
-            Some(given) if given.meta() != have.meta() => faults.push(format!(
-                "{name}: the model has {} {}, the state {} {}",
-                have.dtype(),
-                have.shape(),
-                given.dtype(),
-                given.shape()
-            )),
-            Some(_) => {}
+            Some(given) => faults.extend(misfit(&have, given).map(|why| format!("{name}: {why}"))),
         }
     });
     for (name, given) in state.iter().filter(|(name, _)| !known.contains(*name)) {
@@ -40,6 +68,36 @@ pub(super) fn load(walk: &mut Walk<'_>, state: &BTreeMap<String, Tensor>) -> Res
     if !faults.is_empty() {
         return Err(Error::data(listed(&faults)));
     }
+    take(walk, state)
+}
+
+/// Takes those values that fit. See [`Module::load_partial`](super::Module::load_partial).
+pub(super) fn load_partial(walk: &mut Walk<'_>, state: &BTreeMap<String, Tensor>) -> Result<Unmatched> {
+    let (mut unmatched, mut fitting, mut known) = (Unmatched::default(), BTreeMap::new(), BTreeSet::new());
+    let mut twice = None;
+    walk(&mut |name, e| {
+        let Some(have) = e.value() else { return };
+        if !known.insert(name.to_owned()) {
+            twice = Some(name.to_owned());
+        }
+        match state.get(name) {
+            None => unmatched.missing.push(name.to_owned()),
+            Some(given) => match misfit(&have, given) {
+                Some(why) => unmatched.misfitting.push((name.to_owned(), why)),
+                None => drop(fitting.insert(name.to_owned(), given.clone())),
+            },
+        }
+    });
+    if let Some(name) = twice {
+        return Err(Error::misuse(format!("two parts of the model are called {name}")));
+    }
+    unmatched.unexpected = state.keys().filter(|name| !known.contains(*name)).cloned().collect();
+    take(walk, &fitting)?;
+    Ok(unmatched)
+}
+
+/// Takes values that are known to fit; on an error the model is untouched.
+fn take(walk: &mut Walk<'_>, state: &BTreeMap<String, Tensor>) -> Result<()> {
     // Moves may fail, so all of them come before the first change.
     let mut moved = BTreeMap::new();
     let mut failed = None;

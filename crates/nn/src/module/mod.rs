@@ -6,6 +6,7 @@ mod load;
 mod plain;
 mod visit;
 
+pub use load::Unmatched;
 pub use visit::{Entry, EntryMut, ParameterPath, Visitor, VisitorMut};
 
 use crate::{Param, Site, State};
@@ -143,6 +144,25 @@ pub trait Module: Send + Sync {
     /// An error that lists every mismatch (missing, unexpected, another shape or dtype), the model untouched, unless all fit.
     fn load_state_dict(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()> {
         load::load(&mut |f| self.for_each_mut(f), state)
+    }
+
+    /// Takes those values of `state` that fit, by name, and says what did not: names that either side lacks, other shapes or
+    /// dtypes. In PyTorch: `strict=False` (which refuses other shapes).
+    ///
+    /// ```
+    /// use gradus_nn::{Init, Linear, Module, Relu, Sequential};
+    /// let mut init = Init::new(gradus_cpu::device(), 0);
+    /// let trained = Sequential::new().add(Linear::new(4, 8, &mut init)).add(Linear::new(8, 10, &mut init));
+    /// // Another head: three classes.
+    /// let mut model = Sequential::new().add(Linear::new(4, 8, &mut init)).add(Linear::new(8, 3, &mut init));
+    /// let unmatched = model.load_partial(&trained.state_dict())?;
+    /// let names: Vec<&str> = unmatched.misfitting.iter().map(|(name, _)| &name[..]).collect();
+    /// assert_eq!(names, ["1.weight", "1.bias"]);
+    /// assert!(unmatched.missing.is_empty() && unmatched.unexpected.is_empty());
+    /// # Ok::<(), gradus_core::Error>(())
+    /// ```
+    fn load_partial(&mut self, state: &BTreeMap<String, Tensor>) -> Result<Unmatched> {
+        load::load_partial(&mut |f| self.for_each_mut(f), state)
     }
 
     /// Forgets every parameter's gradient.
