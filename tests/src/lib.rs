@@ -9,6 +9,7 @@ pub mod derivative;
 pub mod disguise;
 pub mod golden;
 pub mod golden_modules;
+pub mod golden_stress;
 pub mod panics;
 pub mod report;
 pub mod sample;

@@ -1,6 +1,7 @@
 //! Captured ≡ eager for every entry, with its gradients; and a replay touches nobody else's memory.
 
 use gradus_core::capture::Captured;
+use gradus_core::catalog::Entry;
 use gradus_core::rng::Key;
 use gradus_core::{DType, Device, Result, Tensor};
 use gradus_tests::derivative::{First, Problem};
@@ -16,15 +17,12 @@ fn text<T>(result: Result<T>) -> Result<T, String> {
     result.map_err(|e| e.to_string())
 }
 
-/// Functions whose output's shape depends on the data, which the host reads.
-const DATA_DEPENDENT: [&str; 3] = ["nonzero", "masked_select", "unique"];
-
 /// What makes a table of places or weights on the host, and so cannot be part of a recorded step; it says so. (Beginnings
 /// of names: each pooling function has several entries.)
 const TABLES_FROM_THE_HOST: [&str; 4] = ["max_pool", "avg_pool", "adaptive_", "interpolate"];
 
-fn may_be_refused(name: &str) -> bool {
-    DATA_DEPENDENT.contains(&name) || TABLES_FROM_THE_HOST.iter().any(|t| name.starts_with(t))
+fn may_be_refused(entry: &Entry) -> bool {
+    entry.host || TABLES_FROM_THE_HOST.iter().any(|t| entry.name.starts_with(t))
 }
 
 /// Tensors of many sizes in fresh memory, each full of one number, which nothing may change.
@@ -67,7 +65,7 @@ fn replays_equal_eager_runs_and_touch_nothing_else() {
             let step = |x: &[Tensor]| -> Result<Vec<Tensor>> {
                 let p = p.at(x.to_vec());
                 // The cotangents of a shape that depends on the data fit one point alone.
-                if !entry.differentiable || DATA_DEPENDENT.contains(&entry.name) {
+                if !entry.differentiable || entry.host {
                     return (p.run)(&p.inputs);
                 }
                 p.first().map(flat).map_err(gradus_core::Error::misuse)
@@ -81,7 +79,7 @@ fn replays_equal_eager_runs_and_touch_nothing_else() {
                 let have = match captured.run(&refs, step) {
                     Ok(have) => have,
                     Err(e) if round == 1 && e.to_string().contains("recorded step") => {
-                        if !may_be_refused(entry.name) {
+                        if !may_be_refused(entry) {
                             return Err(format!("refused: {e}"));
                         }
                         refused.insert(entry.name);

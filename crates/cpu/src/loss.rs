@@ -88,7 +88,7 @@ fn forward<T: Float>(op: CrossEntropy, x: &[View<'_>], out: Meta, low: T) -> Res
             let total = max + sum.ln();
             kept.part(r, 1)[0] = total;
             let class = usize::try_from(targets[r]).ok().filter(|&t| t < classes && targets[r] != op.ignore);
-            y.part(r, 1)[0] = class.map_or(T::ZERO, |t| total - x[t]);
+            y.part(r, 1)[0] = class.map_or(T::ZERO, |t| (max - x[t]) + sum.ln());
         });
         // A sum of ones: exact while the float counts, which is as far as PyTorch's goes.
         let n = targets.iter().filter(|&&t| t != op.ignore).fold(T::ZERO, |n, _| n + T::ONE);

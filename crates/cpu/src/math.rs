@@ -170,7 +170,7 @@ impl Float for f32 {
         let p = p * z - 5.373_971_6e-2;
         let p = p * z + 1.333_144_2e-1;
         let p = p * z - 3.333_328_2e-1;
-        let near = self + self * (z * p);
+        let near = (self + self * (z * p)).copysign(self); // −0 stays
         let far = (1.0 - 2.0 / (Float::exp(a + a) + 1.0)).copysign(self);
         let y = if a < 0.625 { near } else { far };
         if self.is_nan() { self } else { y }

@@ -60,8 +60,9 @@ vectorized! {
     fn row_scale<T: Float>(y: &mut [T], by: T) {
         for y in y { *y = *y * by; }
     }
-    fn row_minus<T: Float>(x: &[T], by: T, y: &mut [T]) {
-        for (y, &x) in y.iter_mut().zip(x) { *y = x - by; }
+    /// y = (x − max) − log: in this order, so that large numbers keep the digits of their differences.
+    fn row_log<T: Float>(x: &[T], max: T, log: T, y: &mut [T]) {
+        for (y, &x) in y.iter_mut().zip(x) { *y = (x - max) - log; }
     }
     fn row_dot<T: Float>(a: &[T], b: &[T]) -> T {
         const LANES: usize = 16;
@@ -109,7 +110,7 @@ fn forward_as<T: Float>(x: View<'_>, log: bool, low: T) -> Result<Option<Fused>>
             let y = out.part(r * width, width);
             let max = row_max(x, low);
             let sum = row_exp(x, max, y);
-            if log { row_minus(x, max + sum.ln(), y) } else { row_scale(y, T::ONE / sum) }
+            if log { row_log(x, max, sum.ln(), y) } else { row_scale(y, T::ONE / sum) }
         });
     });
     Ok(Some(Fused::one(finish(to)?)))

@@ -10,7 +10,7 @@ use gradus_core::functional::pool::PoolOptions;
 use gradus_core::functional::window::PerDim;
 use gradus_core::ops::BinaryOp;
 use gradus_core::{Error, Result, Tensor};
-use gradus_tests::golden::{Call, NOT_COMPARED};
+use gradus_tests::golden::{Call, NOT_COMPARED, UNTYPABLE};
 
 pub(super) fn run(name: &str, c: &Call<'_>) -> Outcome {
     let name = name.strip_prefix("nn.functional.")?;
@@ -120,8 +120,11 @@ fn adaptive_pooling(name: &str, c: &Call<'_>) -> Result<Vec<Tensor>> {
             items
                 .iter()
                 .enumerate()
-                .map(|(i, n)| n.as_u64().map_or(x.dims().get(first + i).copied().unwrap_or(0), |n| n as usize))
-                .collect()
+                .map(|(i, n)| match n.as_i64() {
+                    None => Ok(x.dims().get(first + i).copied().unwrap_or(0)),
+                    Some(n) => usize::try_from(n).map_err(|_| Error::misuse(format!("{UNTYPABLE}: a length of {n}"))),
+                })
+                .collect::<Result<_>>()?
         }
         None => c.lens(1, "output_size")?.unwrap_or_default(),
     };

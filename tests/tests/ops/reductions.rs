@@ -1,8 +1,8 @@
 //! Reductions, statistics, norms, scans and orders.
 
 use super::{Outcome, lifted, one};
-use gradus_core::{Error, Result, Tensor};
-use gradus_tests::golden::Call;
+use gradus_core::{DType, Error, Result, Tensor};
+use gradus_tests::golden::{Call, UNTYPABLE};
 
 pub(super) fn run(name: &str, c: &Call<'_>) -> Outcome {
     reduced(name, c).or_else(|| statistics(name, c)).or_else(|| along(name, c)).or_else(|| norms(name, c))
@@ -31,7 +31,18 @@ fn reduced(name: &str, c: &Call<'_>) -> Outcome {
         "min.reduction_no_dim" => |x, _, _| x.try_min(),
         _ => return None,
     };
-    Some(c.x(0).and_then(|x| lifted(&x, |x| Ok(vec![f(x, &dims(c, 1, x)?, c.flag(2, "keepdim", false))?]))))
+    let cast = |x: Tensor| match c.arg(9, "dtype").get("dtype").and_then(|d| d.as_str()) {
+        Some("float32") => x.try_to_dtype(DType::F32),
+        Some("float64") => x.try_to_dtype(DType::F64),
+        Some("int64") => x.try_to_dtype(DType::I64),
+        Some(other) => Err(Error::misuse(format!("{UNTYPABLE}: the dtype {other}"))),
+        None => Ok(x),
+    };
+    Some(
+        c.x(0)
+            .and_then(cast)
+            .and_then(|x| lifted(&x, |x| Ok(vec![f(x, &dims(c, 1, x)?, c.flag(2, "keepdim", false))?]))),
+    )
 }
 
 fn statistics(name: &str, c: &Call<'_>) -> Outcome {

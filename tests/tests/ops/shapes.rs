@@ -4,7 +4,7 @@ use super::{Outcome, lifted, no_word, one};
 use gradus_core::functional::rearrange::GridOrder;
 use gradus_core::ops::PadMode;
 use gradus_core::{Error, Result, Tensor};
-use gradus_tests::golden::Call;
+use gradus_tests::golden::{Call, UNTYPABLE};
 
 pub(super) fn run(name: &str, c: &Call<'_>) -> Outcome {
     viewed(name, c).or_else(|| joined(name, c)).or_else(|| padded(name, c))
@@ -55,7 +55,10 @@ fn viewed(name: &str, c: &Call<'_>) -> Outcome {
             "expand" | "broadcast_to" => stretched(&x, &ints(1, "size")?)?,
             "narrow" => {
                 let start = match c.tensor_in(c.arg(2, "start")) {
-                    Some(t) => t.item::<i64>()? as isize,
+                    Some(t) if t.rank() == 0 && t.dtype().is_int() => t.item::<i64>()? as isize,
+                    Some(t) => {
+                        return Err(Error::misuse(format!("{UNTYPABLE}: a start of {} {}", t.dtype(), t.shape())));
+                    }
                     None => int(2, "start", 0)?,
                 };
                 let (dim, n) = (int(1, "dim", 0)?, x.dims()[x.shape().dim(int(1, "dim", 0)?)?] as isize);

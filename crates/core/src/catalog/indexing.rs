@@ -128,9 +128,11 @@ fn padding() -> Vec<Entry> {
 fn data_dependent() -> Vec<Entry> {
     vec![
         Entry::new("masked_select", "torch.masked_select", "The elements where a mask holds, in a row.")
+            .on_host()
             .one([vec![input(&[3, 4], Fill::Bool)], reals(&[&[3, 4]])].concat(), |x| x[1].try_masked_select(&x[0]))
             .one([vec![input(&[4], Fill::Bool)], reals(&[&[2, 4]])].concat(), |x| x[1].try_masked_select(&x[0])),
         Entry::new("nonzero", "torch.nonzero", "The places of the elements that are not zero.")
+            .on_host()
             .without_gradient()
             .one(vec![input(&[3, 4], Fill::Zeros(-2.0, 2.0))], |x| x[0].try_nonzero())
             .one(vec![input(&[5], Fill::Bool)], |x| x[0].try_nonzero()),
@@ -139,6 +141,7 @@ fn data_dependent() -> Vec<Entry> {
             "torch.unique",
             "The distinct elements, each element's place among them, and how often each occurs.",
         )
+        .on_host()
         .without_gradient()
         .case(vec![input(&[3, 4], Fill::Int(0, 5))], |x| x[0].try_unique().map(|(v, i, n)| vec![v, i, n]))
         .case(vec![input(&[7], Fill::Zeros(-2.0, 2.0))], |x| x[0].detach().try_unique().map(|(v, i, n)| vec![v, i, n])),

@@ -12,11 +12,15 @@
 mod elementwise;
 mod functions;
 mod indexing;
+mod linear_algebra;
 mod networks;
+mod placing;
 mod reductions;
 mod spatial;
+mod special;
 mod tables;
 mod views;
+mod vision;
 
 use crate::dtype::DType;
 use crate::error::Result;
@@ -38,6 +42,8 @@ pub struct Entry {
     pub elementwise: bool,
     /// Whether its (floating-point) outputs have a gradient with respect to its floating-point inputs.
     pub differentiable: bool,
+    /// Whether the host takes part: it waits for the device, and cannot be part of a recorded step.
+    pub host: bool,
     /// Sample calls.
     pub cases: Vec<Case>,
 }
@@ -111,7 +117,7 @@ pub fn spreads(shapes: &[&[usize]]) -> Vec<Input> {
 impl Entry {
     /// A differentiable function that is not elementwise, without cases yet.
     pub fn new(name: &'static str, torch: &'static str, doc: &'static str) -> Entry {
-        Entry { name, torch, doc, elementwise: false, differentiable: true, cases: Vec::new() }
+        Entry { name, torch, doc, elementwise: false, differentiable: true, host: false, cases: Vec::new() }
     }
     /// With a sample call.
     pub fn case(
@@ -140,6 +146,11 @@ impl Entry {
         self.elementwise = true;
         self
     }
+    /// As a function that the host takes part in.
+    pub fn on_host(mut self) -> Entry {
+        self.host = true;
+        self
+    }
     /// As a function without a gradient.
     pub fn without_gradient(mut self) -> Entry {
         self.differentiable = false;
@@ -147,17 +158,25 @@ impl Entry {
     }
 }
 
+/// Every entry by family, with the family's title; the tables first.
+pub fn families() -> Vec<(&'static str, Vec<Entry>)> {
+    vec![
+        ("Functions of one and of two elements, comparisons, reductions", tables::entries()),
+        ("Choosing, limiting, activations with parameters", elementwise::entries()),
+        ("More functions of elements", special::entries()),
+        ("Views", views::entries()),
+        ("Scans, orders, statistics", reductions::entries()),
+        ("Picking and placing, joining, cutting, padding", indexing::entries()),
+        ("Several indices, masks, places in sorted rows", placing::entries()),
+        ("Products, softmax, normalization, losses", functions::entries()),
+        ("Linear algebra and distances", linear_algebra::entries()),
+        ("Convolution, pooling, resizing", spatial::entries()),
+        ("Channels, patches, sampling, diagonals", vision::entries()),
+        ("Batch normalization, attention and the like", networks::entries()),
+    ]
+}
+
 /// Every entry, the tables' first.
 pub fn all() -> Vec<Entry> {
-    let families = [
-        tables::entries,
-        elementwise::entries,
-        views::entries,
-        reductions::entries,
-        indexing::entries,
-        functions::entries,
-        spatial::entries,
-        networks::entries,
-    ];
-    families.into_iter().flat_map(|entries| entries()).collect()
+    families().into_iter().flat_map(|(_, entries)| entries).collect()
 }

@@ -33,6 +33,21 @@ fn scans() -> Vec<Entry> {
 
 fn orders() -> Vec<Entry> {
     vec![
+        Entry::new("cummax", "torch.cummax", "The largest of the elements up to each place, and its place.")
+            .case(spreads(&[&[2, 5]]), |x| x[0].try_cummax(1).map(|(v, i)| vec![v, i]))
+            .case(spreads(&[&[7, 2]]), |x| x[0].try_cummax(0).map(|(v, i)| vec![v, i])),
+        Entry::new("cummin", "torch.cummin", "The smallest of the elements up to each place, and its place.")
+            .case(spreads(&[&[2, 5]]), |x| x[0].try_cummin(1).map(|(v, i)| vec![v, i])),
+        Entry::new("kthvalue", "torch.kthvalue", "The k-th smallest, and its place.")
+            .case(spreads(&[&[2, 5]]), |x| x[0].try_kthvalue(2, 1, false).map(|(v, i)| vec![v, i]))
+            .case(spreads(&[&[4, 2]]), |x| x[0].try_kthvalue(4, 0, true).map(|(v, i)| vec![v, i])),
+        Entry::new("mode", "torch.mode", "The most frequent element, and the last place that it has.")
+            .case(spreads(&[&[2, 5]]), |x| x[0].try_mode(1, false).map(|(v, i)| vec![v, i]))
+            .case(vec![input(&[3, 7], Fill::Int(0, 3))], |x| x[0].try_mode(1, true).map(|(v, i)| vec![v, i]))
+            .case(spreads(&[&[4, 2]]), |x| x[0].try_mode(0, true).map(|(v, i)| vec![v, i])),
+        Entry::new("quantile", "torch.quantile", "Quantiles, linearly between the two nearest elements.")
+            .one(spreads(&[&[2, 5]]), |x| x[0].try_quantile(&[0.3, 1.0], 1, false))
+            .one(spreads(&[&[4, 2]]), |x| x[0].try_quantile(&[0.5], 0, true)),
         Entry::new("sort", "torch.sort", "A dimension sorted, and the places its elements came from.")
             .case(spreads(&[&[2, 5]]), |x| x[0].try_sort(1, false).map(|(v, i)| vec![v, i]))
             .case(spreads(&[&[4, 2]]), |x| x[0].try_sort(0, true).map(|(v, i)| vec![v, i]))

@@ -26,6 +26,7 @@ fn unary() -> Vec<Entry> {
                 doc: row.doc,
                 elementwise: true,
                 differentiable: matches!(row.op.kind(), UnaryKind::Float | UnaryKind::Number),
+                host: false,
                 cases: vec![case(vec![input(&[2, 3], fill)], move |x| Ok(vec![run(&x[0])?]))],
             }
         })
@@ -46,6 +47,7 @@ fn binary() -> Vec<Entry> {
                 doc: row.doc,
                 elementwise: true,
                 differentiable: !bits,
+                host: false,
                 cases: vec![
                     case(vec![input(&[2, 3], a), input(&[2, 3], b)], move |x| Ok(vec![run(&x[0], &x[1])?])),
                     case(vec![input(&[2, 1, 3], a), input(&[4, 1], b)], move |x| Ok(vec![run(&x[0], &x[1])?])),
@@ -67,6 +69,7 @@ fn compare() -> Vec<Entry> {
                 doc: row.doc,
                 elementwise: true,
                 differentiable: false,
+                host: false,
                 cases: vec![case(vec![input(&[4, 3], fill), input(&[3], fill)], move |x| Ok(vec![run(&x[0], &x[1])?]))],
             }
         })
@@ -106,6 +109,7 @@ fn reduce() -> Vec<Entry> {
                 doc: row.doc,
                 elementwise: false,
                 differentiable: !matches!(row.op, Any | All),
+                host: false,
                 cases: [small, large].concat(),
             }
         })

@@ -26,9 +26,10 @@ impl Tensor {
         }
         /// x where x > 0, else alpha·(eˣ − 1). In PyTorch: `torch.nn.functional.elu`.
         pub fn elu | try_elu(&self, alpha: f64) -> Tensor {
-            // The branch not taken must not overflow: its gradient, 0·∞, would be NaN.
-            let low = self.try_masked_fill(&self.try_gt_scalar(0.0)?, 0.0)?.try_expm1()? * alpha;
-            self.try_where(&self.try_gt_scalar(0.0)?, &low)
+            // The branch not taken must not overflow: its gradient, 0·∞, would be NaN. A NaN counts as positive, as in PyTorch.
+            let not_positive = self.detach().try_le_scalar(0.0)?;
+            let low = self.try_masked_fill(&not_positive.try_logical_not()?, 0.0)?.try_expm1()? * alpha;
+            low.try_where(&not_positive, self)
         }
         /// max(x, 0) + min(alpha·(e^(x/alpha) − 1), 0). In PyTorch: `torch.nn.functional.celu`.
         pub fn celu | try_celu(&self, alpha: f64) -> Tensor {

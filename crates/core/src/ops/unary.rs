@@ -107,7 +107,7 @@ unary_ops! {
     Neg => neg | try_neg, "torch.neg", Number, saves NOTHING, on -3.0..=3.0, |g, _x, _y| g.neg();
     /// The absolute value. ∂ = g·sign(x), 0 at 0
     Abs => abs | try_abs, "torch.abs", Number, saves INPUTS, on -3.0..=3.0, |g, x, _y| g * x.sign();
-    /// −1, 0 or 1, as x is negative, zero or positive. ∂ = 0
+    /// −1, 0 or 1, as x is negative, zero or positive; 0 for NaN. ∂ = 0
     Sign => sign | try_sign, "torch.sign", Number, saves NOTHING, on -3.0..=3.0, |g, _x, _y| g.zeros_like();
     /// The largest integer that is not above. ∂ = 0
     Floor => floor | try_floor, "torch.floor", Number, saves NOTHING, on -3.4..=3.4, |g, _x, _y| g.zeros_like();
@@ -131,8 +131,8 @@ unary_ops! {
     Exp => exp | try_exp, "torch.exp", Float, saves OUTPUT, on -3.0..=3.0, |g, _x, y| g * y;
     /// 2ˣ. ∂ = g·2ˣ·ln 2
     Exp2 => exp2 | try_exp2, "torch.exp2", Float, saves OUTPUT, on -3.0..=3.0, |g, _x, y| g * y * std::f64::consts::LN_2;
-    /// eˣ − 1, exact near 0. ∂ = g·(y + 1)
-    Expm1 => expm1 | try_expm1, "torch.expm1", Float, saves OUTPUT, on -3.0..=3.0, |g, _x, y| g * (y + 1.0);
+    /// eˣ − 1, exact near 0. ∂ = g·eˣ
+    Expm1 => expm1 | try_expm1, "torch.expm1", Float, saves INPUTS, on -3.0..=3.0, |g, x, _y| g * x.exp();
     /// The natural logarithm. ∂ = g/x
     Log => log | try_log, "torch.log", Float, saves INPUTS, on 0.2..=5.0, |g, x, _y| g / x;
     /// The binary logarithm. ∂ = g / (x ln 2)
@@ -204,10 +204,10 @@ unary_ops! {
     Softsign => softsign | try_softsign, "torch.nn.functional.softsign", Float, saves INPUTS, on -3.0..=3.0, |g, x, _y| g / (x.abs() + 1.0).square();
     /// min(max(x/6 + ½, 0), 1). ∂ = g/6 where |x| < 3, else 0
     HardSigmoid => hard_sigmoid | try_hard_sigmoid, "torch.nn.functional.hardsigmoid", Float, saves INPUTS, on -4.0..=4.0, |g, x, _y| (g / 6.0).masked_fill(&x.abs().ge_scalar(3.0), 0.0);
-    /// x·hard_sigmoid(x). ∂ = g where x ≥ 3, g·(x/3 + ½) where |x| < 3, else 0
+    /// x·hard_sigmoid(x). ∂ = g·(x/3 + ½) where |x| < 3, 0 where x ≤ −3, else g
     HardSwish => hard_swish | try_hard_swish, "torch.nn.functional.hardswish", Float, saves INPUTS, on -4.0..=4.0, |g, x, _y| {
         let inner = (g * (x / 3.0 + 0.5)).masked_fill(&x.le_scalar(-3.0), 0.0);
-        g.where_(&x.ge_scalar(3.0), &inner)
+        inner.where_(&x.lt_scalar(3.0), g)
     };
     /// Whether it is NaN.
     IsNan => is_nan | try_is_nan, "torch.isnan", Test, saves NOTHING, on -3.0..=3.0;

@@ -33,7 +33,7 @@ macro_rules! float_tables {
             Some(match op {
                 UnaryOp::Neg => loop1!(T, |x| -x),
                 UnaryOp::Abs => loop1!(T, |x| Float::abs(x)),
-                UnaryOp::Sign => loop1!(T, |x| if x > 0.0 { 1.0 } else if x < 0.0 { -1.0 } else { x }),
+                UnaryOp::Sign => loop1!(T, |x| if x > 0.0 { 1.0 } else if x < 0.0 { -1.0 } else { 0.0 }), // 0 for NaN, too
                 UnaryOp::Floor => loop1!(T, |x| Float::floor(x)),
                 UnaryOp::Ceil => loop1!(T, |x| Float::ceil(x)),
                 UnaryOp::Round => loop1!(T, |x| Float::round_even(x)),
@@ -70,9 +70,9 @@ macro_rules! float_tables {
                 UnaryOp::Softplus => loop1!(T, |x| x.through(|x| x.max(0.0) + (-x.abs()).exp().ln_1p() + if x.is_nan() { x } else { 0.0 })),
                 UnaryOp::Relu => loop1!(T, |x| if x < 0.0 { 0.0 } else { x }), // NaN stays
                 UnaryOp::Relu6 => loop1!(T, |x| { let y = if x < 0.0 { 0.0 } else { x }; if y > 6.0 { 6.0 } else { y } }),
-                UnaryOp::Gelu => loop1!(T, |x| x * 0.5 * (1.0 + Float::erf(x * FRAC_1_SQRT_2 as T))),
+                UnaryOp::Gelu => loop1!(T, |x| x * 0.5 * (1.0 + Float::erf(x * FRAC_1_SQRT_2 as T)) + 0.0), // −0 becomes 0, as in PyTorch
                 UnaryOp::GeluTanh => loop1!(T, |x| x * 0.5 * (1.0 + Float::tanh(0.797_884_560_802_865_4 * x * (1.0 + 0.044_715 * x * x)))),
-                UnaryOp::Silu => loop1!(T, |x| if x == T::NEG_INFINITY { -0.0 } else { x * Float::sigmoid(x) }),
+                UnaryOp::Silu => loop1!(T, |x| x * Float::sigmoid(x)), // NaN at −∞, as in PyTorch
                 UnaryOp::Mish => loop1!(T, |x| x.through(|x| x * (x.max(0.0) + (-x.abs()).exp().ln_1p()).tanh())),
                 UnaryOp::Softsign => loop1!(T, |x| x / (1.0 + Float::abs(x))),
                 UnaryOp::HardSigmoid => loop1!(T, |x| { let y = x / 6.0 + 0.5; let y = if y < 0.0 { 0.0 } else { y }; if y > 1.0 { 1.0 } else { y } }),
@@ -89,7 +89,7 @@ macro_rules! float_tables {
                 BinaryOp::Sub => loop2!(T, |a, b| a - b),
                 BinaryOp::Mul => loop2!(T, |a, b| a * b),
                 BinaryOp::Div => loop2!(T, |a, b| a / b),
-                BinaryOp::Pow => loop2!(T, |a, b| if b == 2.0 { a * a } else if b == 0.5 { Float::sqrt(a) } else { a.powf(b) }),
+                BinaryOp::Pow => loop2!(T, |a, b| if b == 2.0 { a * a } else if b == 0.5 && a > 0.0 { Float::sqrt(a) } else { a.powf(b) }),
                 BinaryOp::Atan2 => loop2!(T, |a, b| a.atan2(b)),
                 BinaryOp::Hypot => loop2!(T, |a, b| a.hypot(b)),
                 BinaryOp::Maximum => loop2!(T, |a, b| if a > b || a != a { a } else { b }),
