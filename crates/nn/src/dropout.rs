@@ -138,5 +138,5 @@ fn alpha(x: &Tensor, mask: Shape, p: f64, key: Key) -> Result<Tensor> {
     let a = 1.0 / ((1.0 - p) * (1.0 + p * DROPPED * DROPPED)).sqrt();
     let b = -a * p * DROPPED;
     // a·(x·m + DROPPED·(1 − m)) + b
-    Ok(x.try_mul(&(&kept * a))?.try_add(&((1.0 - kept) * (a * DROPPED) + b))?)
+    x.try_mul(&(&kept * a))?.try_add(&((1.0 - kept) * (a * DROPPED) + b))
 }

@@ -65,10 +65,10 @@ fn attention(a: &Arguments<'_>) -> Result<Box<dyn Built>> {
 
 fn options(a: &Arguments<'_>) -> Result<TransformerOptions> {
     let o = TransformerOptions::new(a.len(0, "d_model")?, a.len(1, "nhead")?);
-    common(a, o.feed_forward(a.len_or(2, "dim_feedforward", 2048)?).dropout(a.number(3, "dropout", 0.1)?), 4)
+    shared_options(a, o.feed_forward(a.len_or(2, "dim_feedforward", 2048)?).dropout(a.number(3, "dropout", 0.1)?), 4)
 }
 
-fn common(a: &Arguments<'_>, o: TransformerOptions, activation: usize) -> Result<TransformerOptions> {
+fn shared_options(a: &Arguments<'_>, o: TransformerOptions, activation: usize) -> Result<TransformerOptions> {
     let o = match a.word(activation, "activation") {
         None | Some("relu") => o,
         Some("gelu") => o.activation(FeedForwardActivation::Gelu),
@@ -101,7 +101,7 @@ fn decoder_layer(a: &Arguments<'_>) -> Result<Box<dyn Built>> {
 fn transformer(a: &Arguments<'_>) -> Result<Box<dyn Built>> {
     let o = TransformerOptions::new(a.len_or(0, "d_model", 512)?, a.len_or(1, "nhead", 8)?);
     let o = o.feed_forward(a.len_or(4, "dim_feedforward", 2048)?).dropout(a.number(5, "dropout", 0.1)?);
-    let (o, batch_first) = (common(a, o, 6)?, a.flag(99, "batch_first", false));
+    let (o, batch_first) = (shared_options(a, o, 6)?, a.flag(99, "batch_first", false));
     let (encoders, decoders) = (a.len_or(2, "num_encoder_layers", 6)?, a.len_or(3, "num_decoder_layers", 6)?);
     Ok(called(Transformer::try_new(o, encoders, decoders, &mut init())?, move |l, i, cx| {
         let (source, target) = (batched(&i.x(0, "src")?, batch_first)?, batched(&i.x(1, "tgt")?, batch_first)?);
