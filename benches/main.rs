@@ -1,9 +1,12 @@
-//! Benches of Gradus on the CPU: `cargo bench -p gradus-benches`, and `-- gemm` for those whose name has it.
+//! Benches of Gradus: `cargo bench -p gradus-benches`, and `-- gemm` for those whose name has it. They run on the CPU; with the
+//! feature `wgpu` or `cuda` those whose name begins with `gpu` are there as well.
 //!
 //! Short by default, so that the whole table is there in two minutes; `-- --measurement-time 5 --sample-size 100 gemm` looks
 //! closer. `-- --test` runs each once.
 #![allow(missing_docs, reason = "criterion's macros make undocumented items")]
 
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod devices;
 mod kernels;
 mod networks;
 mod training;
@@ -25,4 +28,14 @@ criterion_group! {
         networks::rows, networks::attention, networks::convolution,
         training::overhead, training::optimizers, training::steps,
 }
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+criterion_group! {
+    name = on_devices;
+    config = short();
+    targets = devices::kernels,
+}
+
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+criterion_main!(benches, on_devices);
+#[cfg(not(any(feature = "wgpu", feature = "cuda")))]
 criterion_main!(benches);

@@ -2,8 +2,9 @@
 //!
 //! Forward: loss = ln Σ e^x − x_target, and 0 where the target is the ignored one; ln Σ e^x is kept. Backward:
 //! dx = (e^(x − lse) − (1 if i = target))·g, over the number of rows that count for the mean, and 0 in ignored rows. A
-//! target that is no class is noted in `fault`. CPU reference: the composites' definitions.
+//! target that is no class is noted (see [`crate::fault`]). CPU reference: the composites' definitions.
 
+use crate::fault::note;
 use crate::reduce::Combine;
 use crate::rows::{lane, row, together};
 use crate::strided::Place;
@@ -23,6 +24,7 @@ pub fn cross_entropy_kernel<T: Numeric, I: Numeric>(
     ignore: InputScalar,
     count: usize,
     classes: usize,
+    site: u32,
     #[comptime] lanes: usize,
     #[define(T, I)] _types: [StorageType; 2],
 ) {
@@ -52,7 +54,7 @@ pub fn cross_entropy_kernel<T: Numeric, I: Numeric>(
             let ignored = t == ignore.get::<I>();
             let inside = t >= I::from_int(0) && usize::cast_from(t) < classes;
             if !ignored && !inside {
-                fault[0] = 1u32;
+                note::<I>(t, fault, site);
             }
             let safe = select(inside, usize::cast_from(t), 0usize);
             let picked = f32::cast_from(x[usize::cast_from(base + isize::cast_from(safe) * step)]);

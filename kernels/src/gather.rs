@@ -8,9 +8,10 @@
 //! element is owned by one thread, which finds its sources by bisection in the stably sorted indices (or, for few sources,
 //! by looking at each). No atomics, so the bits are the same each time. CPU reference: the loop over the sources in order.
 //!
-//! An index out of range is not read or written through; the kernel notes it in `fault`, which the host looks at whenever
-//! it waits for the device.
+//! Negative indices count from the end. One that is out of range is neither read nor written through, but noted (see
+//! [`crate::fault`]).
 
+use crate::fault::place_of;
 use crate::reduce::{Combine, combine};
 use crate::strided::{Place, locate};
 use cubecl::prelude::*;
@@ -27,37 +28,35 @@ pub fn gather_kernel<T: Numeric, I: Numeric>(
     index_place: Place,
     step: isize,
     limit: usize,
+    site: u32,
     len: usize,
     #[define(T, I)] _types: [StorageType; 2],
 ) {
     if ABSOLUTE_POS < len {
         let i = index[usize::cast_from(locate(ABSOLUTE_POS, &shape, &index_place))];
-        let inside = i >= I::from_int(0) && usize::cast_from(i) < limit;
-        if !inside {
-            // Every thread that comes here writes the same number, so their order does not matter.
-            fault[0] = 1u32;
-        }
-        let safe = select(inside, usize::cast_from(i), 0usize);
+        let place = place_of::<I>(i, limit, fault, site);
+        let safe = select(place < limit, place, 0usize);
         out[ABSOLUTE_POS] = x[usize::cast_from(locate(ABSOLUTE_POS, &shape, &x_place) + isize::cast_from(safe) * step)];
     }
 }
 
-/// Notes in `fault` any index outside `0..limit`.
+/// `out[pos]`: the place that `index[pos]` names, or −1 where it names none.
 #[cube(launch_unchecked, address_type = "dynamic")]
-pub fn check_index_kernel<I: Numeric>(
+pub fn resolve_index_kernel<I: Numeric>(
     index: &Array<I>,
+    out: &mut Array<I>,
     fault: &mut Array<u32>,
     shape: Sequence<usize>,
-    place: Place,
+    from: Place,
     limit: usize,
+    site: u32,
     len: usize,
     #[define(I)] _type: StorageType,
 ) {
     if ABSOLUTE_POS < len {
-        let i = index[usize::cast_from(locate(ABSOLUTE_POS, &shape, &place))];
-        if !(i >= I::from_int(0) && usize::cast_from(i) < limit) {
-            fault[0] = 1u32;
-        }
+        let i = index[usize::cast_from(locate(ABSOLUTE_POS, &shape, &from))];
+        let place = place_of::<I>(i, limit, fault, site);
+        out[ABSOLUTE_POS] = select(place < limit, I::cast_from(place), I::from_int(-1));
     }
 }
 
@@ -70,8 +69,9 @@ pub enum Scatter {
     Replace,
 }
 
-/// One thread for each element of the part of `base` that the index reaches; its coordinate along the dimension is `along(pos)`. `line(pos)` is where its
-/// line of `order` begins; `count` sources lie along the dimension.
+/// One thread for each element of the part of `base` that the index reaches; its coordinate along the dimension is
+/// `along(pos)`. The index is resolved. `line(pos)` is where the element's line of `order` begins; `count` sources lie along
+/// the dimension.
 #[cube(launch_unchecked, address_type = "dynamic")]
 pub fn scatter_kernel<T: Numeric, A: Numeric, I: Numeric>(
     base: &Array<T>,

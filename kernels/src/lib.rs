@@ -22,14 +22,19 @@
 // Coefficients are given as published.
 #![allow(clippy::excessive_precision)]
 
+pub mod batch_norm;
 pub mod binary;
 pub mod compare;
+pub mod conv;
 pub mod copy;
 pub mod cross_entropy;
+pub mod dropout;
 pub mod elementary;
+pub mod fault;
 pub mod gather;
 pub mod layer_norm;
 pub mod matmul;
+pub mod pool;
 pub mod random;
 pub mod reduce;
 pub mod rows;
@@ -40,3 +45,4 @@ pub mod strided;
 pub mod unary;
 pub mod unary_grad;
 pub mod update;
+pub mod window;

@@ -33,7 +33,7 @@ pub enum Draw {
 
 /// The four words of a block.
 #[cube]
-fn philox(block: u32, step: u32, stream_lo: u32, stream_hi: u32, key_lo: u32, key_hi: u32) -> Array<u32> {
+pub fn philox(block: u32, step: u32, stream_lo: u32, stream_hi: u32, key_lo: u32, key_hi: u32) -> Array<u32> {
     let mut c0 = block;
     let mut c1 = step;
     let mut c2 = stream_lo;

@@ -2,8 +2,9 @@
 //!
 //! `out[o] = x[o, 0] ∘ x[o, 1] ∘ …`, where `o` runs over the kept dimensions and the second index over the reduced ones in
 //! row-major order. The order of the combinations depends on the shape alone, never on timing, so the bits are the same
-//! each time. A short reduction is one thread's loop over blocks of 64 (an error that grows with n/64, not n); a long one
-//! is a cube's, thread `t` of 256 taking elements `t, t + 256, …` and the threads meeting in a tree.
+//! each time. A short reduction is one thread's loop; a long one is a cube's, thread `t` of 256 taking elements
+//! `t, t + 256, …` and the threads meeting in a tree. Sums of floats carry what each addition rounds away (Knuth's two-sum,
+//! TAOCP vol. 2, 4.2.2), and add it in the end: they are about as good as sums in twice the precision, which devices lack.
 //!
 //! CPU reference: `fold` over the reduced elements; NaN wins every maximum and minimum.
 
@@ -50,6 +51,27 @@ pub fn start<A: Numeric>(first: A, #[comptime] op: Combine) -> A {
     }
 }
 
+/// What `before + v`, which gave `after`, rounded away, if it is `exact`; else 0.
+///
+/// `one` is 1 as a number that only the launch knows: compilers of shaders take (a + b) − a for b, unless something stands
+/// between.
+#[cube]
+fn rounded_away<A: Numeric>(before: A, v: A, after: A, one: A, #[comptime] exact: bool) -> A {
+    if comptime!(exact) {
+        let sum = after * one;
+        let shown = (sum - before) * one;
+        (before - (sum - shown) * one) + (v - shown)
+    } else {
+        A::from_int(0)
+    }
+}
+
+/// The total with what was rounded away. Beyond the largest number nothing is left to add.
+#[cube]
+fn corrected<A: Numeric>(total: A, lost: A, #[comptime] exact: bool) -> A {
+    if comptime!(exact) { select(lost == lost, total + lost, total) } else { total }
+}
+
 /// What becomes of each element before, and of the result after, the combinations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Shade {
@@ -91,32 +113,32 @@ pub fn reduce_unit_kernel<In: Numeric, A: Numeric, Out: Numeric>(
     outputs: usize,
     count: usize,
     divisor: InputScalar,
+    one: InputScalar,
     #[comptime] op: Combine,
     #[comptime] shade: Shade,
+    #[comptime] exact: bool,
     #[define(In, A, Out)] _types: [StorageType; 3],
 ) {
     if ABSOLUTE_POS < outputs {
         let base = locate(ABSOLUTE_POS, &kept, &kept_place);
         let first = shaded::<In, A>(x[usize::cast_from(base + locate(0, &reduced, &reduced_place))], shade);
         let mut total = start::<A>(first, op);
-        let mut block = 0usize;
-        while block < count {
-            let end = min(block + 64, count);
-            let mut part = start::<A>(first, op);
-            let mut r = block;
-            while r < end {
-                let v = shaded::<In, A>(x[usize::cast_from(base + locate(r, &reduced, &reduced_place))], shade);
-                part = combine::<A>(part, v, op);
-                r += 1;
-            }
-            total = combine::<A>(total, part, op);
-            block += 64;
+        let mut lost = A::from_int(0);
+        let one = one.get::<A>();
+        let mut r = 0usize;
+        while r < count {
+            let v = shaded::<In, A>(x[usize::cast_from(base + locate(r, &reduced, &reduced_place))], shade);
+            let after = combine::<A>(total, v, op);
+            lost += rounded_away::<A>(total, v, after, one, exact);
+            total = after;
+            r += 1;
         }
-        out[ABSOLUTE_POS] = finished::<A, Out>(total, divisor.get::<A>(), shade);
+        out[ABSOLUTE_POS] = finished::<A, Out>(corrected::<A>(total, lost, exact), divisor.get::<A>(), shade);
     }
 }
 
-/// One cube for each chunk of each output element's reduction: `out[o · chunks + c]` is the part of chunk `c`.
+/// One cube for each chunk of each output element's reduction: `out[o · chunks + c]` is the part of chunk `c`; if there are
+/// several and they are `exact`, two numbers stand there for one, the total and what it lost.
 #[cube(launch_unchecked, address_type = "dynamic")]
 pub fn reduce_cube_kernel<In: Numeric, A: Numeric, Out: Numeric>(
     x: &Array<In>,
@@ -130,11 +152,14 @@ pub fn reduce_cube_kernel<In: Numeric, A: Numeric, Out: Numeric>(
     chunks: usize,
     chunk: usize,
     divisor: InputScalar,
+    one: InputScalar,
     #[comptime] op: Combine,
     #[comptime] shade: Shade,
+    #[comptime] exact: bool,
     #[define(In, A, Out)] _types: [StorageType; 3],
 ) {
     let mut shared = SharedMemory::<A>::new(256usize);
+    let mut lost = SharedMemory::<A>::new(256usize);
     let o = CUBE_POS / chunks;
     let me = UNIT_POS as usize;
     // Whole cubes are in or out, so the barriers below are met by all threads of a cube or by none.
@@ -144,25 +169,42 @@ pub fn reduce_cube_kernel<In: Numeric, A: Numeric, Out: Numeric>(
         let base = locate(o, &kept, &kept_place);
         let first = shaded::<In, A>(x[usize::cast_from(base + locate(begin, &reduced, &reduced_place))], shade);
         let mut total = start::<A>(first, op);
+        let mut rest = A::from_int(0);
+        let one = one.get::<A>();
         let mut r = begin + me;
         while r < end {
             let v = shaded::<In, A>(x[usize::cast_from(base + locate(r, &reduced, &reduced_place))], shade);
-            total = combine::<A>(total, v, op);
+            let after = combine::<A>(total, v, op);
+            rest += rounded_away::<A>(total, v, after, one, exact);
+            total = after;
             r += 256;
         }
         shared[me] = total;
+        lost[me] = rest;
         sync_cube();
         #[unroll]
         for i in 0..8u32 {
             let half = comptime!(128usize >> i);
             if me < half {
-                let other = shared[me + half];
-                shared[me] = combine::<A>(shared[me], other, op);
+                let (mine, other) = (shared[me], shared[me + half]);
+                let after = combine::<A>(mine, other, op);
+                lost[me] = lost[me] + lost[me + half] + rounded_away::<A>(mine, other, after, one, exact);
+                shared[me] = after;
             }
             sync_cube();
         }
         if me == 0 {
-            out[CUBE_POS] = finished::<A, Out>(shared[0], divisor.get::<A>(), shade);
+            if comptime!(exact) {
+                if chunks > 1 {
+                    out[2 * CUBE_POS] = Out::cast_from(shared[0]);
+                    out[2 * CUBE_POS + 1] = Out::cast_from(select(lost[0] == lost[0], lost[0], A::from_int(0)));
+                } else {
+                    let sum = corrected::<A>(shared[0], lost[0], exact);
+                    out[CUBE_POS] = finished::<A, Out>(sum, divisor.get::<A>(), shade);
+                }
+            } else {
+                out[CUBE_POS] = finished::<A, Out>(shared[0], divisor.get::<A>(), shade);
+            }
         }
     }
 }

@@ -58,9 +58,9 @@ fn jacobians_and_hessians_are_those_of_their_products() -> Result<()> {
     let j = jacobian(wide, &x)?; // more outputs than inputs: by columns
     assert_eq!(j.dims(), [2, 3, 3]);
     let v = vec(&x);
-    for i in 0..3 {
+    for (i, x) in v.iter().enumerate() {
         for k in 0..3 {
-            let (sin, square) = if i == k { (v[i].cos(), 2.0 * v[i]) } else { (0.0, 0.0) };
+            let (sin, square) = if i == k { (x.cos(), 2.0 * x) } else { (0.0, 0.0) };
             close(&vec(&j.i((0, i, k))), &[sin], 1e-15);
             close(&vec(&j.i((1, i, k))), &[square], 1e-15);
         }

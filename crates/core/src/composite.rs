@@ -185,7 +185,8 @@ impl Tensor {
     /// Runs a composite: its fused kernel where the device has one, else its definition.
     #[track_caller]
     pub fn try_compose<C: Composite>(op: C, x: &[&Tensor]) -> Result<Tensors> {
-        let (device, metas) = checked(op.name(), x, |m| op.infer(m))?;
+        let inputs: SmallVec<[Meta; 4]> = x.iter().map(|t| t.meta()).collect();
+        let (device, metas) = checked(op.name(), x, &inputs, |m| op.infer(m))?;
         let backend = device.backend();
         let kernel = if DEFINED_ONLY.get() { None } else { backend.kernels().get(TypeId::of::<C>()) };
         let Some(kernel) = kernel else {

@@ -39,8 +39,8 @@ pub type Outs = SmallVec<[Out; 1]>;
 /// One output of an evaluation.
 #[derive(Debug)]
 pub enum Out {
-    /// A view of an input, by its place: no data moves.
-    View(usize, Layout),
+    /// A view of an input, by its place: no data moves. Boxed, so that the usual outcome is small to hand on.
+    View(usize, Box<Layout>),
     /// A new buffer, dense and row-major.
     New(Buffer),
 }
@@ -117,27 +117,31 @@ impl Tensor {
         or_raise(Tensor::try_apply(op, x))
     }
 
-    /// Runs an op with one output.
-    #[inline]
+    /// Runs an op with one output: as [`try_apply`](Self::try_apply), with all that is known of the call on the stack.
     #[track_caller]
-    pub fn try_apply1(op: impl Op, x: &[&Tensor]) -> Result<Tensor> {
-        let mut out = Tensor::try_apply(op, x)?;
-        out.pop().ok_or_else(|| Error::misuse("an op gave no output"))
+    pub fn try_apply1<O: Op, const N: usize>(op: O, x: &[&Tensor; N]) -> Result<Tensor> {
+        let (device, metas) = checked(op.name(), x, &x.map(|t| t.meta()), |m| op.infer(m))?;
+        let outs = op.eval(device.backend(), &x.map(|t| t.view())).map_err(|e| with_inputs(e, op.name(), x))?;
+        let (Some(out), Some(meta)) = (outs.into_iter().next(), metas.first()) else {
+            return Err(Error::misuse("the op gave no output").in_op(op.name(), []));
+        };
+        let value = Arc::new(out.value(meta, device, x));
+        if !autodiff::records(x) {
+            return Ok(Tensor::from_value(value));
+        }
+        let saves = op.saves();
+        Ok(record(OpRule(op), saves, x, smallvec::smallvec![value], SmallVec::new()).swap_remove(0))
     }
 
     /// Runs an op: infer, evaluate, record.
     #[track_caller]
     pub fn try_apply<O: Op>(op: O, x: &[&Tensor]) -> Result<Tensors> {
-        let (device, metas) = checked(op.name(), x, |m| op.infer(m))?;
+        let inputs: SmallVec<[Meta; 3]> = x.iter().map(|t| t.meta()).collect();
+        let (device, metas) = checked(op.name(), x, &inputs, |m| op.infer(m))?;
         let views: SmallVec<[View<'_>; 3]> = x.iter().map(|t| t.view()).collect();
         let outs = op.eval(device.backend(), &views).map_err(|e| with_inputs(e, op.name(), x))?;
-        let mut values: SmallVec<[Arc<Value>; 1]> = SmallVec::new();
-        for (out, meta) in outs.into_iter().zip(&metas) {
-            values.push(Arc::new(match out {
-                Out::New(buffer) => Value { buffer, layout: Layout::dense(meta.shape), dtype: meta.dtype, device },
-                Out::View(i, layout) => Value { buffer: x[i].value.buffer.clone(), layout, dtype: meta.dtype, device },
-            }));
-        }
+        let values: SmallVec<[Arc<Value>; 1]> =
+            outs.into_iter().zip(&metas).map(|(out, meta)| Arc::new(out.value(meta, device, x))).collect();
         if !autodiff::records(x) {
             return Ok(values.into_iter().map(Tensor::from_value).collect());
         }
@@ -146,25 +150,37 @@ impl Tensor {
     }
 }
 
+impl Out {
+    #[inline]
+    fn value(self, meta: &Meta, device: Device, x: &[&Tensor]) -> Value {
+        match self {
+            Out::New(buffer) => Value { buffer, layout: Layout::dense(meta.shape), dtype: meta.dtype, device },
+            Out::View(i, layout) => {
+                Value { buffer: x[i].value.buffer.clone(), layout: *layout, dtype: meta.dtype, device }
+            }
+        }
+    }
+}
+
 /// The common device and the output metas, or an error that names the op and its inputs.
-#[inline]
+#[inline(always)]
 pub(crate) fn checked(
     name: &'static str,
     x: &[&Tensor],
+    inputs: &[Meta],
     infer: impl FnOnce(&[Meta]) -> Result<Metas>,
 ) -> Result<(Device, Metas)> {
     let Some(first) = x.first() else {
         return Err(Error::misuse("needs at least one tensor").in_op(name, []));
     };
     let device = first.device();
-    let inputs: SmallVec<[Meta; 3]> = x.iter().map(|t| t.meta()).collect();
     if x.iter().any(|t| t.device() != device) {
         let names: Vec<_> = x.iter().map(|t| t.device().name()).collect();
         let e =
             Error::misuse(format!("the tensors live on different devices: {}; move them with `to`", names.join(", ")));
         return Err(with_inputs(e, name, x));
     }
-    let metas = infer(&inputs).map_err(|e| with_inputs(e, name, x))?;
+    let metas = infer(inputs).map_err(|e| with_inputs(e, name, x))?;
     for m in &metas {
         m.shape.checked_elements(m.dtype.size()).map_err(|e| with_inputs(e, name, x))?;
     }

@@ -164,12 +164,18 @@ vectorized! {
     fn scale_row<T: Float>(y: &mut [T], by: T) {
         for y in y { *y = *y * by; }
     }
-    fn dot<T: Float>(a: &[T], b: &[T]) -> T {
-        let mut s = [T::ZERO; 16];
-        for (ca, cb) in a.chunks(16).zip(b.chunks(16)) {
-            for (s, (&a, &b)) in s.iter_mut().zip(ca.iter().zip(cb)) { *s = *s + a * b; }
+    /// Σ p·d / Σ p; 0 where all of p are 0. (The probabilities' sum is 1 but for rounding, which would stand before what all of d
+    /// have in common.)
+    fn weighted_mean<T: Float>(p: &[T], d: &[T]) -> T {
+        let (mut s, mut total) = ([T::ZERO; 16], [T::ZERO; 16]);
+        for (cp, cd) in p.chunks(16).zip(d.chunks(16)) {
+            for ((s, t), (&p, &d)) in s.iter_mut().zip(&mut total).zip(cp.iter().zip(cd)) {
+                *s = *s + p * d;
+                *t = *t + p;
+            }
         }
-        s.into_iter().fold(T::ZERO, |s, v| s + v)
+        let (s, total) = (s.into_iter().fold(T::ZERO, |s, v| s + v), total.into_iter().fold(T::ZERO, |s, v| s + v));
+        if total == T::ZERO { T::ZERO } else { s / total }
     }
     /// ds = p·(dp − inner)·scale
     fn score_grad<T: Float>(p: &[T], inner: T, scale: T, ds: &mut [T]) {
@@ -305,7 +311,7 @@ impl<T: Real> Scores<T> {
             self.drop(head, first, keys, ds);
             for (p, ds) in p.chunks_exact(keys).zip(ds.chunks_exact_mut(keys)) {
                 // Σ p·dp = Σ g·y, dropout or not; the first is exactly dp where a query sees one key, whose score has no gradient.
-                score_grad(p, dot(p, ds), T::from_f64(self.op.scale), ds);
+                score_grad(p, weighted_mean(p, ds), T::from_f64(self.op.scale), ds);
             }
             let q = self.q.matrix(head, first);
             // SAFETY: as above.

@@ -276,11 +276,11 @@ impl Plan {
         let (from, to) = (blocks.start * PACK, (blocks.end * PACK).min(self.writes));
         let room = self.reads * self.planes.channel();
         with_room(room + SLACK, |x| {
-            x[room..].fill(T::ZERO);
             for group in 0..self.groups {
                 let channels = &image[group * self.reads * self.in_channel..][..self.reads * self.in_channel];
-                // SAFETY: `room` is as many channels as `reads`.
-                unsafe { copy_planes(&self.planes, channels, &mut x[..room]) };
+                // SAFETY: `room` is as many channels as `reads`, and `SLACK` more follow.
+                unsafe { copy_planes(&self.planes, channels, x) };
+                x[room..].fill(T::ZERO);
                 let out = &mut out[group * self.writes * self.out_channel..][..(to - from) * self.out_channel];
                 let bias = if bias.is_empty() { bias } else { &bias[group * self.writes + from..] };
                 if self.leaves_gaps {
@@ -424,14 +424,13 @@ fn correlate_part<T: Real>(
     db.fill(T::ZERO);
     with_room(batch * (x_image + g_image) + SLACK, |room| {
         let (xs, gs) = room.split_at_mut(batch * x_image + SLACK);
-        xs[batch * x_image..].fill(T::ZERO);
         for start in images.clone().step_by(batch) {
             let count = batch.min(images.end - start);
             for i in 0..count {
                 let channel = ((start + i) * s.groups + group) * s.channels;
                 let from = &x[channel * s.x_channel..][..s.channels * s.x_channel];
-                // SAFETY: `x_image` is as many channels.
-                unsafe { copy_planes(&plan.planes, from, &mut xs[i * x_image..][..x_image]) };
+                // SAFETY: `x_image` is as many channels, and `SLACK` more follow.
+                unsafe { copy_planes(&plan.planes, from, &mut xs[i * x_image..]) };
                 let channel = ((start + i) * s.groups + group) * s.outs + first;
                 for r in 0..rows {
                     let to = &mut gs[i * g_image + r * g_channel..][..g_channel];
@@ -440,6 +439,7 @@ fn correlate_part<T: Real>(
                     db[r] = db[r] + total(to);
                 }
             }
+            xs[count * x_image..][..SLACK].fill(T::ZERO);
             let c = Correlation {
                 g: gs,
                 x: xs,

@@ -1,4 +1,4 @@
-//! The CPU backend: rayon threads, SIMD chosen at run time, a pool of buffers, and one doorway ([`launch`](self)) that every
+//! The CPU backend: threads of its own, SIMD chosen at run time, a pool of buffers, and one doorway ([`launch`](self)) that every
 //! kernel runs through.
 //!
 //! | for | see |
@@ -13,6 +13,7 @@
 mod attention;
 mod batch_norm;
 mod conv;
+mod crew;
 mod dropout;
 mod elementwise;
 mod index;

@@ -14,6 +14,7 @@ use gradus_core::backend::{MatmulSpec, View};
 use gradus_core::ops::UnaryOp;
 use gradus_core::{Buffer, DType, Element, Result};
 use smallvec::SmallVec;
+use std::ops::Range;
 
 /// One side of a product: where each matrix of the batch begins, and its strides.
 #[derive(Clone)]
@@ -50,11 +51,18 @@ pub(crate) struct Matrix<T> {
 /// A type that the `gemm` kernels multiply.
 trait Real: Element {
     const ZERO: Self;
-    /// out = a·b for row-major `out` `[m, n]`, a `[m, k]`, b `[k, n]`, none of them empty.
+    /// out = a·b for `out` `[m, n]` with rows `pitch` apart, a `[m, k]`, b `[k, n]`, none of them empty.
     ///
     /// # Safety
     /// The matrices' elements must lie in live memory, and `out`'s `m × n` must be held alone.
-    unsafe fn multiply(out: *mut Self, size: [usize; 3], a: Matrix<Self>, b: Matrix<Self>, threads: Parallelism);
+    unsafe fn multiply(
+        out: *mut Self,
+        pitch: usize,
+        size: [usize; 3],
+        a: Matrix<Self>,
+        b: Matrix<Self>,
+        threads: Parallelism,
+    );
 }
 
 macro_rules! real {
@@ -63,6 +71,7 @@ macro_rules! real {
             const ZERO: $t = 0.0;
             unsafe fn multiply(
                 out: *mut $t,
+                pitch: usize,
                 [m, k, n]: [usize; 3],
                 a: Matrix<$t>,
                 b: Matrix<$t>,
@@ -78,8 +87,25 @@ macro_rules! real {
                 // SAFETY: by the caller.
                 unsafe {
                     $gemm()(
-                        n, m, k, out, n as isize, 1, false, b.ptr, b.row, b.column, a.ptr, a.row, a.column, 0.0, 1.0,
-                        false, false, false, threads,
+                        n,
+                        m,
+                        k,
+                        out,
+                        pitch as isize,
+                        1,
+                        false,
+                        b.ptr,
+                        b.row,
+                        b.column,
+                        a.ptr,
+                        a.row,
+                        a.column,
+                        0.0,
+                        1.0,
+                        false,
+                        false,
+                        false,
+                        threads,
                     )
                 }
             }
@@ -88,6 +114,42 @@ macro_rules! real {
 }
 real!(f32, gemm_f32::gemm::f32::get_gemm_fn);
 real!(f64, gemm_f64::gemm::f64::get_gemm_fn);
+
+/// Products of so many multiplications are shared out by the kernels themselves, which then pack each operand once.
+const SHARED_FROM: usize = 1 << 26;
+/// Smaller products are cut at multiples of so many columns or rows, which whole registers hold.
+const PART_COLUMNS: usize = 32;
+const PART_ROWS: usize = 16;
+
+/// A block of a product's rows and columns: a product of its own. The cuts depend on the sizes alone, so that the bits do not
+/// depend on the threads.
+struct Part {
+    rows: Range<usize>,
+    columns: Range<usize>,
+}
+
+impl Part {
+    fn whole(m: usize, n: usize) -> Part {
+        Part { rows: 0..m, columns: 0..n }
+    }
+    /// How many parts a product is cut into: each takes 10 µs at least.
+    fn count(m: usize, n: usize, k: usize) -> usize {
+        let most = if n >= m { n / PART_COLUMNS } else { m / PART_ROWS };
+        ((m * n * k) >> 20).clamp(1, 8).min(most).max(1)
+    }
+    /// Part `i` of `parts`, along the longer side.
+    fn of(m: usize, n: usize, i: usize, parts: usize) -> Part {
+        let cut = |len: usize, unit: usize| {
+            let at = |i: usize| (len * i / parts).next_multiple_of(unit).min(len);
+            at(i)..if i + 1 == parts { len } else { at(i + 1) }
+        };
+        if n >= m {
+            Part { rows: 0..m, columns: cut(n, PART_COLUMNS) }
+        } else {
+            Part { rows: cut(m, PART_ROWS), columns: 0..n }
+        }
+    }
+}
 
 /// What is done to a row of a product: the bias (empty: none) added, then the activation.
 type Epilogue<T> = fn(&mut [T], &[T], Option<UnaryOp>);
@@ -115,23 +177,25 @@ fn product<T: Real>(a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>, epilogue: O
         if k == 0 {
             out.slice().fill(T::ZERO);
         } else {
-            // About 100 GFLOP/s a core: 50 multiply-adds a nanosecond.
-            let work = m * n * k / 50;
-            let one_product = |i: usize, threads: usize| {
-                let shared = threads > 1 && m * k * n >= 1 << 18;
-                let threads = if shared { Parallelism::Rayon(threads) } else { Parallelism::None };
+            let one_product = |i: usize, part: Part, threads: Parallelism| {
                 let (pa, pb) = (sa.x.slice()[sa.starts[i]..].as_ptr(), sb.x.slice()[sb.starts[i]..].as_ptr());
-                let (x, y) = (
-                    Matrix { ptr: pa, row: sa.rows, column: sa.columns },
-                    Matrix { ptr: pb, row: sb.rows, column: sb.columns },
-                );
-                // SAFETY: core checked that the layouts lie inside their buffers; products write disjoint parts.
-                unsafe { T::multiply(out.part(i * m * n, m * n).as_mut_ptr(), [m, k, n], x, y, threads) }
+                let (row, column) = (part.rows.start, part.columns.start);
+                let x = Matrix { ptr: pa.wrapping_offset(row as isize * sa.rows), row: sa.rows, column: sa.columns };
+                let y =
+                    Matrix { ptr: pb.wrapping_offset(column as isize * sb.columns), row: sb.rows, column: sb.columns };
+                let size = [part.rows.len(), k, part.columns.len()];
+                // SAFETY: core checked that the layouts lie inside their buffers; parts and products are disjoint.
+                unsafe { T::multiply(out.ptr().add(i * m * n + row * n + column), n, size, x, y, threads) }
             };
-            if batch == 1 {
-                in_pool(work, |threads| one_product(0, threads));
+            if batch == 1 && m * n * k >= SHARED_FROM {
+                let shared = |n| if n > 1 { Parallelism::Rayon(n) } else { Parallelism::None };
+                in_pool(|threads| one_product(0, Part::whole(m, n), shared(threads)));
             } else {
-                for_chunks(batch, work * batch, |i| one_product(i, 1));
+                let parts = Part::count(m, n, k);
+                // About 100 GFLOP/s a core: 50 multiply-adds a nanosecond.
+                for_chunks(batch * parts, batch * m * n * k / 50, |c| {
+                    one_product(c / parts, Part::of(m, n, c % parts, parts), Parallelism::None);
+                });
             }
         }
         if let Some(epilogue) = epilogue {

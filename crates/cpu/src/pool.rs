@@ -96,35 +96,104 @@ impl Taps {
             }
         }
     }
+    /// The places of tap `tap` in its window, dimension by dimension.
+    #[inline(always)]
+    fn unravel(&self, tap: usize) -> [usize; 3] {
+        let s = self.w.size;
+        [tap / (s[1] * s[2]), tap / s[2] % s[1], tap % s[2]]
+    }
     /// Where tap `tap` of the window at `o` lies in a plane.
     fn at(&self, o: [usize; 3], tap: usize) -> usize {
-        let s = self.w.size;
-        let k = [tap / (s[1] * s[2]), tap / s[2] % s[1], tap % s[2]];
+        let k = self.unravel(tap);
         let [z, y, x] = std::array::from_fn(|d| self.place(d, o[d], k[d]));
         (z * self.w.input[1] + y) * self.w.input[2] + x
     }
 }
 
-/// Planes in chunks of about 16,000 places: calls `f(plane)` for each.
-fn for_planes(planes: usize, places: usize, taps: usize, f: impl Fn(usize) + Send + Sync) {
+/// Planes in chunks of about 16,000 places: calls `f(plane, room)` for each, with room that planes of a chunk share.
+fn for_planes<T>(planes: usize, places: usize, taps: usize, f: impl Fn(usize, &mut Vec<T>) + Send + Sync) {
     let per = (16_384 / places.max(1)).max(1);
     for_chunks(planes.div_ceil(per), planes * places * taps.div_ceil(4), |c| {
-        (c * per..planes.min((c + 1) * per)).for_each(&f);
+        let mut room = Vec::new();
+        (c * per..planes.min((c + 1) * per)).for_each(|p| f(p, &mut room));
     });
 }
 
+/// How the place of a window's largest number, its tap, is kept: in a byte where that can hold all taps.
+trait Place: Element {
+    fn of(tap: u32) -> Self;
+}
+impl Place for u8 {
+    #[inline(always)]
+    fn of(tap: u32) -> u8 {
+        tap as u8
+    }
+}
+impl Place for i32 {
+    #[inline(always)]
+    fn of(tap: u32) -> i32 {
+        tap as i32
+    }
+}
+
+// Rows are often shorter than a register, and a choice left over becomes a branch, which random numbers mispredict half of the
+// time. So a tap's numbers of all windows are brought side by side first, and chosen from in whole registers.
 vectorized! {
-    /// The larger of each pair, and whose it was.
-    fn larger<T: Float>(x: &[T], stride: usize, tap: u32, best: &mut [T], place: &mut [u32]) {
-        match stride {
-            1 => for ((b, p), &v) in best.iter_mut().zip(place).zip(x) { choose(v, tap, b, p); },
-            2 => {
-                for ((b, p), v) in best.iter_mut().zip(place.iter_mut()).zip(x.chunks_exact(2)) { choose(v[0], tap, b, p); }
-                // The last pair may be cut short.
-                let whole = x.len() / 2;
-                if best.len() > whole { choose(x[2 * whole], tap, &mut best[whole], &mut place[whole]); }
+    /// The number that each window of a plane sees at one tap; `low` where the tap lies outside.
+    fn seen_at<T: Float>(taps: &Taps, tap: usize, x: &[T], low: T, seen: &mut [T]) {
+        let (w, [kz, ky, kx]) = (&taps.w, taps.unravel(tap));
+        let (columns, stride) = (&taps.inside[2][kx], w.stride[2]);
+        for (row, seen) in seen.chunks_exact_mut(w.output[2]).enumerate() {
+            let (z, y) = (row / w.output[1], row % w.output[1]);
+            if columns.is_empty() || !taps.inside[0][kz].contains(&z) || !taps.inside[1][ky].contains(&y) {
+                seen.fill(low);
+                continue;
             }
-            _ => for ((b, p), &v) in best.iter_mut().zip(place).zip(x.iter().step_by(stride)) { choose(v, tap, b, p); },
+            let line = (taps.place(0, z, kz) * w.input[1] + taps.place(1, y, ky)) * w.input[2];
+            let x = &x[line + taps.place(2, columns.start, kx)..];
+            seen[..columns.start].fill(low);
+            seen[columns.end..].fill(low);
+            let seen = &mut seen[columns.clone()];
+            match stride {
+                1 => seen.copy_from_slice(&x[..seen.len()]),
+                2 => {
+                    // In pairs, of which the last may be cut short.
+                    let last = seen.len() - 1;
+                    seen[..last].iter_mut().zip(x.chunks_exact(2)).for_each(|(s, x)| *s = x[0]);
+                    seen[last] = x[2 * last];
+                }
+                _ => seen.iter_mut().zip(x.iter().step_by(stride)).for_each(|(s, &x)| *s = x),
+            }
+        }
+    }
+    /// The larger of each pair, and whose it was; the first NaN stays.
+    fn larger<T: Float, P: Place>(seen: &[T], tap: P, best: &mut [T], place: &mut [P]) {
+        for ((b, p), &v) in best.iter_mut().zip(place).zip(seen) {
+            let better = (v > *b) | (v.is_nan() & !b.is_nan());
+            *b = if better { v } else { *b };
+            *p = if better { tap } else { *p };
+        }
+    }
+    /// The gradients of the windows whose largest number was at `tap`, and zeros.
+    fn chosen<T: Float>(g: &[T], place: &[u8], tap: u8, out: &mut [T]) {
+        for ((o, &g), &k) in out.iter_mut().zip(g).zip(place) {
+            *o = if k == tap { g } else { T::ZERO };
+        }
+    }
+    /// Each window's number put to one tap of it.
+    fn put_at<T: Float>(taps: &Taps, tap: usize, from: &[T], x: &mut [T]) {
+        let (w, [kz, ky, kx]) = (&taps.w, taps.unravel(tap));
+        for (row, from) in from.chunks_exact(w.output[2]).enumerate() {
+            let (z, y) = (row / w.output[1], row % w.output[1]);
+            let line = (taps.place(0, z, kz) * w.input[1] + taps.place(1, y, ky)) * w.input[2];
+            let x = &mut x[line + taps.place(2, 0, kx)..];
+            if w.stride[2] == 2 {
+                let last = from.len() - 1;
+                x.chunks_exact_mut(2).zip(&from[..last]).for_each(|(x, &v)| x[0] = v);
+                x[2 * last] = from[last];
+            } else {
+                x.iter_mut().step_by(w.stride[2]).zip(from).for_each(|(x, &v)| *x = v);
+            }
         }
     }
     fn add_strided<T: Float>(x: &[T], stride: usize, sum: &mut [T]) {
@@ -144,62 +213,50 @@ vectorized! {
     }
 }
 
-#[inline(always)]
-fn choose<T: Float>(v: T, tap: u32, best: &mut T, place: &mut u32) {
-    // The first NaN stays.
-    let better = (v > *best) | (v.is_nan() & !best.is_nan());
-    *best = if better { v } else { *best };
-    *place = if better { tap } else { *place };
-}
-
 /// How many places of a row `n` windows a stride apart touch, from their first on.
 fn reach(n: usize, stride: usize) -> usize {
     (n - 1) * stride + 1
 }
 
 fn max_forward<T: Float + Element>(op: &MaxPool, x: View<'_>, out: Meta, keep: bool, low: T) -> Result<Fused> {
+    match MaxPool::places_dtype(&op.window) {
+        DType::U8 => max_with::<T, u8>(op, x, out, keep, low),
+        _ => max_with::<T, i32>(op, x, out, keep, low),
+    }
+}
+
+fn max_with<T: Float + Element, P: Place>(op: &MaxPool, x: View<'_>, out: Meta, keep: bool, low: T) -> Result<Fused> {
     let (mut layout, mut made) = (*x.layout, None);
     let x = dense(x, &mut layout, &mut made)?;
     let w = op.window;
     let (taps, planes) = (Taps::of(&w), x.shape()[0] * x.shape()[1]);
     let (places, windows, width) = (w.input.iter().product::<usize>(), w.windows(), w.output[2]);
-    let kept = Meta::new(MaxPool::places_dtype(&w), out.shape);
     let (from, ty) = (storage(x.buffer)?, CpuStorage::new(planes * windows * size_of::<T>())?);
-    let tp = CpuStorage::new(if keep { planes * windows * kept.dtype.size() } else { 0 })?;
+    let tp = CpuStorage::new(planes * windows * size_of::<P>())?;
     let ti = CpuStorage::new(if op.indices { planes * windows * 8 } else { 0 })?;
     let (src, offset, y) = (In::<T>::of(from), x.layout.offset(), Out::<T>::of(&ty));
-    let (small, large, indices) = (Out::<u8>::of(&tp), Out::<i32>::of(&tp), Out::<i64>::of(&ti));
-    let (bytes, with_indices) = (kept.dtype == DType::U8, op.indices);
+    let (kept, indices, with_indices) = (Out::<P>::of(&tp), Out::<i64>::of(&ti), op.indices);
     // For each window, its first tap that lies inside: what a window of −∞ alone gives.
     let first = |d: usize, o: usize| taps.inside[d].iter().position(|r| r.contains(&o)).unwrap_or(0);
-    let firsts: Vec<u32> = (0..windows)
-        .map(|i| [i / (w.output[1] * width), i / width % w.output[1], i % width])
-        .map(|o| ((first(0, o[0]) * w.size[1] + first(1, o[1])) * w.size[2] + first(2, o[2])) as u32)
+    let unravel = move |i: usize| [i / (w.output[1] * width), i / width % w.output[1], i % width];
+    let firsts: Vec<P> = (0..windows)
+        .map(unravel)
+        .map(|o| P::of(((first(0, o[0]) * w.size[1] + first(1, o[1])) * w.size[2] + first(2, o[2])) as u32))
         .collect();
     launch(&[from], &[&ty, &tp, &ti], move || {
-        for_planes(planes, places, w.places(), |p| {
+        for_planes(planes, places, w.places(), |p, room: &mut Vec<T>| {
             let x = &src.slice()[offset + p * places..][..places];
-            let best = y.part(p * windows, windows);
+            let (best, place) = (y.part(p * windows, windows), kept.part(p * windows, windows));
             best.fill(low);
-            let mut place = firsts.clone();
-            taps.for_rows(|row, tap, at, o| {
-                let (n, to) = (o.len(), row * width + o.start..row * width + o.end);
-                larger(
-                    &x[at..at + reach(n, w.stride[2])],
-                    w.stride[2],
-                    tap as u32,
-                    &mut best[to.clone()],
-                    &mut place[to],
-                );
-            });
-            if keep && bytes {
-                small.part(p * windows, windows).iter_mut().zip(&place).for_each(|(o, &k)| *o = k as u8);
-            } else if keep {
-                large.part(p * windows, windows).iter_mut().zip(&place).for_each(|(o, &k)| *o = k as i32);
+            place.copy_from_slice(&firsts);
+            room.resize(windows, low);
+            for tap in 0..w.places() {
+                seen_at(&taps, tap, x, low, room);
+                larger(room, P::of(tap as u32), best, place);
             }
             if with_indices {
-                for (i, (out, &k)) in indices.part(p * windows, windows).iter_mut().zip(&place).enumerate() {
-                    *out = taps.at([i / (w.output[1] * width), i / width % w.output[1], i % width], k as usize) as i64;
+                for (i, (out, k)) in indices.part(p * windows, windows).iter_mut().zip(place).enumerate() {
+                    *out = taps.at(unravel(i), k.to_i64() as usize) as i64;
                 }
             }
         });
@@ -208,7 +265,15 @@ fn max_forward<T: Float + Element>(op: &MaxPool, x: View<'_>, out: Meta, keep: b
     if op.indices {
         fused.outputs.push(finish(ti)?);
     }
-    Ok(if keep { fused.keep(kept, finish(tp)?) } else { fused })
+    Ok(if keep { fused.keep(Meta::new(P::DTYPE, out.shape), finish(tp)?) } else { fused })
+}
+
+/// Whether the windows are tiles: side by side, without padding.
+fn tiles(w: &Window) -> bool {
+    w.stride == w.size
+        && w.before == [0; 3]
+        && w.dilation == [1; 3]
+        && (0..3).all(|d| w.output[d] * w.size[d] <= w.input[d])
 }
 
 fn max_backward<T: Float>(w: &Window, x: &[View<'_>]) -> Result<Fused> {
@@ -216,11 +281,18 @@ fn max_backward<T: Float>(w: &Window, x: &[View<'_>]) -> Result<Fused> {
     let g = dense(x[0], &mut layout, &mut made)?;
     let (mut layout, mut made) = (*x[1].layout, None);
     let kept = dense(x[1], &mut layout, &mut made)?;
-    let (w, taps, planes) = (*w, Taps::of(w), g.shape()[0] * g.shape()[1]);
+    match kept.dtype {
+        DType::U8 => max_backward_with::<T, u8>(*w, g, kept),
+        _ => max_backward_with::<T, i32>(*w, g, kept),
+    }
+}
+
+fn max_backward_with<T: Float, P: Place>(w: Window, g: View<'_>, kept: View<'_>) -> Result<Fused> {
+    let (rows, planes) = (w.output[1], g.shape()[0] * g.shape()[1]);
     let (places, windows, width) = (w.input.iter().product::<usize>(), w.windows(), w.output[2]);
     let (sg, sk, to) = (storage(g.buffer)?, storage(kept.buffer)?, CpuStorage::new(planes * places * size_of::<T>())?);
     let (g, at, kept_at, dx) = (In::<T>::of(sg), g.layout.offset(), kept.layout.offset(), Out::<T>::of(&to));
-    let (small, large, bytes) = (In::<u8>::of(sk), In::<i32>::of(sk), kept.dtype == DType::U8);
+    let (taps_kept, bytes) = (In::<P>::of(sk), In::<u8>::of(sk));
     // Where a tap lies from its window's first place, which may lie before the plane.
     let size = w.size;
     let tap_at = |k: usize| {
@@ -229,30 +301,31 @@ fn max_backward<T: Float>(w: &Window, x: &[View<'_>]) -> Result<Fused> {
         (z * w.input[1] as isize + y) * w.input[2] as isize + x
     };
     let offsets: Vec<isize> = (0..w.places()).map(tap_at).collect();
+    // Tiles write each place once.
+    let (tiles, taps) = (P::DTYPE == DType::U8 && tiles(&w), Taps::of(&w));
+    let covered = (0..3).all(|d| w.output[d] * w.size[d] == w.input[d]);
     launch(&[sg, sk], &[&to], move || {
-        for_planes(planes, places, 4, |p| {
+        for_planes(planes, places, 4, |p, room: &mut Vec<T>| {
             let (g, dx) = (&g.slice()[at + p * windows..][..windows], dx.part(p * places, places));
-            dx.fill(T::ZERO);
-            for (row, g) in g.chunks_exact(width).enumerate() {
-                let (z, y) = (row / taps.w.output[1], row % taps.w.output[1]);
-                let line = (z * w.stride[0] * w.input[1] + y * w.stride[1]) * w.input[2];
-                let first = p * windows + row * width + kept_at;
-                let mut put = |i: usize, g: T, k: usize| {
+            if !(tiles && covered) {
+                dx.fill(T::ZERO);
+            }
+            if tiles {
+                let place = &bytes.slice()[kept_at + p * windows..][..windows];
+                room.resize(windows, T::ZERO);
+                for tap in 0..w.places() {
+                    chosen(g, place, tap as u8, room);
+                    put_at(&taps, tap, room, dx);
+                }
+                return;
+            }
+            let kept = &taps_kept.slice()[kept_at + p * windows..][..windows];
+            for (row, (g, kept)) in g.chunks_exact(width).zip(kept.chunks_exact(width)).enumerate() {
+                let line = (row / rows * w.stride[0] * w.input[1] + row % rows * w.stride[1]) * w.input[2];
+                for (i, (&g, k)) in g.iter().zip(kept).enumerate() {
                     // An index that no kernel wrote could lie outside; the slice's own check then tells.
-                    let d = &mut dx[((line + i * w.stride[2]) as isize + offsets[k]) as usize];
+                    let d = &mut dx[((line + i * w.stride[2]) as isize + offsets[k.to_i64() as usize]) as usize];
                     *d = *d + g;
-                };
-                match bytes {
-                    true => g
-                        .iter()
-                        .zip(&small.slice()[first..])
-                        .enumerate()
-                        .for_each(|(i, (&g, &k))| put(i, g, k as usize)),
-                    false => g
-                        .iter()
-                        .zip(&large.slice()[first..])
-                        .enumerate()
-                        .for_each(|(i, (&g, &k))| put(i, g, k as usize)),
                 }
             }
         });
@@ -276,12 +349,12 @@ fn mean<T: Float + Element>(op: AvgPool, x: View<'_>, backward: bool) -> Result<
     };
     let scale: Vec<T> = (0..windows).map(|i| T::from_f64(1.0 / divisor(i) as f64)).collect();
     launch(&[from], &[&to], move || {
-        for_planes(planes, places, w.places(), |p| {
+        for_planes(planes, places, w.places(), |p, g: &mut Vec<T>| {
             let (x, y) = (&src.slice()[offset + p * read..][..read], out.part(p * written, written));
             y.fill(T::ZERO);
             if backward {
-                let mut g = vec![T::ZERO; windows];
-                scaled(x, &scale, &mut g);
+                g.resize(windows, T::ZERO);
+                scaled(x, &scale, g);
                 taps.for_rows(|row, _, at, o| {
                     let n = o.len();
                     spread(

@@ -1,15 +1,16 @@
 //! Threads: how many, and when it pays to use them.
 //!
 //! Work is cut into chunks whose bounds depend on the work alone, never on the number of threads, so results have the same
-//! bits for any number. Entering the pool from outside costs several microseconds, so small work stays on the calling thread.
+//! bits for any number. Small work stays on the calling thread; the rest is shared by the [crew](crate::crew).
 
+use crate::crew::share;
 use rayon::ThreadPool;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Work below this many nanoseconds (estimated) stays on one thread.
-const WORTH_SHARING: usize = 40_000;
+const WORTH_SHARING: usize = 10_000;
 
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 static POOLS: Mutex<Vec<(usize, &'static ThreadPool)>> = Mutex::new(Vec::new());
@@ -76,17 +77,13 @@ fn pool(n: usize) -> Option<&'static ThreadPool> {
     Some(pool)
 }
 
-/// Runs `f` inside the pool if `work` nanoseconds are worth it, telling it how many threads it has; else, here, with one.
-pub(crate) fn in_pool<T: Send>(work: usize, f: impl FnOnce(usize) -> T + Send) -> T {
+/// Runs `f`, which shares out its work by rayon, where it finds as many threads as kernels may use, and tells it how many.
+pub(crate) fn in_pool<T: Send>(f: impl FnOnce(usize) -> T + Send) -> T {
     let n = threads();
-    if n > 1
-        && work > WORTH_SHARING
-        && let Some(pool) = pool(n)
-    {
-        // Inside a rayon pool of our own already, the work joins that pool.
-        return if rayon::current_thread_index().is_some() { f(n) } else { pool.install(|| f(n)) };
+    match pool(n) {
+        Some(pool) if n > 1 => pool.install(|| f(n)),
+        _ => f(1),
     }
-    f(1)
 }
 
 /// Runs `f` for each chunk number below `chunks`, on several threads if the whole is estimated at more than a few
@@ -97,14 +94,7 @@ pub(crate) fn for_chunks(chunks: usize, work: usize, f: impl Fn(usize) + Send + 
         (0..chunks).for_each(f);
         return;
     }
-    in_pool(work, |n| {
-        if n == 1 {
-            (0..chunks).for_each(&f);
-        } else {
-            use rayon::prelude::*;
-            (0..chunks).into_par_iter().for_each(&f);
-        }
-    });
+    share(chunks, threads(), &f);
 }
 
 /// Cuts `len` elements into chunks of `size` and runs `f(start, len)` for each; `cost` is nanoseconds for 1000 elements.

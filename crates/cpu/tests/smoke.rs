@@ -47,6 +47,29 @@ fn a_reduction_has_the_same_bits_for_any_number_of_threads() {
 }
 
 #[test]
+fn a_product_has_the_same_bits_for_any_number_of_threads_and_the_right_values_in_every_part() {
+    let cpu = gradus_cpu::device();
+    // One part; parts of columns, of rows; and a product that the kernels share out themselves. Lengths fit no register.
+    for (m, k, n) in [(5, 7, 9), (64, 784, 131), (517, 300, 37), (413, 411, 419)] {
+        let (a, b) = (Tensor::randn([m, k], cpu, 1), Tensor::randn([n, k], cpu, 2));
+        let run = |threads| gradus_cpu::with_threads(threads, || a.matmul(&b.t()));
+        let bits = |t: &Tensor| t.to_bytes().expect("a read-back");
+        let y = run(1);
+        for threads in [2, 3, 8] {
+            assert_eq!(bits(&y), bits(&run(threads)), "{m}×{k}×{n}, {threads} threads");
+        }
+        // The same in f64, as sums of products without a product's kernel.
+        let (a, b) = (a.to_dtype(DType::F64), b.to_dtype(DType::F64));
+        for (i, row) in y.to_vec::<f32>().expect("a read-back").chunks(n).enumerate().step_by(29) {
+            let want = v(&(&b * a.select(0, i as isize)).sum_dims(&[1], false));
+            for (j, (&y, want)) in row.iter().zip(want).enumerate() {
+                assert!((y as f64 - want).abs() < 1e-3, "{m}×{k}×{n} at {i}, {j}: {y}, not {want}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_captured_step_replays_with_the_same_bits() {
     let cpu = gradus_cpu::device();
     let draw = |key| Tensor::randn([4, 3], cpu, key);

@@ -5,9 +5,8 @@
 
 use crate::gpu::Gpu;
 use crate::{DeviceInfo, DeviceKind, unavailable};
-use burn_cuda::CudaDevice;
-use cubecl::cuda::CudaRuntime;
 use gradus_core::{Backend, Result};
+use gradus_products::{CudaDevice, CudaRuntime};
 use libloading::Library;
 use std::ffi::{CStr, c_char, c_int};
 
@@ -86,5 +85,5 @@ pub(crate) fn open(index: usize) -> Result<&'static dyn Backend> {
         )));
     }
     let info = driver.describe(index);
-    Ok(Gpu::<CudaRuntime>::start(&info.name, CudaDevice::new(index), info.memory)?)
+    Ok(Gpu::<CudaRuntime>::start(&info, CudaDevice::new(index))?)
 }

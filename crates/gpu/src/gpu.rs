@@ -1,7 +1,11 @@
 //! The backend: one type for every runtime, and the families of the [`Backend`] trait.
 
+use crate::DeviceInfo;
+use crate::fault::{Site, Sites};
 use crate::memory::{GpuBuffer, Ledger};
-use crate::runtime::GpuRuntime;
+use crate::pace::Pace;
+use crate::runtime::{Fence, GpuRuntime};
+use crate::strategies::{self, Strategies};
 use crate::types::{Types, U32};
 use cubecl::client::ComputeClient;
 use cubecl::prelude::*;
@@ -14,8 +18,7 @@ use gradus_core::rng::{Distribution, Key};
 use gradus_core::{Backend, Buffer, DType, Error, ErrorKind, Layout, Result, Scalar, View};
 use gradus_kernels::copy::fill_kernel;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 
 /// A device of a runtime.
 pub(crate) struct Gpu<R: GpuRuntime> {
@@ -24,9 +27,11 @@ pub(crate) struct Gpu<R: GpuRuntime> {
     pub(crate) device: R::Device,
     pub(crate) types: Types,
     pub(crate) ledger: Arc<Ledger>,
-    /// One word that kernels set when an index is out of range.
-    pub(crate) fault: Handle,
-    pub(crate) launches: AtomicUsize,
+    /// The words in which kernels note an index out of range.
+    fault: Handle,
+    sites: Sites,
+    pace: Mutex<Pace<Fence>>,
+    strategies: &'static RwLock<Strategies>,
     /// What went wrong while nobody was waiting.
     pending: Mutex<Option<Error>>,
     table: KernelTable,
@@ -39,14 +44,15 @@ impl<R: GpuRuntime> std::fmt::Debug for Gpu<R> {
 }
 
 impl<R: GpuRuntime> Gpu<R> {
-    /// Starts the runtime on `device`, which has `memory` bytes, for as long as the program runs.
-    pub(crate) fn start(name: &str, device: R::Device, memory: usize) -> Result<&'static Gpu<R>> {
+    /// Starts the runtime on `device`, which `info` describes, for as long as the program runs.
+    pub(crate) fn start(info: &DeviceInfo, device: R::Device) -> Result<&'static Gpu<R>> {
+        let (name, memory) = (info.name.as_str(), info.memory);
         let started = catch_unwind(AssertUnwindSafe(|| {
             let mut client = R::client(&device);
             // SAFETY: every client of a device of ours works on this one stream, so its commands run in the order they were
             // given, from whichever thread; handles never meet another stream.
             unsafe { client.set_stream(StreamId { value: 0 }) };
-            let fault = client.create_from_slice(&0u32.to_ne_bytes());
+            let fault = client.create_from_slice(&[0u8; 4 * gradus_kernels::fault::WORDS]);
             (client, fault)
         }));
         let (client, fault) = started.map_err(|_| {
@@ -64,12 +70,19 @@ impl<R: GpuRuntime> Gpu<R> {
             types,
             ledger,
             fault,
-            launches: AtomicUsize::new(0),
+            sites: Sites::default(),
+            pace: Mutex::new(Pace::new()),
+            strategies: strategies::enter(name, info.kind)?,
             pending: Mutex::new(None),
             table: KernelTable::new(),
         }));
         gpu.register_fused();
         Ok(gpu)
+    }
+
+    /// The choices that are in force.
+    pub(crate) fn strategies(&self) -> Strategies {
+        *self.strategies.read().unwrap_or_else(|e| e.into_inner())
     }
 
     /// Keeps an error for whoever waits next.
@@ -105,43 +118,72 @@ impl<R: GpuRuntime> Gpu<R> {
         Error::new(ErrorKind::Device, format!("{}: {}", self.name, lines.join(" ")))
     }
 
-    /// Waits until all work handed over is done.
-    pub(crate) fn wait(&self) -> Result<()> {
-        self.waiting(|| cubecl::future::block_on(self.client.sync()))
+    /// Notes a launch, of an update or not; at the end of a step waits for the device, if it is too far behind.
+    pub(crate) fn paced(&self, is_update: bool) {
+        let mut pace = self.pace.lock().unwrap_or_else(|e| e.into_inner());
+        if !pace.step_ended(is_update) {
+            return;
+        }
+        let fenced = self.waiting(|| Ok(R::armed(self.client.sync())));
+        let done = fenced.map(|fence| pace.fenced(fence)).and_then(|oldest| match oldest {
+            Some(fence) => self.waiting(|| cubecl::future::block_on(fence)),
+            None => Ok(()),
+        });
+        if let Err(error) = done {
+            self.note(error);
+        }
+    }
+
+    /// Hands everything over, and surfaces what went wrong up to here. Fences are waited for: each may hold an error.
+    fn settle(&self) -> Result<()> {
+        let fences = self.pace.lock().unwrap_or_else(|e| e.into_inner()).drain();
+        let done = fences.into_iter().map(|fence| self.waiting(|| cubecl::future::block_on(fence)));
+        let done = done.chain([self.waiting(|| self.client.flush())]).collect::<Result<()>>();
+        self.noted()?;
+        done
     }
 
     /// Waits, and reads the bytes of `memory`, and whether a kernel noted a fault.
     fn read(&self, memory: &GpuBuffer) -> Result<Vec<u8>> {
-        self.noted()?;
-        // A read does not report the errors of what was launched before it; a flush does.
-        self.waiting(|| self.client.flush())?;
+        self.settle()?;
         let handles = vec![memory.handle.clone(), self.fault.clone()];
         let parts = self.waiting(|| cubecl::future::block_on(self.client.read_async(handles)))?;
-        if parts[1].iter().any(|&b| b != 0) {
-            self.reset_fault();
-            return Err(self.out_of_range());
-        }
+        self.checked(&parts[1])?;
         Ok(parts[0].to_vec())
     }
 
-    fn out_of_range(&self) -> Error {
-        Error::misuse(format!(
-            "an index was out of range in a gather or scatter that ran on {} since it was last waited for; run on the CPU to see which",
-            self.name
-        ))
+    /// The error of what kernels noted in `words`, told once.
+    fn checked(&self, words: &[u8]) -> Result<()> {
+        match self.sites.error(words, &self.name) {
+            Some(error) => {
+                self.reset_fault();
+                Err(error)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The words for faults as a kernel's argument.
+    pub(crate) fn fault(&self) -> ArrayArg<R> {
+        self.raw(&self.fault, gradus_kernels::fault::WORDS)
+    }
+
+    /// The number under which a launch of `op` notes an index that names none of `len` places.
+    pub(crate) fn site(&self, op: &'static str, len: usize, classes: bool) -> u32 {
+        self.sites.number(Site { op, len, classes })
     }
 
     fn reset_fault(&self) {
-        // SAFETY: the kernel writes the one word that the handle has.
+        // SAFETY: the kernel writes the words that the handle has.
         unsafe {
             fill_kernel::launch_unchecked::<R>(
                 &self.client,
                 CubeCount::new_single(),
-                CubeDim::new_1d(1),
+                CubeDim::new_1d(gradus_kernels::fault::WORDS as u32),
                 cubecl::ir::AddressType::U32,
-                self.raw(&self.fault, 1),
+                self.fault(),
                 InputScalar::new(0u32, U32),
-                1,
+                gradus_kernels::fault::WORDS,
                 U32,
             );
         }
@@ -238,14 +280,9 @@ impl<R: GpuRuntime> Backend for Gpu<R> {
     }
 
     fn synchronize(&self) -> Result<()> {
-        let fault = self.waiting(|| cubecl::future::block_on(self.client.read_async(vec![self.fault.clone()])));
-        let done = self.wait();
-        self.noted()?;
-        done?;
-        if fault?[0].iter().any(|&b| b != 0) {
-            self.reset_fault();
-            return Err(self.out_of_range());
-        }
-        Ok(())
+        self.settle()?;
+        self.waiting(|| cubecl::future::block_on(self.client.sync()))?;
+        let words = self.waiting(|| cubecl::future::block_on(self.client.read_async(vec![self.fault.clone()])))?;
+        self.checked(&words[0])
     }
 }

@@ -1,15 +1,16 @@
 //! Picking by index, and scattering, which is deterministic.
 //!
-//! An index out of range cannot be seen before the kernel runs, and waiting for it would stall every step: kernels note it,
-//! and the note becomes an error wherever the host waits ([`Gpu::wait`], a read-back).
+//! Negative indices count from the end. One out of range is noted by the kernel, and the note becomes an error wherever the
+//! host waits (see [`crate::fault`]). A scatter first resolves its indices, in one pass, so that its own looks at each are short.
 
 use crate::Gpu;
 use crate::launch::{Steps, folded, lengths};
 use crate::memory::GpuBuffer;
 use crate::runtime::GpuRuntime;
-use gradus_core::ops::{Index, ScatterOp};
+use gradus_core::op::Op;
+use gradus_core::ops::{self, Index, ScatterOp};
 use gradus_core::{Buffer, DType, Layout, Result, Shape, View};
-use gradus_kernels::gather::{Scatter, check_index_kernel, gather_kernel, scatter_kernel};
+use gradus_kernels::gather::{Scatter, gather_kernel, resolve_index_kernel, scatter_kernel};
 use gradus_kernels::reduce::Combine;
 
 /// From this many sources along the dimension on, their indices are sorted first.
@@ -42,6 +43,10 @@ impl<R: GpuRuntime> Gpu<R> {
         if len == 0 {
             return self.done(out);
         }
+        if x.shape()[dim] == 0 {
+            self.resolved(index, 0, ops::Gather(how).name())?; // every index is out of range
+            return self.done(out);
+        }
         let (mut from, mut at) = (Steps::of(x.layout), Steps::of(index.layout));
         match how {
             Index::Along(_) => from = from.with(dim, 0),
@@ -58,42 +63,29 @@ impl<R: GpuRuntime> Gpu<R> {
         let (cubes, threads) = self.grid(len);
         let address = self.address(&[memory.elements, indices.elements, len])?;
         let types = [self.types.stored(x.dtype), self.types.stored(DType::I64)];
-        // SAFETY: the views lie inside their buffers (the caller's contract), an index out of range is not followed, and the
-        // kernel stops at `len`. A dimension of no elements is never picked from: see below.
+        let limit = x.shape()[dim];
+        let site = self.site(ops::Gather(how).name(), limit, false);
+        // SAFETY: the views lie inside their buffers (the caller's contract), an index out of range is not followed (there is
+        // a first place: an empty dimension came apart above), and the kernel stops at `len`.
         unsafe {
-            if x.shape()[dim] == 0 {
-                check_index_kernel::launch_unchecked::<R>(
-                    &self.client,
-                    cubes,
-                    threads,
-                    address,
-                    self.array(indices),
-                    self.raw(&self.fault, 1),
-                    lengths(&shape),
-                    at.place(),
-                    0,
-                    len,
-                    types[1],
-                );
-            } else {
-                gather_kernel::launch_unchecked::<R>(
-                    &self.client,
-                    cubes,
-                    threads,
-                    address,
-                    self.array(memory),
-                    self.array(indices),
-                    self.array(&out),
-                    self.raw(&self.fault, 1),
-                    lengths(&shape),
-                    from.place(),
-                    at.place(),
-                    x.layout.strides()[dim],
-                    x.shape()[dim],
-                    len,
-                    types,
-                );
-            }
+            gather_kernel::launch_unchecked::<R>(
+                &self.client,
+                cubes,
+                threads,
+                address,
+                self.array(memory),
+                self.array(indices),
+                self.array(&out),
+                self.fault(),
+                lengths(&shape),
+                from.place(),
+                at.place(),
+                x.layout.strides()[dim],
+                limit,
+                site,
+                len,
+                types,
+            );
         }
         self.launched();
         self.done(out)
@@ -110,23 +102,22 @@ impl<R: GpuRuntime> Gpu<R> {
         if src.elements() == 0 {
             return self.convert(base, base.dtype);
         }
-        // A multi-dimensional index of slices is one line of indices: it, and the sources' dimensions, must chain.
-        let (flat_index, flat_src, held);
-        let (index, src) = match how {
+        let places = self.resolved(index, base.shape()[how.dim()], ops::Scatter { op, how }.name())?;
+        let mut shape = Layout::dense(*index.shape());
+        // A multi-dimensional index of slices is one line of indices: the sources' dimensions must chain, too.
+        let (flat_src, held);
+        let src = match how {
             Index::Slices(dim) if index.shape().rank() != 1 => {
-                held = (self.dense(index)?, self.dense(src)?);
+                held = self.dense(src)?;
                 let inner = index.shape().rank();
-                flat_index = Layout::dense(Shape::try_new(&[index.elements()])?);
+                shape = Layout::dense(Shape::try_new(&[index.elements()])?);
                 let lengths = [&src.shape()[..dim], &[index.elements()], &src.shape()[dim + inner..]].concat();
                 flat_src = Layout::dense(Shape::try_new(&lengths)?);
-                (
-                    View { buffer: &held.0, layout: &flat_index, ..index },
-                    View { buffer: &held.1, layout: &flat_src, ..src },
-                )
+                View { buffer: &held, layout: &flat_src, ..src }
             }
-            _ => (index, src),
+            _ => src,
         };
-        self.check_indices(index, base.shape()[how.dim()])?;
+        let index = View { buffer: &places, layout: &shape, ..index };
         let reach = reach(base, index, src, how);
         let out = if reach.shape == base.shape().dims() {
             self.reserve(base.elements(), base.dtype)?
@@ -202,29 +193,33 @@ impl<R: GpuRuntime> Gpu<R> {
         Ok(())
     }
 
-    fn check_indices(&self, index: View<'_>, limit: usize) -> Result<()> {
+    /// The places among `limit` that the indices name, dense, −1 for one that is out of range in `op`.
+    fn resolved(&self, index: View<'_>, limit: usize, op: &'static str) -> Result<Buffer> {
         let (memory, len) = (self.memory_of(index.buffer)?, index.elements());
+        let out = self.reserve(len, DType::I64)?;
         let (shape, [at]) = folded(index.shape(), [&Steps::of(index.layout)]);
         let (cubes, threads) = self.grid(len);
         let address = self.address(&[memory.elements, limit])?;
         // SAFETY: the view lies inside its buffer (the caller's contract), and the kernel stops at `len`.
         unsafe {
-            check_index_kernel::launch_unchecked::<R>(
+            resolve_index_kernel::launch_unchecked::<R>(
                 &self.client,
                 cubes,
                 threads,
                 address,
                 self.array(memory),
-                self.raw(&self.fault, 1),
+                self.array(&out),
+                self.fault(),
                 lengths(&shape),
                 at.place(),
                 limit,
+                self.site(op, limit, false),
                 len,
                 self.types.stored(DType::I64),
             );
         }
         self.launched();
-        Ok(())
+        self.done(out)
     }
 }
 

@@ -1,5 +1,4 @@
-//! What every launch has in common: finding a view's memory, folding its dimensions, the grid, the width of addresses, and
-//! a bound on how far the host runs ahead.
+//! What every launch has in common: finding a view's memory, folding its dimensions, the grid, the width of addresses.
 
 use crate::Gpu;
 use crate::memory::GpuBuffer;
@@ -10,13 +9,9 @@ use cubecl::server::Handle;
 use gradus_core::{Buffer, DType, Error, Layout, Result, Scalar, View};
 use gradus_kernels::strided::{PlaceLaunch, fold};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// Threads of a cube in elementwise kernels.
 const CUBE: u32 = 256;
-
-/// Kernels handed over before the host waits for them: a bound on what a runaway loop can queue.
-const RUN_AHEAD: usize = 4096;
 
 /// Strides and an offset, before they become a kernel's argument.
 #[derive(Clone, Debug)]
@@ -144,12 +139,14 @@ impl<R: GpuRuntime> Gpu<R> {
         }
     }
 
-    /// Notes a launch; now and then waits, so that the host never runs far ahead.
+    /// Notes a launch.
     pub(crate) fn launched(&self) {
-        let full = self.launches.fetch_add(1, Ordering::Relaxed) % RUN_AHEAD == RUN_AHEAD - 1;
-        if let Err(error) = if full { self.wait() } else { Ok(()) } {
-            self.note(error);
-        }
+        self.paced(false);
+    }
+
+    /// Notes a launch that updates parameters.
+    pub(crate) fn updated(&self) {
+        self.paced(true);
     }
 
     /// A buffer as a kernel's argument.

@@ -14,6 +14,8 @@
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod elementwise;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod fault;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod fused;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod gpu;
@@ -28,6 +30,8 @@ mod matmul;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod memory;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod pace;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod random;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod reduce;
@@ -39,6 +43,8 @@ mod scan;
 mod sort;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod types;
+
+pub mod strategies;
 
 #[cfg(feature = "cuda")]
 mod cuda;

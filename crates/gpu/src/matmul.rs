@@ -1,22 +1,21 @@
 //! Matrix products: our own kernel, or Burn's for large ones.
 //!
 //! Burn's tiled kernels are several times faster on large products, but each class of shapes takes seconds to compile; ours
-//! compiles once, reads any strides, and never rounds `f32` to TF32. The choice is made by [`choice`] from the shapes and
-//! the dtype alone: nothing is timed at run time, so a run's bits do not depend on timing.
+//! compiles once, reads any strides, and never rounds `f32` to TF32. The choice is made by [`choice`] from the shapes, the
+//! dtype and a committed table alone ([`crate::strategies`]), so a run's bits do not depend on timing.
 
 use crate::Gpu;
 use crate::launch::{Steps, folded, lengths};
-use crate::memory::GpuBuffer;
 use crate::runtime::GpuRuntime;
+use crate::strategies::Strategies;
 use crate::types::F32;
-use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
-use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 use gradus_core::backend::{MatmulSpec, Operand};
 use gradus_core::ops::BinaryOp;
 use gradus_core::{Buffer, DType, Error, ErrorKind, Layout, Result, Shape, View};
 use gradus_kernels::matmul::{MatrixLaunch, SIDE, matmul_kernel};
 use gradus_kernels::strided::PlaceLaunch;
+use gradus_products::{Float, Matrices};
 
 /// Which kernel computes a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,16 +26,19 @@ pub(crate) enum Choice {
     Burn,
 }
 
-/// The committed choice for `batches` products `[m, k] × [k, n]`.
-pub(crate) fn choice(dtype: DType, m: usize, n: usize, k: usize, tensor_cores: bool) -> Choice {
-    let large = m.min(n).min(k) >= 128 && m.saturating_mul(n).saturating_mul(k) >= 1 << 27;
+/// The choice of the table for products `[m, k] × [k, n]`.
+pub(crate) fn choice(table: &Strategies, dtype: DType, m: usize, n: usize, k: usize, tensor_cores: bool) -> Choice {
+    let large = |power: usize| {
+        let multiplications = m.saturating_mul(n).saturating_mul(k);
+        m.min(n).min(k) >= 128 && multiplications.checked_shr(power as u32).is_some_and(|n| n > 0)
+    };
     match dtype {
         // Where there are tensor cores, Burn may round f32 to TF32: ours keeps every bit.
-        DType::F32 if large && !tensor_cores => Choice::Burn,
-        DType::F16 | DType::Bf16 if large => Choice::Burn,
+        DType::F32 if large(table.burn_f32) && !tensor_cores => Choice::Burn,
+        DType::F16 | DType::Bf16 if large(table.burn_half) => Choice::Burn,
         _ => Choice::Own(match m.min(n) {
-            0..=16 => 1,
-            17..=64 => 2,
+            least if least <= table.product_tile_16 => 1,
+            least if least <= table.product_tile_32 => 2,
             _ => 4,
         }),
     }
@@ -60,7 +62,7 @@ impl<R: GpuRuntime> Gpu<R> {
             return self.done(self.reserve(0, a.dtype)?);
         }
         let tensor_cores = !self.client.properties().features.matmul.cmma.is_empty();
-        match choice(a.dtype, p.m, p.n, p.k, tensor_cores) {
+        match choice(&self.strategies(), a.dtype, p.m, p.n, p.k, tensor_cores) {
             Choice::Own(t) => self.own_product(a, b, spec, &p, t),
             Choice::Burn => self.burn_product(a, b, spec, &p),
         }
@@ -137,24 +139,18 @@ impl<R: GpuRuntime> Gpu<R> {
     }
 
     fn burn_product(&self, a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>, p: &Product) -> Result<Buffer> {
-        let (left, right) = (self.matrix(a)?, self.matrix(b)?);
-        let (x, y) = (self.tensor(&left, a)?, self.tensor(&right, b)?);
-        let batches = p.lead.elements();
-        let memory = self.reserve(batches * p.m * p.n, a.dtype)?;
-        let dtype = burn_dtype(a.dtype);
+        let (left, right) = (self.matrices(a)?, self.matrices(b)?);
+        let memory = self.reserve(p.lead.elements() * p.m * p.n, a.dtype)?;
         let shape = [&p.lead[..], &[p.m, p.n]].concat();
-        let target = CubeTensor::new_contiguous(
-            self.client.clone(),
-            self.device.clone(),
-            shape.into(),
-            memory.handle.clone(),
-            dtype,
-        );
-        matmul(x, y, Some(target), MatmulStrategy::Cube, dtype).map_err(|e| {
-            Error::new(
-                ErrorKind::Device,
-                format!("{} could not set up a product of {} and {}: {e:?}", self.name, a.shape(), b.shape()),
-            )
+        let out = Matrices { handle: memory.handle.clone(), shape, transposed: false };
+        let float = match a.dtype {
+            DType::F16 => Float::F16,
+            DType::Bf16 => Float::Bf16,
+            _ => Float::F32,
+        };
+        R::product(&self.client, &self.device, left, right, out, float).map_err(|why| {
+            let what = format!("{} could not set up a product of {} and {}: {why}", self.name, a.shape(), b.shape());
+            Error::new(ErrorKind::Device, what)
         })?;
         self.launched();
         let out = self.done(memory)?;
@@ -180,45 +176,20 @@ impl<R: GpuRuntime> Gpu<R> {
     }
 
     /// The view's matrices where Burn can read them: whole, dense, or dense and transposed; else a dense copy.
-    fn matrix(&self, x: View<'_>) -> Result<(Buffer, bool)> {
+    fn matrices(&self, x: View<'_>) -> Result<Matrices> {
         let rank = x.shape().rank();
         let mut order: Vec<usize> = (0..rank).collect();
         order.swap(rank - 2, rank - 1);
         let turned = x.layout.permute(&order);
-        let whole = x.layout.offset() == 0 && x.elements() == self.memory_of(x.buffer)?.elements;
+        let memory = self.memory_of(x.buffer)?;
+        let whole = x.layout.offset() == 0 && x.elements() == memory.elements;
         if whole && !x.layout.is_dense() && turned.is_dense() {
-            return Ok((x.buffer.clone(), true));
+            let shape = turned.shape().to_vec();
+            return Ok(Matrices { handle: memory.handle.clone(), shape, transposed: true });
         }
-        Ok((self.dense(x)?, false))
-    }
-
-    /// Burn's tensor over memory of ours.
-    fn tensor(&self, (buffer, turned): &(Buffer, bool), x: View<'_>) -> Result<CubeTensor<R>> {
-        let memory: &GpuBuffer = self.memory_of(buffer)?;
-        let rank = x.shape().rank();
-        let mut shape = x.shape().to_vec();
-        if *turned {
-            shape.swap(rank - 2, rank - 1);
-        }
-        let mut tensor = CubeTensor::new_contiguous(
-            self.client.clone(),
-            self.device.clone(),
-            shape.into(),
-            memory.handle.clone(),
-            burn_dtype(x.dtype),
-        );
-        if *turned {
-            tensor.meta.swap(rank - 2, rank - 1);
-        }
-        Ok(tensor)
-    }
-}
-
-fn burn_dtype(dtype: DType) -> burn_backend::DType {
-    match dtype {
-        DType::F16 => burn_backend::DType::F16,
-        DType::Bf16 => burn_backend::DType::BF16,
-        _ => burn_backend::DType::F32,
+        let dense = self.dense(x)?;
+        let handle = self.memory_of(&dense)?.handle.clone();
+        Ok(Matrices { handle, shape: x.shape().to_vec(), transposed: false })
     }
 }
 
@@ -228,11 +199,15 @@ mod tests {
 
     #[test]
     fn the_choice_depends_on_shape_and_dtype_alone() {
-        assert_eq!(choice(DType::F32, 32, 10, 64, false), Choice::Own(1));
-        assert_eq!(choice(DType::F32, 64, 64, 64, false), Choice::Own(2));
-        assert_eq!(choice(DType::F32, 512, 512, 512, false), Choice::Burn);
-        assert_eq!(choice(DType::F32, 512, 512, 512, true), Choice::Own(4));
-        assert_eq!(choice(DType::F16, 512, 512, 512, true), Choice::Burn);
-        assert_eq!(choice(DType::I64, 512, 512, 512, false), Choice::Own(4));
+        let table = Strategies::column(crate::strategies::TABLE, "gpu").expect("the committed table is whole");
+        let table = Strategies { product_tile_16: 16, product_tile_32: 64, burn_f32: 27, burn_half: 27, ..table };
+        assert_eq!(choice(&table, DType::F32, 32, 10, 64, false), Choice::Own(1));
+        assert_eq!(choice(&table, DType::F32, 64, 64, 64, false), Choice::Own(2));
+        assert_eq!(choice(&table, DType::F32, 512, 512, 512, false), Choice::Burn);
+        assert_eq!(choice(&table, DType::F32, 512, 512, 512, true), Choice::Own(4));
+        assert_eq!(choice(&table, DType::F16, 512, 512, 512, true), Choice::Burn);
+        assert_eq!(choice(&table, DType::I64, 512, 512, 512, false), Choice::Own(4));
+        let never = Strategies { burn_f32: 64, ..table };
+        assert_eq!(choice(&never, DType::F32, 512, 512, 512, false), Choice::Own(4));
     }
 }

@@ -1,4 +1,4 @@
-//! Reductions. Which kernel runs, and how it cuts its work, depends on shapes alone.
+//! Reductions. Which kernel runs, and how it cuts its work, depends on shapes and the table of [`crate::strategies`] alone.
 
 use crate::Gpu;
 use crate::launch::{Steps, folded, lengths};
@@ -14,11 +14,7 @@ use gradus_kernels::reduce::{
     CUBE, Combine, Shade, arg_cube_kernel, arg_unit_kernel, reduce_cube_kernel, reduce_unit_kernel,
 };
 
-/// Up to this many elements, or from this many results on, one thread reduces each result alone.
-const SHORT: usize = 256;
-const MANY: usize = 4096;
-/// The least that a cube takes when a long reduction is cut in chunks, and the most chunks.
-const CHUNK: usize = 4096;
+/// The most chunks that a long reduction is cut in.
 const CHUNKS: usize = 256;
 
 /// A strided operand of a launch: memory, its element type, and its steps over the kept and the reduced dimensions.
@@ -68,13 +64,14 @@ impl<R: GpuRuntime> Gpu<R> {
             kept: part(x.layout, |d| !dims.has(d), x.layout.offset() as isize),
             reduced: part(x.layout, |d| dims.has(d), 0),
         };
+        let exact = combine == Combine::Sum && to.is_float();
         let divisor = || match shade {
             Shade::Mean => InputScalar::new(count as f64, accumulator),
             _ => InputScalar::new(1u32, accumulator),
         };
-        let out = self.reserve(outputs, to)?;
+        let (out, table) = (self.reserve(outputs, to)?, self.strategies());
         let stored = self.types.stored(to);
-        if count <= SHORT || outputs >= MANY {
+        if count <= table.reduce_short || outputs >= table.reduce_many {
             self.reduce_by_units(
                 &source,
                 &out,
@@ -83,11 +80,12 @@ impl<R: GpuRuntime> Gpu<R> {
                 divisor(),
                 combine,
                 shade,
+                exact,
                 [source.stored, accumulator, stored],
             )?;
             return self.done(out);
         }
-        let chunk = CHUNK.max(count.div_ceil(CHUNKS));
+        let chunk = table.reduce_chunk.max(count.div_ceil(CHUNKS));
         let chunks = count.div_ceil(chunk);
         if chunks == 1 {
             self.reduce_by_cubes(
@@ -99,12 +97,14 @@ impl<R: GpuRuntime> Gpu<R> {
                 divisor(),
                 combine,
                 shade,
+                exact,
                 [source.stored, accumulator, stored],
             )?;
             return self.done(out);
         }
         // Each chunk of each result first, then the chunks.
-        let parts = self.reserve_bytes(outputs * chunks, outputs * chunks * accumulator.size())?;
+        let numbers = if exact { 2 * chunks } else { chunks };
+        let parts = self.reserve_bytes(outputs * numbers, outputs * numbers * accumulator.size())?;
         let first = if shade == Shade::Truth { Shade::Truth } else { Shade::Plain };
         self.reduce_by_cubes(
             &source,
@@ -115,23 +115,25 @@ impl<R: GpuRuntime> Gpu<R> {
             divisor(),
             combine,
             first,
+            exact,
             [source.stored, accumulator, accumulator],
         )?;
         let rows = Source {
             memory: &parts,
             stored: accumulator,
-            kept: (vec![outputs], Steps { strides: vec![chunks as isize], offset: 0 }),
-            reduced: (vec![chunks], Steps { strides: vec![1], offset: 0 }),
+            kept: (vec![outputs], Steps { strides: vec![numbers as isize], offset: 0 }),
+            reduced: (vec![numbers], Steps { strides: vec![1], offset: 0 }),
         };
         let last = if shade == Shade::Mean { Shade::Mean } else { Shade::Plain };
         self.reduce_by_units(
             &rows,
             &out,
             outputs,
-            chunks,
+            numbers,
             divisor(),
             combine,
             last,
+            exact,
             [accumulator, accumulator, stored],
         )?;
         self.done(out)
@@ -146,6 +148,7 @@ impl<R: GpuRuntime> Gpu<R> {
         divisor: InputScalar,
         op: Combine,
         shade: Shade,
+        exact: bool,
         types: [StorageType; 3],
     ) -> Result<()> {
         let (cubes, dim) = self.grid(outputs);
@@ -166,8 +169,10 @@ impl<R: GpuRuntime> Gpu<R> {
                 outputs,
                 count,
                 divisor,
+                InputScalar::new(1u32, types[1]),
                 op,
                 shade,
+                exact,
                 types,
             );
         }
@@ -185,6 +190,7 @@ impl<R: GpuRuntime> Gpu<R> {
         divisor: InputScalar,
         op: Combine,
         shade: Shade,
+        exact: bool,
         types: [StorageType; 3],
     ) -> Result<()> {
         let address = self.address(&[x.memory.elements, outputs * chunks])?;
@@ -206,8 +212,10 @@ impl<R: GpuRuntime> Gpu<R> {
                 chunks,
                 chunk,
                 divisor,
+                InputScalar::new(1u32, types[1]),
                 op,
                 shade,
+                exact,
                 types,
             );
         }
@@ -226,10 +234,10 @@ impl<R: GpuRuntime> Gpu<R> {
         let step = x.layout.strides()[dim];
         let types = [self.types.stored(x.dtype), self.types.computed(x.dtype), self.types.stored(DType::I64)];
         let address = self.address(&[memory.elements, outputs])?;
-        let largest = op == ArgReduceOp::Max;
+        let (largest, table) = (op == ArgReduceOp::Max, self.strategies());
         // SAFETY: the view lies inside its buffer (the caller's contract), and the kernels stop at `outputs` and `count`.
         unsafe {
-            if count <= SHORT || outputs >= MANY {
+            if count <= table.reduce_short || outputs >= table.reduce_many {
                 let (cubes, threads) = self.grid(outputs);
                 arg_unit_kernel::launch_unchecked::<R>(
                     &self.client,

@@ -5,8 +5,8 @@
 
 use crate::gpu::Gpu;
 use crate::{DeviceInfo, DeviceKind, unavailable};
-use burn_wgpu::{WgpuDevice, WgpuRuntime};
 use gradus_core::{Backend, Result};
+use gradus_products::{WgpuDevice, WgpuRuntime};
 
 /// One adapter: how the runtime names it, and what it is.
 struct Adapter {
@@ -82,5 +82,5 @@ pub(crate) fn open(index: usize) -> Result<&'static dyn Backend> {
         return Err(unavailable(format!("wgpu:{index}: there is no such adapter; there are {}", names.join(", "))));
     }
     let Adapter { device, info } = found.swap_remove(index);
-    Ok(Gpu::<WgpuRuntime>::start(&info.name, device, info.memory)?)
+    Ok(Gpu::<WgpuRuntime>::start(&info, device)?)
 }

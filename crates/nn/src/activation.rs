@@ -202,7 +202,7 @@ fn softplus(x: &Tensor, beta: f64, threshold: f64) -> Result<Tensor> {
 /// use gradus_nn::{Cx, Init, Layer, Prelu};
 /// let device = gradus_cpu::device();
 /// let prelu = Prelu::new(1, &mut Init::new(device, 0));
-/// let y = prelu.call(&Tensor::from_slice(&[-4f32, 2.0], [2], device), &Cx::eval());
+/// let y = prelu.call(&Tensor::from_vec(vec![-4f32, 2.0], [2], device), &Cx::eval());
 /// assert_eq!(y.to_vec::<f32>()?, [-1.0, 2.0]);
 /// # Ok::<(), gradus_core::Error>(())
 /// ```
@@ -235,7 +235,7 @@ layer!(Prelu, |self, x, _cx| x.try_prelu(&self.weight));
 /// ```
 /// use gradus_core::Tensor;
 /// use gradus_nn::{Cx, Layer, RandomRelu};
-/// let x = Tensor::from_slice(&[-1f32, 2.0], [2], gradus_cpu::device());
+/// let x = Tensor::from_vec(vec![-1f32, 2.0], [2], gradus_cpu::device());
 /// let y = RandomRelu::new(0.25, 0.75).call(&x, &Cx::eval());
 /// assert_eq!(y.to_vec::<f32>()?, [-0.5, 2.0]);
 /// # Ok::<(), gradus_core::Error>(())

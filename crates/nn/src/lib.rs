@@ -15,15 +15,18 @@ mod activation;
 mod attention;
 mod audit;
 mod batch_norm;
+mod bilinear;
 mod conv;
 mod cx;
 mod dropout;
 mod embedding;
+mod embedding_bag;
 mod feed_forward;
 pub mod init;
 mod instance_norm;
 mod layer;
 mod linear;
+mod local_response_norm;
 mod lora;
 pub mod loss;
 mod module;
@@ -31,11 +34,14 @@ mod norm;
 mod padding;
 mod param;
 mod parametrizations;
+mod patches;
 mod pooling;
 mod recurrent;
 mod regularization;
+mod resampling;
 mod sequential;
 mod shape;
+mod similarity;
 mod site;
 mod state;
 mod table;
@@ -45,27 +51,33 @@ pub use activation::*;
 pub use attention::*;
 pub use audit::{GradientFlow, audit_gradients};
 pub use batch_norm::{BatchNorm1d, BatchNorm2d, BatchNorm3d, Running};
+pub use bilinear::Bilinear;
 pub use conv::{Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d};
 pub use cx::{Call, Cx, Mode};
 pub use dropout::*;
 pub use embedding::Embedding;
+pub use embedding_bag::{BagMode, EmbeddingBag};
 pub use feed_forward::GatedFeedForward;
 pub use gradus_macros::Module;
 pub use init::Init;
 pub use instance_norm::{InstanceNorm1d, InstanceNorm2d, InstanceNorm3d};
 pub use layer::Layer;
 pub use linear::Linear;
+pub use local_response_norm::LocalResponseNorm;
 pub use lora::*;
 pub use module::{Entry, EntryMut, Module, ParameterPath, Unmatched, Visitor, VisitorMut};
 pub use norm::{GroupNorm, LayerNorm, RmsNorm};
 pub use padding::*;
 pub use param::Param;
 pub use parametrizations::*;
+pub use patches::{Fold, Unfold};
 pub use pooling::*;
 pub use recurrent::*;
 pub use regularization::{DropBlock, DropPath, GaussianNoise, gradient_penalty};
+pub use resampling::{ChannelShuffle, PixelShuffle, PixelUnshuffle, Upsample};
 pub use sequential::{AnyLayer, Sequential};
 pub use shape::{Flatten, Unflatten};
+pub use similarity::{CosineSimilarity, PairwiseDistance};
 pub use site::Site;
 pub use state::State;
 pub use table::{Row, Table};
@@ -89,9 +101,10 @@ pub mod prelude {
     pub use crate::recurrent::*;
     pub use crate::transformer::*;
     pub use crate::{
-        BatchNorm1d, BatchNorm2d, BatchNorm3d, Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d,
-        ConvTranspose3d, Cx, Embedding, Flatten, GatedFeedForward, GroupNorm, Init, InstanceNorm1d, InstanceNorm2d,
-        InstanceNorm3d, Layer, LayerNorm, Linear, Mode, Module, Param, RmsNorm, Sequential, Site, State, Table,
-        Unflatten,
+        BagMode, BatchNorm1d, BatchNorm2d, BatchNorm3d, Bilinear, ChannelShuffle, Conv1d, Conv2d, Conv3d,
+        ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, CosineSimilarity, Cx, Embedding, EmbeddingBag, Flatten,
+        Fold, GatedFeedForward, GroupNorm, Init, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, Layer, LayerNorm,
+        Linear, LocalResponseNorm, Mode, Module, PairwiseDistance, Param, PixelShuffle, PixelUnshuffle, RmsNorm,
+        Sequential, Site, State, Table, Unflatten, Unfold, Upsample,
     };
 }

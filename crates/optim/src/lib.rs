@@ -81,7 +81,8 @@ pub use transforms::{
 /// What most programs need of this crate.
 pub mod prelude {
     pub use crate::{
-        Adam, AdamW, ClipNorm, ClipValue, Cosine, ElasticNet, Exponential, Group, L1, L2, OneCycle, Optimizer,
-        OptimizerBuilder, Rule, Schedule, Sgd, StepDecay, Transform, Warmup,
+        Adafactor, Adam, AdamW, ClipNorm, ClipValue, Cosine, ElasticNet, Exponential, Group, L1, L2, Lbfgs, Lion, Muon,
+        NAdam, OneCycle, Optimizer, OptimizerBuilder, Plateau, RmsProp, Rule, Schedule, Sgd, StepDecay, Transform,
+        Warmup, WeightAverage, with_weights,
     };
 }

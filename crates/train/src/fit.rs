@@ -101,8 +101,12 @@ impl<M: Module> Trainer<M> {
         }
     }
 
-    /// Gives each callback the state that the checkpoint has of it.
+    /// Gives each callback, and the plateau, the state that the checkpoint has of it.
     fn hand_out_states(&mut self) -> Result<()> {
+        let kept = self.position()?.plateau.clone();
+        if let (Some((_, plateau)), false) = (&mut self.plateau, kept.is_empty()) {
+            plateau.load_state(&kept.into_iter().map(|(name, x)| (name, x.0)).collect())?;
+        }
         let states = self.position()?.callbacks.clone();
         let now: Vec<&str> = self.callbacks.iter().map(|c| c.name()).collect();
         let then: Vec<&str> = states.keys().map(String::as_str).collect();
@@ -249,6 +253,7 @@ impl<M: Module> Trainer<M> {
         let stop = self.tell(|model| Event::EpochEnded { model, row: &mut row })?;
         display.epoch_ended(&row);
         self.note_best(&row)?;
+        self.watch_plateau(&row)?;
         let kept =
             match self.checkpoints.as_ref().and_then(|c| c.best().map(|(name, goal, n)| (name.to_owned(), goal, n))) {
                 Some((name, goal, n)) => {
@@ -304,6 +309,15 @@ impl<M: Module> Trainer<M> {
             row.set("penalty", penalty.item()?);
         }
         Ok(row)
+    }
+
+    /// Tells the plateau what was measured, and notes what it remembers.
+    fn watch_plateau(&mut self, row: &Row) -> Result<()> {
+        let Some((name, mut plateau)) = self.plateau.clone() else { return Ok(()) };
+        plateau.observe(row.need(&name, "plateau")?, self.optimizer()?)?;
+        self.position()?.plateau = plateau.state().into_iter().map(|(name, x)| (name, Exact(x))).collect();
+        self.plateau = Some((name, plateau));
+        Ok(())
     }
 
     /// Keeps the weights if they are the best so far.

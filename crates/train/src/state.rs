@@ -36,6 +36,9 @@ pub(crate) struct RunState {
     pub history: History,
     /// The callbacks' states, by name.
     pub callbacks: BTreeMap<String, Value>,
+    /// What the plateau remembers, where there is one.
+    #[serde(default)]
+    pub plateau: BTreeMap<String, Exact>,
     /// The best epoch so far, where best weights are kept.
     pub best: Option<Best>,
     /// The checkpoints that are kept for their values.
@@ -95,6 +98,7 @@ impl RunState {
             means: BTreeMap::new(),
             history: History::default(),
             callbacks: BTreeMap::new(),
+            plateau: BTreeMap::new(),
             best: None,
             kept: Vec::new(),
             stopped: None,

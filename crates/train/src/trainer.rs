@@ -13,7 +13,7 @@ use gradus_core::{Error, Result};
 use gradus_data::{Collate, Loader, Source};
 use gradus_metrics::Metric;
 use gradus_nn::{Cx, GradientFlow, Module};
-use gradus_optim::{Group, Optimizer, OptimizerBuilder, Schedule, Transform};
+use gradus_optim::{Group, Optimizer, OptimizerBuilder, Plateau, Schedule, Transform};
 use std::path::PathBuf;
 
 /// Trains a model.
@@ -65,6 +65,8 @@ pub struct Trainer<M> {
     /// Where the run stands; `None` before it began.
     pub(crate) state: Option<RunState>,
     pub(crate) running: Running,
+    /// What lowers the learning rate, and the name of the value that it watches.
+    pub(crate) plateau: Option<(String, Plateau)>,
     pub(crate) audit: Audit,
     /// What the audit found; `None` before the first backward pass of this process.
     pub(crate) flow: Option<GradientFlow>,
@@ -123,6 +125,7 @@ impl<M: Module> Trainer<M> {
             progress: Progress::Auto,
             state: None,
             running: Running::default(),
+            plateau: None,
             audit: Audit::Warn,
             flow: None,
             resumed: false,
@@ -169,6 +172,12 @@ impl<M: Module> Trainer<M> {
     /// unless told otherwise, they are named in a line of the [`progress`](Self::progress).
     pub fn audit(mut self, audit: Audit) -> Self {
         self.audit = audit;
+        self
+    }
+    /// Lowers the learning rate when the value called `name` (`val/loss`) has stopped improving, looked at after each epoch. What it
+    /// remembers is part of every checkpoint.
+    pub fn plateau(mut self, name: &str, plateau: Plateau) -> Self {
+        self.plateau = Some((name.to_owned(), plateau));
         self
     }
     /// A metric of the validation data, `val/NAME` in the history. The step must give [`outputs`](Step::outputs).

@@ -103,8 +103,10 @@ fn weighted(name: &str, a: &Arguments<'_>) -> Made {
         "MultiLabelSoftMarginLoss" => loss(MultiLabelSoftMargin { weight: weight(0)?, reduction: r }),
         "LinearCrossEntropyLoss" => {
             let (inputs, classes) = (a.len(0, "in_features")?, a.len(1, "num_classes")?);
-            let l = LinearCrossEntropy::try_new(inputs, classes, &mut init())?.rows_at_once(3);
-            let linear = Linear::try_new(inputs, classes, &mut init())?.bias(a.flag(99, "bias", false));
+            let places: usize = a.lens(99, "out_features")?.unwrap_or_default().iter().product();
+            let outputs = classes * places;
+            let l = LinearCrossEntropy::try_new(inputs, outputs, &mut init())?.rows_at_once(3);
+            let linear = Linear::try_new(inputs, outputs, &mut init())?.bias(a.flag(99, "bias", false));
             loss(l.linear(linear).loss(cross_entropy(a)?))
         }
         _ => Ok(None),

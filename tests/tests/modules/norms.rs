@@ -3,7 +3,7 @@
 use super::{Outcome, init, one};
 use gradus_core::Result;
 use gradus_nn::*;
-use gradus_tests::golden_modules::Arguments;
+use gradus_tests::golden_modules::{Arguments, Built, called};
 
 macro_rules! batch_norm {
     ($t:ident, $a:ident) => {
@@ -48,7 +48,9 @@ pub(super) fn build(name: &str, a: &Arguments<'_>) -> Outcome {
         "GroupNorm" => one(group_norm(a)),
         "LayerNorm" => one(layer_norm(a)),
         "RMSNorm" => one(rms_norm(a)),
+        "LocalResponseNorm" => one(local_response_norm(a)),
         "Linear" => one(linear(a)),
+        "Bilinear" => Some(bilinear(a)),
         "Embedding" => one(embedding(a)),
         _ => None,
     }
@@ -71,6 +73,17 @@ fn rms_norm(a: &Arguments<'_>) -> Result<RmsNorm> {
     let shape = a.lens(0, "normalized_shape")?.unwrap_or_default();
     let norm = RmsNorm::try_new(&shape[..], &mut init())?.affine(a.flag(2, "elementwise_affine", true));
     Ok(if a.get(1, "eps").is_null() { norm } else { norm.eps(a.number(1, "eps", 0.0)?) })
+}
+
+fn local_response_norm(a: &Arguments<'_>) -> Result<LocalResponseNorm> {
+    let norm = LocalResponseNorm::new(a.len(0, "size")?).alpha(a.number(1, "alpha", 1e-4)?);
+    Ok(norm.beta(a.number(2, "beta", 0.75)?).k(a.number(3, "k", 1.0)?))
+}
+
+fn bilinear(a: &Arguments<'_>) -> Result<Box<dyn Built>> {
+    let (m, n) = (a.len(0, "in1_features")?, a.len(1, "in2_features")?);
+    let form = Bilinear::try_new(m, n, a.len(2, "out_features")?, &mut init())?.bias(a.flag(3, "bias", true));
+    Ok(called(form, |l, i, cx| Ok(vec![l.pair(&i.x(0, "input1")?, &i.x(1, "input2")?, cx)])))
 }
 
 fn linear(a: &Arguments<'_>) -> Result<Linear> {

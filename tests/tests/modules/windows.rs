@@ -128,7 +128,7 @@ fn mean_pool(name: &str, a: &Arguments<'_>) -> Outcome {
                 let pool = $t::from(o.count_include_pad(a.flag(4, "count_include_pad", true)));
                 Ok(match a.len_or(5, "divisor_override", 0)? {
                     0 => pool,
-                    n => pool.divisor(n),
+                    n => pool.divisor(n as i64),
                 })
             })())
         };

@@ -112,6 +112,7 @@ impl Rule for Block {
         drop(again);
         let how = if cx.graph() { Backward::graph() } else { Backward::default() };
         let wanted: Vec<_> = self.outside.iter().map(|n| Some(n.clone())).collect();
-        or_raise(gradients_at(&[(y, cx.grad())], &wanted, how)).into_iter().collect()
+        // What flows in may hang together outside: a block that sees both a weight and what was made with it.
+        or_raise(gradients_at(&[(y, cx.grad())], &wanted, how, true)).into_iter().collect()
     }
 }

@@ -43,6 +43,8 @@ struct Walk<'a> {
     /// Nodes from which a wanted one can be reached; `None` walks everything and gathers in the leaves.
     on_path: Option<HashSet<u64>>,
     wanted: HashMap<u64, usize>,
+    /// Whether the walk stops at them.
+    frontier: bool,
     found: &'a mut [Option<Tensor>],
 }
 
@@ -70,7 +72,14 @@ impl Tensor {
     pub fn try_backward_with(&self, seed: Option<&Tensor>, how: Backward) -> Result<()> {
         let seed = seed_for(self, seed)?;
         let node = self.node.as_ref().ok_or_else(|| untracked("backward", self))?;
-        let mut walk = Walk { how, pending: BTreeMap::new(), on_path: None, wanted: HashMap::new(), found: &mut [] };
+        let mut walk = Walk {
+            how,
+            pending: BTreeMap::new(),
+            on_path: None,
+            wanted: HashMap::new(),
+            frontier: false,
+            found: &mut [],
+        };
         walk.push(node, seed)?;
         walk.run()
     }
@@ -114,14 +123,16 @@ pub(crate) fn gradients_of(roots: &[(Tensor, Tensor)], wanted: &[Tensor], graph:
 
 pub(crate) fn gradients(roots: &[(Tensor, Tensor)], wanted: &[Tensor], how: Backward) -> Result<Vec<Option<Tensor>>> {
     let nodes: Vec<Option<Arc<Node>>> = wanted.iter().map(|t| t.node.clone()).collect();
-    gradients_at(roots, &nodes, how)
+    gradients_at(roots, &nodes, how, false)
 }
 
-/// The gradients with respect to nodes.
+/// The gradients with respect to nodes. At a `frontier` the walk stops at each of them, so that what one has by way of another
+/// is not counted.
 pub(crate) fn gradients_at(
     roots: &[(Tensor, Tensor)],
     wanted: &[Option<Arc<Node>>],
     how: Backward,
+    frontier: bool,
 ) -> Result<Vec<Option<Tensor>>> {
     let mut ids = HashMap::new();
     let place: Vec<Option<usize>> = wanted
@@ -133,7 +144,7 @@ pub(crate) fn gradients_at(
         .collect();
     let mut found = vec![None; ids.len()];
     let on_path = Some(paths_to(roots.iter().filter_map(|(y, _)| y.node.as_ref()), &ids));
-    let mut walk = Walk { how, pending: BTreeMap::new(), on_path, wanted: ids, found: &mut found };
+    let mut walk = Walk { how, pending: BTreeMap::new(), on_path, wanted: ids, frontier, found: &mut found };
     for (y, g) in roots {
         if let Some(node) = &y.node {
             walk.push(node, g.clone())?;
@@ -185,6 +196,9 @@ impl Walk<'_> {
             grads[0] = grads[0].take().map(|g| node.run_hooks(g));
             if let (Some(&i), Some(g)) = (self.wanted.get(&node.id), &grads[0]) {
                 self.found[i] = Some(g.clone());
+                if self.frontier {
+                    return Ok(());
+                }
             }
         }
         match &node.kind {

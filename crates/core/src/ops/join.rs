@@ -83,7 +83,7 @@ impl Tensor {
         let dim = first.shape().dim(dim)?;
         let dtype = tensors.iter().fold(first.dtype(), |d, t| d.promote(t.dtype()));
         let cast = tensors.iter().map(|t| t.try_to_dtype(dtype)).collect::<Result<Vec<_>>>()?;
-        Tensor::try_apply1(Cat { dim }, &cast.iter().collect::<Vec<_>>())
+        Ok(Tensor::try_apply(Cat { dim }, &cast.iter().collect::<Vec<_>>())?.swap_remove(0))
     }
 
     /// Tensors of one shape along a new dimension before `dim`. In PyTorch: `torch.stack`.

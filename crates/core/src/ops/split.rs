@@ -28,7 +28,7 @@ impl Op for Split {
         let mut at = 0;
         let part = |&n: &usize| {
             at += n;
-            Out::View(0, x[0].layout.slice(self.dim, at - n, n, 1))
+            Out::View(0, Box::new(x[0].layout.slice(self.dim, at - n, n, 1)))
         };
         Ok(self.sizes.iter().map(part).collect())
     }

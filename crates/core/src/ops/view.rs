@@ -84,7 +84,7 @@ impl Op for ViewOp {
         Ok(one(x[0].dtype, *self.0.layout(&Layout::dense(x[0].shape)).shape()))
     }
     fn eval(&self, _on: &dyn Backend, x: &[View<'_>]) -> Result<Outs> {
-        Ok(smallvec![Out::View(0, self.0.layout(x[0].layout))])
+        Ok(smallvec![Out::View(0, Box::new(self.0.layout(x[0].layout)))])
     }
     fn saves(&self) -> Saves {
         Saves::NOTHING
@@ -157,7 +157,7 @@ impl Op for Reshape {
     }
     fn eval(&self, on: &dyn Backend, x: &[View<'_>]) -> Result<Outs> {
         match x[0].layout.reshape(&self.0) {
-            Some(layout) => Ok(smallvec![Out::View(0, layout)]),
+            Some(layout) => Ok(smallvec![Out::View(0, Box::new(layout))]),
             None => Ok(new(on.copy(x[0])?)),
         }
     }

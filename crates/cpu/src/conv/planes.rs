@@ -4,6 +4,7 @@
 //! remainder), so that neighbouring windows always read neighbouring numbers: tap k of all windows is the plane shifted by a
 //! constant. A convolution is then a matrix product whose right side is read in place, shifted, and never written out.
 
+use super::tiles::SLACK;
 use super::vector::{Real, Vector, by_level};
 use std::ops::Range;
 
@@ -53,17 +54,18 @@ impl Planes {
 }
 
 by_level! {
-    /// Copies channels of an image, one after another, into planes.
+    /// Copies channels of an image, one after another, into planes. What follows them in `out`, up to [`SLACK`] numbers, has any
+    /// value afterwards.
     ///
     /// # Safety
-    /// `out` has room for as many channels as `image` holds.
+    /// `out` has room for as many channels as `image` holds, and for [`SLACK`] numbers more.
     pub(super) unsafe fn copy_planes<T>(planes: &Planes, image: &[T], out: &mut [T]) => planes_of
 }
 
 #[inline(always)]
 unsafe fn planes_of<V: Vector>(p: &Planes, image: &[V::T], out: &mut [V::T]) {
     let image_channel = p.input.iter().product::<usize>().max(1);
-    debug_assert!(out.len() >= image.len() / image_channel * p.channel());
+    debug_assert!(out.len() >= image.len() / image_channel * p.channel() + SLACK);
     let mut out = out.as_mut_ptr();
     if p.lens == p.input && p.stride == [1; 3] && p.before == [0; 3] {
         // SAFETY: the planes are the image.
@@ -73,15 +75,16 @@ unsafe fn planes_of<V: Vector>(p: &Planes, image: &[V::T], out: &mut [V::T]) {
         for &pz in &p.phases[0] {
             for &py in &p.phases[1] {
                 for &px in &p.phases[2] {
-                    for row in 0..p.lens[0] * p.lens[1] {
-                        let z = (row / p.lens[1] * p.stride[0] + pz).wrapping_sub(p.before[0]);
-                        let y = (row % p.lens[1] * p.stride[1] + py).wrapping_sub(p.before[1]);
-                        // What lies before the image wrapped around, and is out of range as well.
-                        let line = (z < p.input[0] && y < p.input[1])
-                            .then(|| &image[(z * p.input[1] + y) * p.input[2]..][..p.input[2]]);
+                    for (z, y) in (0..p.lens[0]).flat_map(|z| (0..p.lens[1]).map(move |y| (z, y))) {
+                        // What lies before the image wraps around, and is out of range as well.
+                        let z = (z * p.stride[0] + pz).wrapping_sub(p.before[0]);
+                        let y = (y * p.stride[1] + py).wrapping_sub(p.before[1]);
+                        let inside = z < p.input[0] && y < p.input[1];
+                        // The line, and what follows it.
+                        let line = inside.then(|| &image[(z * p.input[1] + y) * p.input[2]..]);
                         // SAFETY: by the caller, `out` holds every row of every plane.
                         unsafe {
-                            row_of::<V>(p, line.unwrap_or_default(), px, out);
+                            row_of::<V>(p, line, px, out);
                             out = out.add(p.lens[2]);
                         }
                     }
@@ -91,25 +94,25 @@ unsafe fn planes_of<V: Vector>(p: &Planes, image: &[V::T], out: &mut [V::T]) {
     }
 }
 
-/// Writes a plane's row of the phase `px` of an image's row (an empty one: padding).
+/// Writes a plane's row of the phase `px` of an image's row, `line` (none: padding). Whole vectors are written, since a mask
+/// costs more than what the next row overwrites.
 #[inline(always)]
-unsafe fn row_of<V: Vector>(p: &Planes, line: &[V::T], px: usize, out: *mut V::T) {
+unsafe fn row_of<V: Vector>(p: &Planes, line: Option<&[V::T]>, px: usize, out: *mut V::T) {
     let (before, stride, len) = (p.before[2], p.stride[2], p.lens[2]);
+    let Some(line) = line else {
+        // SAFETY: by the caller.
+        return unsafe { fill::<V>(out, len) };
+    };
     // The first number of the line that this plane has, and where; the plane may end before the line does.
-    let from = before.saturating_sub(px).div_ceil(stride).min(len);
+    let from = if stride == 1 { before } else { before.saturating_sub(px).div_ceil(stride) }.min(len);
     let first = from * stride + px - before.min(from * stride + px);
-    let n = line.len().saturating_sub(first).div_ceil(stride).min(len - from);
+    let rest = p.input[2].saturating_sub(first);
+    let n = if stride == 1 { rest } else { rest.div_ceil(stride) }.min(len - from);
     // SAFETY: `from + n ≤ len`, the room that the caller gives; `first + (n − 1)·stride` lies in the line.
     unsafe {
         fill::<V>(out, from);
         if stride == 1 {
-            for i in (0..n).step_by(V::LANES) {
-                let (x, out) = (line.as_ptr().add(first + i), out.add(from + i));
-                match n - i {
-                    rest if rest >= V::LANES => V::load(x).store(out),
-                    rest => V::load_lanes(x, 0, rest).store_lanes(out, 0, rest),
-                }
-            }
+            copy::<V>(&line[first.min(line.len())..], out.add(from), n);
         } else {
             for i in 0..n {
                 *out.add(from + i) = *line.as_ptr().add(first + i * stride);
@@ -119,11 +122,27 @@ unsafe fn row_of<V: Vector>(p: &Planes, line: &[V::T], px: usize, out: *mut V::T
     }
 }
 
+/// Copies the first `n` numbers, and what lies behind them in the last vector.
+#[inline(always)]
+unsafe fn copy<V: Vector>(x: &[V::T], out: *mut V::T, n: usize) {
+    for i in (0..n).step_by(V::LANES) {
+        // SAFETY: inside `x`; by the caller, room for a vector.
+        unsafe {
+            if i + V::LANES <= x.len() {
+                V::load(x.as_ptr().add(i)).store(out.add(i));
+            } else {
+                std::ptr::copy_nonoverlapping(x.as_ptr().add(i), out.add(i), n - i);
+            }
+        }
+    }
+}
+
+/// Writes `n` zeros, and more to a vector's end.
 #[inline(always)]
 unsafe fn fill<V: Vector>(out: *mut V::T, n: usize) {
     for i in (0..n).step_by(V::LANES) {
         // SAFETY: by the caller.
-        unsafe { V::zero().store_lanes(out.add(i), 0, V::LANES.min(n - i)) }
+        unsafe { V::zero().store(out.add(i)) }
     }
 }
 
@@ -235,8 +254,8 @@ mod tests {
         let planes = Planes::new(input, before, padded, stride, [&[0], &[0, 1, 2], &[0, 1, 3, 4]]);
         assert_eq!(planes.channel(), (2 * 2) * (4 * 4));
         let image: Vec<f32> = (1..=35).map(|x| x as f32).collect();
-        let mut out = vec![-1.0; planes.channel()];
-        // SAFETY: room for the image's one channel.
+        let mut out = vec![-1.0; planes.channel() + SLACK];
+        // SAFETY: room for the image's one channel and more.
         unsafe { copy_planes(&planes, &image, &mut out) };
         for (tap, o) in [([0, 0, 0], [0, 0, 0]), ([0, 2, 1], [0, 2, 1]), ([0, 1, 4], [0, 1, 2]), ([0, 0, 3], [0, 2, 2])]
         {

@@ -75,8 +75,7 @@ fn pair<T: Element>(n: usize, a: &Operand<'_>, b: &Operand<'_>, cost: usize, f: 
         });
     }
     let ((sa, ra), (sb, rb)) = (operand::<T>(a, int)?, operand::<T>(b, int)?);
-    let reads: smallvec::SmallVec<[&CpuStorage; 2]> = [ra, rb].into_iter().flatten().collect();
-    map2::<T, T>(n, sa, sb, &reads, cost, f)
+    map2::<T, T>(n, sa, sb, [ra, rb], cost, f)
 }
 
 fn halves2<H: Half>(n: usize, a: &Operand<'_>, b: &Operand<'_>, cost: usize, f: Fn2<f32>) -> Result<Buffer> {
@@ -84,8 +83,7 @@ fn halves2<H: Half>(n: usize, a: &Operand<'_>, b: &Operand<'_>, cost: usize, f: 
     let number = |x: &Operand<'_>| if let Operand::Scalar(s) = x { Some(s.to_f64() as f32) } else { None };
     let (na, nb) = (number(a), number(b));
     let ((sa, ra), (sb, rb)) = (operand::<H>(a, false)?, operand::<H>(b, false)?);
-    let reads: smallvec::SmallVec<[&CpuStorage; 2]> = [ra, rb].into_iter().flatten().collect();
-    map2::<H, H>(n, sa, sb, &reads, cost + 300, move |a, b, y| {
+    map2::<H, H>(n, sa, sb, [ra, rb], cost + 300, move |a, b, y| {
         let (mut wa, mut wb, mut wy) = (Scratch::new(), Scratch::new(), Scratch::new());
         for ((a, b), y) in a.chunks(BLOCK).zip(b.chunks(BLOCK)).zip(y.chunks_mut(BLOCK)) {
             let (wa, wb, wy) = (wa.first(y.len()), wb.first(y.len()), wy.first(y.len()));
@@ -125,7 +123,6 @@ pub(crate) fn compare(op: CompareOp, a: Operand<'_>, b: Operand<'_>) -> Result<B
         };
         let int = !dtype.is_float();
         let ((sa, ra), (sb, rb)) = (operand::<T>(&a, int)?, operand::<T>(&b, int)?);
-        let reads: smallvec::SmallVec<[&CpuStorage; 2]> = [ra, rb].into_iter().flatten().collect();
-        map2::<T, u8>(n, sa, sb, &reads, 300, f)
+        map2::<T, u8>(n, sa, sb, [ra, rb], 300, f)
     })
 }

@@ -112,7 +112,7 @@ pub(crate) fn map2<A, Y>(
     n: usize,
     a: Source<A>,
     b: Source<A>,
-    reads: &[&CpuStorage],
+    reads: [Option<&CpuStorage>; 2],
     cost: usize,
     f: impl Fn(&[A], &[A], &mut [Y]) + Send + Sync + 'static,
 ) -> Result<Buffer>
@@ -122,6 +122,11 @@ where
 {
     let to = CpuStorage::new(n * size_of::<Y>())?;
     let out = Out::<Y>::of(&to);
+    let reads = match &reads {
+        [Some(a), Some(b)] => &[*a, *b][..],
+        [Some(a), None] | [None, Some(a)] => &[*a],
+        [None, None] => &[],
+    };
     launch(reads, &[&to], move || {
         for_ranges(n, CHUNK, cost, |start, len| {
             if let (Source::Dense(x, ox), Source::Dense(y, oy)) = (&a, &b) {

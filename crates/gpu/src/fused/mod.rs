@@ -7,9 +7,13 @@ use crate::memory::GpuBuffer;
 use crate::runtime::GpuRuntime;
 use cubecl::prelude::{CubeCount, CubeDim};
 use gradus_core::composite::FusedCall;
+use gradus_core::functional::batch_norm::{BatchNorm, BatchNormGrad};
+use gradus_core::functional::conv::{Conv, ConvInputGrad, ConvWeightGrad};
+use gradus_core::functional::dropout::Dropout;
 use gradus_core::functional::linear::Linear;
 use gradus_core::functional::loss::{CrossEntropy, CrossEntropyGrad};
 use gradus_core::functional::norm::{LayerNorm, LayerNormGrad};
+use gradus_core::functional::pool::{AvgPool, AvgPoolGrad, MaxPool, MaxPoolGrad};
 use gradus_core::functional::softmax::{LogSoftmax, LogSoftmaxGrad, Softmax, SoftmaxGrad};
 use gradus_core::functional::update::{AdamUpdate, SgdUpdate};
 use gradus_core::ops::UnaryGrad;
@@ -18,13 +22,15 @@ use gradus_core::{Backend, DType, Layout, Meta, Result, Shape, View};
 use gradus_kernels::rows::LANES;
 
 mod activation;
+mod batch_norm;
+mod conv;
+mod dropout;
 mod loss;
 mod norm;
+mod pool;
 mod softmax;
 mod update;
-
-/// Up to this width a row is one thread's work.
-const NARROW: usize = 32;
+mod window;
 
 /// Dtypes that the fused kernels compute, in `f32`.
 fn covered(dtype: DType) -> bool {
@@ -57,6 +63,16 @@ impl<R: GpuRuntime> Gpu<R> {
         table.register(|c: FusedCall<'_, LayerNormGrad>| self.layer_norm_grad(c.x));
         table.register(|c: FusedCall<'_, CrossEntropy>| self.cross_entropy(c.op, c.x));
         table.register(|c: FusedCall<'_, CrossEntropyGrad>| self.cross_entropy_grad(&c.op.0, c.x));
+        table.register(|c: FusedCall<'_, BatchNorm>| self.batch_norm(c.x, c.op.eps));
+        table.register(|c: FusedCall<'_, BatchNormGrad>| self.batch_norm_grad(c.x));
+        table.register(|c: FusedCall<'_, Conv>| self.conv(c.op, c.x));
+        table.register(|c: FusedCall<'_, ConvInputGrad>| self.conv_input_grad(&c.op.0, c.x));
+        table.register(|c: FusedCall<'_, ConvWeightGrad>| self.conv_weight_grad(&c.op.conv, c.op.bias, c.x));
+        table.register(|c: FusedCall<'_, MaxPool>| self.max_pool(c.op, c.x[0], c.outputs));
+        table.register(|c: FusedCall<'_, MaxPoolGrad>| self.max_pool_grad(&c.op.0, c.x, c.outputs));
+        table.register(|c: FusedCall<'_, AvgPool>| self.avg_pool(c.op, c.x[0], c.outputs, false));
+        table.register(|c: FusedCall<'_, AvgPoolGrad>| self.avg_pool(&c.op.0, c.x[0], c.outputs, true));
+        table.register(|c: FusedCall<'_, Dropout>| self.dropout(c.op, c.x[0]));
         table.register(|c: FusedCall<'_, UnaryGrad>| self.unary_grad(c.op.0, c.x));
         table.register(|c: FusedCall<'_, Linear>| self.linear(c.op.activation, c.x));
         table.register_update(|c: UpdateCall<'_, '_, SgdUpdate>| self.sgd(c));
@@ -65,7 +81,7 @@ impl<R: GpuRuntime> Gpu<R> {
 
     /// One thread or one cube for each of `rows` rows of `width`.
     fn by_rows(&self, rows: usize, width: usize) -> (CubeCount, CubeDim, usize) {
-        if width <= NARROW {
+        if width <= self.strategies().row_narrow {
             let (count, dim) = self.grid(rows);
             (count, dim, 1)
         } else {

@@ -76,7 +76,7 @@ impl<R: GpuRuntime> Gpu<R> {
                 self.types.stored(c.meta.dtype),
             );
         }
-        self.launched();
+        self.updated();
         Ok(true)
     }
 
@@ -117,7 +117,7 @@ impl<R: GpuRuntime> Gpu<R> {
                 self.types.stored(c.meta.dtype),
             );
         }
-        self.launched();
+        self.updated();
         Ok(true)
     }
 }

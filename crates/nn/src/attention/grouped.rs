@@ -96,8 +96,7 @@ impl GroupedQueryAttention {
     pub fn step(&self, x: &Tensor, cache: &mut KvCache, cx: &Cx) -> Tensor {
         let _scope = cx.enter(self);
         let y = or_raise(self.try_run(x, Some(cache), cx));
-        cx.observe(self, &y);
-        y
+        cx.passed(self, y)
     }
 
     #[track_caller]

@@ -12,7 +12,7 @@ use gradus_core::{DType, Error, Result, Tensor};
 /// use gradus_core::Tensor;
 /// use gradus_nn::AttentionMask;
 /// // Two sequences, of 3 and 1 tokens; no token sees those after it.
-/// let counts = Tensor::from_slice(&[true, true, true, true, false, false], [2, 3], gradus_cpu::device());
+/// let counts = Tensor::from_vec(vec![true, true, true, true, false, false], [2, 3], gradus_cpu::device());
 /// let mask = AttentionMask::causal().keys(&counts);
 /// # let _ = mask;
 /// ```

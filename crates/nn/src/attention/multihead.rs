@@ -206,8 +206,7 @@ impl MultiheadAttention {
     pub fn attend(&self, query: &Tensor, key: &Tensor, value: &Tensor, options: &AttentionOptions, cx: &Cx) -> Tensor {
         let _scope = cx.enter(self);
         let y = or_raise(self.try_attend([query, key, value], options, cx));
-        cx.observe(self, &y);
-        y
+        cx.passed(self, y)
     }
 
     /// As [`attend`](Self::attend), and the attention probabilities of each head `[batch, heads, queries, keys]` (after dropout; with
@@ -224,8 +223,7 @@ impl MultiheadAttention {
     ) -> (Tensor, Tensor) {
         let _scope = cx.enter(self);
         let (y, p) = or_raise(self.try_attend_with_weights([query, key, value], options, cx));
-        cx.observe(self, &y);
-        (y, p)
+        (cx.passed(self, y), p)
     }
 
     #[track_caller]

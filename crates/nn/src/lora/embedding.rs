@@ -16,7 +16,7 @@ use gradus_core::{Error, Result, Tensor};
 /// let device = gradus_cpu::device();
 /// let mut init = Init::new(device, 0);
 /// let table = LoraEmbedding::new(Embedding::new(10, 6, &mut init), LoraOptions::new(2), &mut init);
-/// let y = table.call(&Tensor::from_slice(&[3i64, 0, 7], [3], device), &Cx::eval());
+/// let y = table.call(&Tensor::from_vec(vec![3i64, 0, 7], [3], device), &Cx::eval());
 /// assert_eq!(y.dims(), [3, 6]);
 /// ```
 #[derive(Module, Clone, Debug)]

@@ -3,7 +3,7 @@
 use super::{Loss, Losses, Reduction, misfit, options, weights};
 use crate::{Module, State};
 use gradus_core::functional::loss::CrossEntropyOptions;
-use gradus_core::{Error, Result, Tensor};
+use gradus_core::{DType, Error, Result, Tensor};
 
 /// The cross-entropy of logits `[rows, classes, ..]` and class indices `[rows, ..]` or class probabilities
 /// `[rows, classes, ..]`: −Σ_c t_c·ln softmax(logits)_c. (Also for one row without its dimension: `[classes]`.)
@@ -18,7 +18,7 @@ use gradus_core::{Error, Result, Tensor};
 /// use gradus_nn::loss::{CrossEntropy, Loss};
 /// let device = gradus_cpu::device();
 /// let logits = Tensor::zeros([2, 4], device);
-/// let by_index = CrossEntropy::new().forward(&logits, &Tensor::from_slice(&[1i64, 3], [2], device));
+/// let by_index = CrossEntropy::new().forward(&logits, &Tensor::from_vec(vec![1i64, 3], [2], device));
 /// let even = CrossEntropy::new().forward(&logits, &Tensor::full([2, 4], 0.25, device));
 /// assert!((by_index - even).item::<f32>()?.abs() < 1e-6);
 /// # Ok::<(), gradus_core::Error>(())
@@ -69,6 +69,19 @@ impl CrossEntropy {
         }
     }
 
+    /// What each row counts for in the mean, where its target is a class.
+    pub(super) fn share(&self, target: &Tensor, dtype: DType) -> Result<Option<Tensor>> {
+        if target.dtype().is_float() {
+            return Ok(None);
+        }
+        let ignored = target.try_eq_scalar(self.ignore)?;
+        let share = ignored.try_logical_not()?.try_to_dtype(dtype)?;
+        let Some(w) = &self.weight else { return Ok(Some(share)) };
+        let class = target.try_masked_fill(&ignored, 0i64)?;
+        let picked = w.value().try_index_select(0, &class.try_reshape([class.elements()])?)?;
+        share.try_mul(&picked.try_reshape(*class.shape())?).map(Some)
+    }
+
     /// −Σ_c t'_c·w_c·p_c for class probabilities t, of which t' has the share s spread evenly.
     fn of_probabilities(&self, logits: &Tensor, target: &Tensor) -> Result<Tensor> {
         let dim = isize::from(logits.rank() > 1);
@@ -112,15 +125,8 @@ impl Loss for CrossEntropy {
             return Ok(self.of_probabilities(logits, target)?.into());
         }
         let each = logits.try_cross_entropy_with(target, &self.options(Reduction::None))?;
-        let counted = target.try_ne_scalar(self.ignore)?;
-        let share = match &self.weight {
-            Some(w) => {
-                let class = target.try_masked_fill(&counted.try_logical_not()?, 0i64)?;
-                w.value().try_index_select(0, &class)?.try_mul(&counted.try_to_dtype(each.dtype())?)?
-            }
-            None => counted.try_to_dtype(each.dtype())?,
-        };
-        Ok(Losses { each, share: Some(share) })
+        let share = self.share(target, each.dtype())?;
+        Ok(Losses { each, share })
     }
     fn reduction(&self) -> Reduction {
         self.reduction

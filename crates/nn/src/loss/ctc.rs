@@ -24,7 +24,7 @@ const NEVER: f64 = -1e30;
 /// use gradus_nn::loss::Ctc;
 /// let device = gradus_cpu::device();
 /// let p = Tensor::zeros([4, 1, 3], device).log_softmax(-1);
-/// let loss = Ctc::new().forward(&p, &Tensor::from_slice(&[1i64, 2], [1, 2], device), &[4], &[2]);
+/// let loss = Ctc::new().forward(&p, &Tensor::from_vec(vec![1i64, 2], [1, 2], device), &[4], &[2]);
 /// // 15 of the 3⁴ paths spell 1, 2; the mean is over 2 labels
 /// assert!((loss.item::<f32>()? - (81f32 / 15.0).ln() / 2.0).abs() < 1e-5);
 /// # Ok::<(), gradus_core::Error>(())

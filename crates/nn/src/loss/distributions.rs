@@ -14,7 +14,7 @@ use std::f64::consts::PI;
 /// use gradus_core::Tensor;
 /// use gradus_nn::loss::{KlDiv, Loss};
 /// let device = gradus_cpu::device();
-/// let t = Tensor::from_slice(&[0.25f32, 0.75], [1, 2], device);
+/// let t = Tensor::from_vec(vec![0.25f32, 0.75], [1, 2], device);
 /// let loss = KlDiv::new().batch_mean().forward(&t.log(), &t);
 /// assert!(loss.item::<f32>()?.abs() < 1e-6);
 /// # Ok::<(), gradus_core::Error>(())

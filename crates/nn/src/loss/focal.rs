@@ -12,7 +12,7 @@ use gradus_core::{DType, Error, Result, Tensor};
 /// use gradus_core::Tensor;
 /// use gradus_nn::loss::{Focal, Loss};
 /// let device = gradus_cpu::device();
-/// let loss = Focal::new(2.0).forward(&Tensor::zeros([1, 2], device), &Tensor::from_slice(&[0i64], [1], device));
+/// let loss = Focal::new(2.0).forward(&Tensor::zeros([1, 2], device), &Tensor::from_vec(vec![0i64], [1], device));
 /// assert!((loss.item::<f32>()? - 0.25 * 2f32.ln()).abs() < 1e-6);
 /// # Ok::<(), gradus_core::Error>(())
 /// ```

@@ -4,15 +4,16 @@
 //! Each chunk is a checkpointed block: it keeps its rows of the input alone, and backward computes its logits again.
 
 use super::{CrossEntropy, Loss, Losses, Reduction, misfit};
-use crate::{Init, Linear, Module, State};
+use crate::{Init, Linear, Module};
 use gradus_core::error::or_raise;
 use gradus_core::{DType, Error, Result, Tensor};
 
 /// How many logits a chunk may hold, unless told otherwise: 16 MiB in `f32`.
 const CHUNK: usize = 1 << 22;
 
-/// The cross-entropy of x·Wᵀ + b with class indices, for x `[rows, inputs]` and targets `[rows]` (or more dimensions of rows),
-/// without ever holding the logits `[rows, classes]`. In PyTorch: `torch.nn.LinearCrossEntropyLoss`.
+/// The cross-entropy of x·Wᵀ + b with class indices or probabilities, for x `[rows, inputs]` and targets `[rows]` or
+/// `[rows, classes]` (or more dimensions of rows), without ever holding the logits `[rows, classes]`. With W of
+/// classes · places rows, targets are `[rows, places..]` or `[rows, classes, places..]`. In PyTorch: `torch.nn.LinearCrossEntropyLoss`.
 ///
 /// It starts without a bias, as PyTorch's. Values are those of [`CrossEntropy`] after [`Linear`]; gradients of any order reach x,
 /// W and b. With a weight that another layer owns (tied embeddings), use [`CrossEntropy::try_of_linear`].
@@ -23,7 +24,7 @@ const CHUNK: usize = 1 << 22;
 /// use gradus_nn::Init;
 /// let device = gradus_cpu::device();
 /// let loss = LinearCrossEntropy::new(8, 1000, &mut Init::new(device, 0)).rows_at_once(2);
-/// let target = Tensor::from_slice(&[1i64, 20, 300], [3], device);
+/// let target = Tensor::from_vec(vec![1i64, 20, 300], [3], device);
 /// assert!(loss.forward(&Tensor::zeros([3, 8], device), &target).item::<f32>()? - 1000f32.ln() < 1e-5);
 /// # Ok::<(), gradus_core::Error>(())
 /// ```
@@ -97,41 +98,67 @@ impl CrossEntropy {
         target: &Tensor,
         rows_at_once: Option<usize>,
     ) -> Result<Losses> {
-        let fits = x.rank() >= 1 && x.dims()[..x.rank() - 1] == *target.dims() && target.dtype().is_int();
-        if !fits || weight.rank() != 2 || weight.dim(1) != x.dim(-1) {
-            let message = "needs rows [.., inputs], a weight [classes, inputs] and class indices [..]";
+        let Some(shape) = Places::of(x, weight, target) else {
+            let message = "needs rows [.., inputs], a weight [classes·places, inputs], and class indices [.., places..] or \
+                probabilities [.., classes, places..]";
             return Err(misfit("linear_cross_entropy", message, [x, weight, target]));
-        }
+        };
         if rows_at_once == Some(0) {
             return Err(Error::misuse("linear_cross_entropy: a chunk has at least 1 row"));
         }
-        let (rows, classes) = (target.elements(), weight.dim(0));
-        let target = target.try_to_dtype(DType::I64)?;
-        let flat = target.try_reshape([rows])?;
+        let Places { rows, logits, each } = shape;
+        let target = if target.dtype().is_int() { target.try_to_dtype(DType::I64)? } else { target.clone() };
+        let target = target.try_reshape([&[rows], &target.dims()[x.rank() - 1..]].concat())?;
         let x = x.try_reshape([rows, weight.dim(1)])?;
-        let step = rows_at_once.unwrap_or(CHUNK / classes.max(1)).clamp(1, rows.max(1));
-        let mut each = Vec::new();
+        let step = rows_at_once.unwrap_or(CHUNK / weight.dim(0).max(1)).clamp(1, rows.max(1));
+        let (mut losses, mut shares) = (Vec::new(), Vec::new());
         for start in (0..rows).step_by(step) {
             let n = step.min(rows - start);
-            let (target, options) = (flat.try_narrow(0, start, n)?, self.options(Reduction::None));
-            let bias = bias.cloned();
-            let block =
-                move |x: &[Tensor]| x[0].try_linear(&x[1], bias.as_ref())?.try_cross_entropy_with(&target, &options);
-            each.push(gradus_core::autodiff::try_checkpoint(block, &[&x.try_narrow(0, start, n)?, weight])?);
+            let target = target.try_narrow(0, start, n)?;
+            shares.extend(self.share(&target, x.dtype())?);
+            let (loss, bias, shape) = (self.clone(), bias.cloned(), [&[n], &logits[..]].concat());
+            let block = move |x: &[Tensor]| {
+                let logits = x[0].try_linear(&x[1], bias.as_ref())?.try_reshape(&shape)?;
+                Ok(loss.try_losses(&logits, &target)?.each)
+            };
+            losses.push(gradus_core::autodiff::try_checkpoint(block, &[&x.try_narrow(0, start, n)?, weight])?);
         }
-        let each = match each.is_empty() {
-            true => Tensor::try_zeros([0], x.place())?,
-            false => Tensor::try_cat(&each.iter().collect::<Vec<_>>(), 0)?,
+        let joined = |parts: &[Tensor]| match parts {
+            [] => Tensor::try_zeros(&each, x.place()),
+            parts => Tensor::try_cat(&parts.iter().collect::<Vec<_>>(), 0)?.try_reshape(&each),
         };
-        let counted = flat.try_ne_scalar(self.ignore)?;
-        let share = counted.try_to_dtype(each.dtype())?;
-        let share = match self.weight.as_ref().map(State::value) {
-            Some(w) => {
-                let class = flat.try_masked_fill(&counted.try_logical_not()?, 0i64)?;
-                w.try_index_select(0, &class)?.try_mul(&share)?
-            }
-            None => share,
-        };
-        Ok(Losses { each: each.try_reshape(*target.shape())?, share: Some(share.try_reshape(*target.shape())?) })
+        let share = if shares.is_empty() && rows > 0 { None } else { Some(joined(&shares)?) };
+        Ok(Losses { each: joined(&losses)?, share })
+    }
+}
+
+/// How rows, logits and losses lie.
+struct Places {
+    rows: usize,
+    /// One row's logits, `[classes, places..]`.
+    logits: Vec<usize>,
+    /// The losses' shape.
+    each: Vec<usize>,
+}
+
+impl Places {
+    /// If the shapes fit.
+    fn of(x: &Tensor, weight: &Tensor, target: &Tensor) -> Option<Places> {
+        let lead = x.dims().split_last()?.1;
+        let rest = target.dims().strip_prefix(lead)?;
+        if weight.rank() != 2 || weight.dim(1) != x.dim(-1) {
+            return None;
+        }
+        let places = if target.dtype().is_int() { rest } else { rest.split_first()?.1 };
+        let n: usize = places.iter().product();
+        if n == 0 || !weight.dim(0).is_multiple_of(n) {
+            return None;
+        }
+        let classes = weight.dim(0) / n;
+        if !target.dtype().is_int() && rest[0] != classes {
+            return None;
+        }
+        let (logits, each) = ([&[classes], places].concat(), [lead, places].concat());
+        Some(Places { rows: lead.iter().product(), logits, each })
     }
 }

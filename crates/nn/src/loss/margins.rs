@@ -10,7 +10,7 @@ use gradus_core::{DType, Result, Tensor};
 /// use gradus_core::Tensor;
 /// use gradus_nn::loss::{HingeEmbedding, Loss};
 /// let device = gradus_cpu::device();
-/// let (x, y) = (Tensor::from_slice(&[0.5f32, 0.25], [2], device), Tensor::from_slice(&[1f32, -1.0], [2], device));
+/// let (x, y) = (Tensor::from_vec(vec![0.5f32, 0.25], [2], device), Tensor::from_vec(vec![1f32, -1.0], [2], device));
 /// assert_eq!(HingeEmbedding::new().forward(&x, &y).item::<f32>()?, 0.625);
 /// # Ok::<(), gradus_core::Error>(())
 /// ```
@@ -61,7 +61,7 @@ impl Loss for HingeEmbedding {
 /// use gradus_nn::loss::{MarginRanking, PairLoss};
 /// let device = gradus_cpu::device();
 /// let (a, b) = (Tensor::ones([2], device), Tensor::zeros([2], device));
-/// let y = Tensor::from_slice(&[1f32, -1.0], [2], device);
+/// let y = Tensor::from_vec(vec![1f32, -1.0], [2], device);
 /// assert_eq!(MarginRanking::new().forward(&a, &b, &y).item::<f32>()?, 0.5);
 /// # Ok::<(), gradus_core::Error>(())
 /// ```
@@ -143,8 +143,8 @@ impl Loss for SoftMargin {
 /// use gradus_core::Tensor;
 /// use gradus_nn::loss::{Loss, MultiMargin};
 /// let device = gradus_cpu::device();
-/// let x = Tensor::from_slice(&[0.1f32, 0.2, 0.4, 0.8], [1, 4], device);
-/// let loss = MultiMargin::new().forward(&x, &Tensor::from_slice(&[3i64], [1], device));
+/// let x = Tensor::from_vec(vec![0.1f32, 0.2, 0.4, 0.8], [1, 4], device);
+/// let loss = MultiMargin::new().forward(&x, &Tensor::from_vec(vec![3i64], [1], device));
 /// assert!((loss.item::<f32>()? - 0.325).abs() < 1e-6);
 /// # Ok::<(), gradus_core::Error>(())
 /// ```
@@ -224,8 +224,8 @@ impl Loss for MultiMargin {
 /// use gradus_core::Tensor;
 /// use gradus_nn::loss::{Loss, MultiLabelMargin};
 /// let device = gradus_cpu::device();
-/// let x = Tensor::from_slice(&[0.1f32, 0.2, 0.4, 0.8], [1, 4], device);
-/// let loss = MultiLabelMargin::new().forward(&x, &Tensor::from_slice(&[3i64, 0, -1, 1], [1, 4], device));
+/// let x = Tensor::from_vec(vec![0.1f32, 0.2, 0.4, 0.8], [1, 4], device);
+/// let loss = MultiLabelMargin::new().forward(&x, &Tensor::from_vec(vec![3i64, 0, -1, 1], [1, 4], device));
 /// assert!((loss.item::<f32>()? - 0.85).abs() < 1e-6);
 /// # Ok::<(), gradus_core::Error>(())
 /// ```

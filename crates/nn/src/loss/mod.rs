@@ -123,8 +123,8 @@ pub trait Loss {
     /// use gradus_core::Tensor;
     /// use gradus_nn::loss::{Loss, Mse};
     /// let device = gradus_cpu::device();
-    /// let (y, t) = (Tensor::from_slice(&[1f32, 9.0], [2], device), Tensor::zeros([2], device));
-    /// let mask = Tensor::from_slice(&[true, false], [2], device);
+    /// let (y, t) = (Tensor::from_vec(vec![1f32, 9.0], [2], device), Tensor::zeros([2], device));
+    /// let mask = Tensor::from_vec(vec![true, false], [2], device);
     /// assert_eq!(Mse::default().try_forward_masked(&y, &t, &mask)?.item::<f32>()?, 1.0);
     /// # Ok::<(), gradus_core::Error>(())
     /// ```

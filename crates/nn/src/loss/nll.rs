@@ -14,8 +14,8 @@ use gradus_core::{DType, Result, Tensor};
 /// use gradus_core::Tensor;
 /// use gradus_nn::loss::{Loss, Nll};
 /// let device = gradus_cpu::device();
-/// let p = Tensor::from_slice(&[-0.5f32, -1.0, -2.0, -0.1], [2, 2], device);
-/// let loss = Nll::new().forward(&p, &Tensor::from_slice(&[0i64, 1], [2], device));
+/// let p = Tensor::from_vec(vec![-0.5f32, -1.0, -2.0, -0.1], [2, 2], device);
+/// let loss = Nll::new().forward(&p, &Tensor::from_vec(vec![0i64, 1], [2], device));
 /// assert!((loss.item::<f32>()? - 0.3).abs() < 1e-6);
 /// # Ok::<(), gradus_core::Error>(())
 /// ```

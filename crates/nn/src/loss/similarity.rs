@@ -11,8 +11,8 @@ use gradus_core::{Result, Tensor};
 /// use gradus_core::Tensor;
 /// use gradus_nn::loss::{CosineEmbedding, PairLoss};
 /// let device = gradus_cpu::device();
-/// let a = Tensor::from_slice(&[1f32, 0.0, 1.0, 0.0], [2, 2], device);
-/// let y = Tensor::from_slice(&[1f32, -1.0], [2], device);
+/// let a = Tensor::from_vec(vec![1f32, 0.0, 1.0, 0.0], [2, 2], device);
+/// let y = Tensor::from_vec(vec![1f32, -1.0], [2], device);
 /// assert!((CosineEmbedding::new().forward(&a, &a, &y).item::<f32>()? - 0.5).abs() < 1e-6);
 /// # Ok::<(), gradus_core::Error>(())
 /// ```

@@ -2,8 +2,10 @@
 
 mod adaptive;
 mod fractional;
+mod unpool;
 mod windows;
 
 pub use adaptive::*;
 pub use fractional::*;
+pub use unpool::*;
 pub use windows::*;

@@ -103,7 +103,6 @@ macro_rules! avg_pools {
         pub struct $t {
             /// Kernel, stride, padding, rounding, and whether padding counts.
             pub options: PoolOptions,
-            divisor: Option<usize>,
             site: Site,
         }
         impl $t {
@@ -114,41 +113,26 @@ macro_rules! avg_pools {
                 self
             }
             /// With sums divided by this number, not by their places. In PyTorch: `divisor_override`.
-            pub fn divisor(mut self, divisor: usize) -> $t {
-                self.divisor = Some(divisor);
+            pub fn divisor(mut self, divisor: i64) -> $t {
+                self.options = self.options.divisor(divisor);
                 self
             }
             fn described(&self) -> String {
                 described(&self.options, $rank)
             }
-            #[track_caller]
-            fn run(&self, x: &Tensor) -> Result<Tensor> {
-                let Some(divisor) = self.divisor else { return x.$try_pool(&self.options) };
-                let places = whole_windows(&self.options, $rank, divisor)?;
-                Ok(x.$try_pool(&self.options.count_include_pad(true))? * (places as f64 / divisor as f64))
-            }
         }
         impl From<PoolOptions> for $t {
             fn from(options: PoolOptions) -> $t {
-                $t { options, divisor: None, site: Site::default() }
+                $t { options, site: Site::default() }
             }
         }
-        layer!($t, |self, x, _cx| self.run(x));
+        layer!($t, |self, x, _cx| x.$try_pool(&self.options));
     )*};
 }
 avg_pools! {
     AvgPool1d, 1, "[batch, channels, length]", try_avg_pool1d;
     AvgPool2d, 2, "[batch, channels, height, width]", try_avg_pool2d;
     AvgPool3d, 3, "[batch, channels, depth, height, width]", try_avg_pool3d;
-}
-
-/// The places of a window, where every window has as many.
-fn whole_windows(options: &PoolOptions, rank: usize, divisor: usize) -> Result<usize> {
-    if divisor == 0 || options.ceil_mode {
-        let message = format!("a divisor of one's own, here {divisor}, is not 0 and goes without `ceil_mode`");
-        return Err(Error::misuse(message));
-    }
-    Ok(options.kernel.lens("the kernel", rank, 1)?.iter().product())
 }
 
 macro_rules! power_pools {

@@ -66,8 +66,7 @@ macro_rules! recurrent_layers {
             pub fn run(&self, x: &Tensor, state: Option<&$state>, lens: Option<&[usize]>, cx: &Cx) -> (Tensor, $state) {
                 let _scope = cx.enter(self);
                 let (y, state) = or_raise(self.try_run(x, state, lens, cx));
-                cx.observe(self, &y);
-                (y, state)
+                (cx.passed(self, y), state)
             }
             /// As [`run`](Self::run), with misuse returned as an error.
             pub fn try_run(&self, x: &Tensor, state: Option<&$state>, lens: Option<&[usize]>, cx: &Cx) -> Result<(Tensor, $state)> {

@@ -82,8 +82,7 @@ impl TransformerDecoderLayer {
     ) -> Tensor {
         let _scope = cx.enter(self);
         let y = or_raise(self.try_run(x, memory, mask, memory_mask, cx));
-        cx.observe(self, &y);
-        y
+        cx.passed(self, y)
     }
     /// As [`run`](Self::run), with misuse returned as an error.
     pub fn try_run(
@@ -162,7 +161,6 @@ impl TransformerDecoder {
             x = layer.run(&x, memory, mask, memory_mask, cx);
         }
         let y = self.norm.as_ref().map_or(x.clone(), |norm| norm.call(&x, cx));
-        cx.observe(self, &y);
-        y
+        cx.passed(self, y)
     }
 }

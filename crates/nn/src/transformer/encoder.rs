@@ -66,8 +66,7 @@ impl TransformerEncoderLayer {
     pub fn run(&self, x: &Tensor, mask: &AttentionMask, cx: &Cx) -> Tensor {
         let _scope = cx.enter(self);
         let y = or_raise(self.try_run(x, mask, cx));
-        cx.observe(self, &y);
-        y
+        cx.passed(self, y)
     }
     /// As [`run`](Self::run), with misuse returned as an error.
     pub fn try_run(&self, x: &Tensor, mask: &AttentionMask, cx: &Cx) -> Result<Tensor> {
@@ -129,19 +128,22 @@ impl TransformerEncoder {
     #[track_caller]
     pub fn run(&self, x: &Tensor, mask: &AttentionMask, cx: &Cx) -> Tensor {
         let _scope = cx.enter(self);
+        cx.passed(self, self.through(x, mask, cx))
+    }
+    /// The layers, one after the other. (What a hook sees once must not be passed on twice.)
+    #[track_caller]
+    fn through(&self, x: &Tensor, mask: &AttentionMask, cx: &Cx) -> Tensor {
         let mut x = x.clone();
         for layer in &self.layers {
             x = layer.run(&x, mask, cx);
         }
-        let y = self.norm.as_ref().map_or(x.clone(), |norm| norm.call(&x, cx));
-        cx.observe(self, &y);
-        y
+        self.norm.as_ref().map_or(x.clone(), |norm| norm.call(&x, cx))
     }
 }
 
 impl Layer for TransformerEncoder {
     #[track_caller]
     fn forward(&self, x: &Tensor, cx: &Cx) -> Tensor {
-        self.run(x, &AttentionMask::none(), cx)
+        self.through(x, &AttentionMask::none(), cx)
     }
 }

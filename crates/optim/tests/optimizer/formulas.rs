@@ -193,3 +193,36 @@ fn rprop_begins_with_its_groups_rate() -> Result<()> {
     assert_eq!((value(&m, "a"), value(&m, "b")), (vec![0.9], vec![0.95]));
     Ok(())
 }
+
+#[test]
+fn muon_resumes_and_replays_with_the_same_bits() -> Result<()> {
+    let device = gradus_cpu::device();
+    let start = || vec![Param::new(Tensor::randn([4, 3], device, 1))];
+    let build = |m: &[Param]| Muon::new(0.05).optimizer().schedule(Exponential::new(0.9)).build(&m.to_vec());
+    let step = |m: &mut Vec<Param>, o: &mut Optimizer, x: &Tensor| -> Result<()> {
+        x.matmul(&m[0]).square().sum().try_backward()?;
+        o.step(m)?;
+        m[0].zero_grad();
+        Ok(())
+    };
+    let inputs: Vec<Tensor> = (0..8).map(|i| Tensor::randn([2, 4], device, 20 + i as u64)).collect();
+    let mut whole = start();
+    let mut o = build(&whole)?;
+    inputs.iter().try_for_each(|x| step(&mut whole, &mut o, x))?;
+    let mut resumed = start();
+    let mut o = build(&resumed)?;
+    inputs[..3].iter().try_for_each(|x| step(&mut resumed, &mut o, x))?;
+    let mut later = build(&resumed)?;
+    later.load_state_dict(&resumed, &o.state_dict())?;
+    inputs[3..].iter().try_for_each(|x| step(&mut resumed, &mut later, x))?;
+    let (mut captured, mut record) = (start(), gradus_core::capture::Captured::new());
+    let mut o = build(&captured)?;
+    for x in &inputs {
+        o.prepare()?;
+        record.run(&[x], |x| step(&mut captured, &mut o, &x[0]).map(|()| vec![]))?;
+    }
+    assert!(record.is_recorded());
+    let want = whole[0].to_bytes()?;
+    assert!(want == resumed[0].to_bytes()? && want == captured[0].to_bytes()?);
+    Ok(())
+}

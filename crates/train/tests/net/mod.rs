@@ -5,7 +5,7 @@ use gradus_core::{Device, Error, Result, Tensor};
 use gradus_data::{InMemory, Loader, Subset};
 use gradus_metrics::Accuracy;
 use gradus_nn::{Cx, Dropout, Init, Layer, Linear, Module, State};
-use gradus_optim::{AdamW, ClipNorm, Cosine, L1};
+use gradus_optim::{AdamW, ClipNorm, Cosine, L1, Plateau};
 use gradus_train::{Checkpoints, EarlyStopping, Progress, Step, Trainer};
 use std::path::{Path, PathBuf};
 
@@ -66,6 +66,7 @@ pub fn trainer(dir: &Path) -> Trainer<Net> {
         .keep_last(3)
         .keep_best("val/accuracy", 1);
     Trainer::new(Net::new(16), AdamW::new(0.01))
+        .plateau("val/loss", Plateau::higher().patience(1).factor(0.5))
         .schedule(Cosine::warmup(3, 20))
         .transform(L1::new(1e-4).only("*.weight"))
         .transform(ClipNorm::new(1.0))

@@ -1,39 +1,27 @@
-//! Each family of the backend against a plain loop, on whatever Vulkan adapter there is: sizes on both sides of every
+//! Each family of the backend against a plain loop, on whatever devices there are: sizes on both sides of every
 //! switch between kernels, strided and flipped views, NaN, ties, and what is refused.
-#![cfg(feature = "wgpu")]
+#![cfg(any(feature = "wgpu", feature = "cuda"))]
 
+mod adapter;
 mod reference;
 
+use adapter::{devices, turn};
 use gradus_core::backend::{Dims, MatmulSpec, Operand, WriteMode};
 use gradus_core::ops::{ArgReduceOp, BinaryOp, CompareOp, Index, ReduceOp, ScanOp, ScatterOp, UnaryOp};
 use gradus_core::rng::{self, Distribution, Key};
-use gradus_core::{Backend, Buffer, DType, Device, Element, Layout, Scalar, Shape, View};
+use gradus_core::{Backend, Buffer, DType, Element, Layout, Scalar, Shape, View};
 use reference::{Numbers, assert_close};
-use std::sync::Mutex;
-
-/// The first adapter, or `None` after saying why there is none. With `GRADUS_REQUIRE_GPU` set, none is a failure.
-fn device() -> Option<Device> {
-    match gradus_gpu::wgpu(0) {
-        Ok(device) => Some(device),
-        Err(error) if std::env::var_os("GRADUS_REQUIRE_GPU").is_none() => {
-            println!("skipped: {error}");
-            None
-        }
-        Err(error) => panic!("{error}"),
-    }
-}
-
-static TURN: Mutex<()> = Mutex::new(());
 
 macro_rules! on_gpu {
     ($(fn $name:ident($gpu:ident) $body:block)*) => {$(
         #[test]
         fn $name() {
-            let Some(device) = device() else { return };
-            // What went wrong is told to the next who waits, so tests that make it go wrong take turns with the others.
-            let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
-            let $gpu = device.backend();
-            $body
+            let _turn = turn();
+            for device in devices() {
+                let $gpu = device.backend();
+                println!("on {device}");
+                $body
+            }
         }
     )*};
 }
@@ -423,15 +411,40 @@ on_gpu! {
         }
     }
 
-    fn an_index_out_of_range_is_reported_when_waited_for_and_the_device_works_on(gpu) {
-        let (x, index) = (up(gpu, &[1.0f32, 2.0, 3.0]), up(gpu, &[0i64, 3]));
+    fn negative_indices_count_from_the_end(gpu) {
+        let (x, index) = (up(gpu, &[1.0f32, 2.0, 3.0]), up(gpu, &[-1i64, 0, -3]));
+        let l = dense(&[3]);
+        let view = |buffer, dtype| View { buffer, layout: &l, dtype };
+        let y = gpu.gather(view(&x, DType::F32), view(&index, DType::I64), Index::Along(0)).expect("it runs");
+        assert_eq!(down::<f32>(gpu, &y, 3), [3.0, 1.0, 1.0]);
+        for how in [Index::Along(0), Index::Slices(0)] {
+            let (base, src, at) = (view(&x, DType::F32), view(&y, DType::F32), view(&index, DType::I64));
+            let sum = gpu.scatter(ScatterOp::Add, base, at, src, how).expect("it runs");
+            assert_eq!(down::<f32>(gpu, &sum, 3), [1.0 + 1.0 + 1.0, 2.0, 3.0 + 3.0]);
+        }
+    }
+
+    fn an_index_out_of_range_is_named_when_waited_for_and_the_device_works_on(gpu) {
+        let (x, index) = (up(gpu, &[1.0f32, 2.0, 3.0]), up(gpu, &[0i64, 7]));
         let (lx, li) = (dense(&[3]), dense(&[2]));
         let (vx, vi) = (View { buffer: &x, layout: &lx, dtype: DType::F32 }, View { buffer: &index, layout: &li, dtype: DType::I64 });
+        let says = |error: gradus_core::Error, parts: &[&str]| {
+            let text = error.to_string();
+            assert!(parts.iter().all(|part| text.contains(part)), "{text} does not say {parts:?}");
+        };
         let y = gpu.gather(vx, vi, Index::Along(0)).expect("it is launched");
-        let error = gpu.download(View { buffer: &y, layout: &li, dtype: DType::F32 }, &mut [0u8; 8]).expect_err("3 is out of range");
-        assert!(error.to_string().contains("out of range"), "{error}");
+        let error = gpu.download(View { buffer: &y, layout: &li, dtype: DType::F32 }, &mut [0u8; 8]).expect_err("7 is out of range");
+        says(error, &["index 7", "length 3", "gather", gpu.name()]);
         assert_eq!(down::<f32>(gpu, &x, 3), [1.0, 2.0, 3.0]);
         gpu.synchronize().expect("the error was told once");
+
+        // Of two mistakes the first is told, whoever waits.
+        let base = View { layout: &li, ..vx };
+        let sum = gpu.scatter(ScatterOp::Add, base, vi, View { buffer: &y, layout: &li, dtype: DType::F32 }, Index::Along(0)).expect("it is launched");
+        let _ = gpu.gather(vx, vi, Index::Slices(0)).expect("it is launched");
+        says(gpu.synchronize().expect_err("7 is out of range"), &["index 7", "length 2", "scatter_add"]);
+        gpu.synchronize().expect("the error was told once");
+        assert_eq!(down::<f32>(gpu, &sum, 2)[1], 2.0, "what is out of range is added to nothing");
     }
 
     fn an_absurd_allocation_is_refused_and_the_device_works_on(gpu) {

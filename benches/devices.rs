@@ -1,0 +1,156 @@
+//! The kernels of `kernels/`, file by file, on the GPUs that were built in: `cargo bench -p gradus-benches --features wgpu -- gpu`.
+//!
+//! `GRADUS_BENCH_DEVICE` names another device than the first of its runtime. Work on a device is only queued when a call
+//! returns, so each sample waits for the device before its time is taken.
+
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, Throughput};
+use gradus::functional::conv::ConvOptions;
+use gradus::functional::pool::PoolOptions;
+use gradus::prelude::*;
+use std::hint::black_box;
+use std::time::Instant;
+
+/// The devices to measure; what is missing is said.
+fn devices() -> Vec<Device> {
+    let asked = std::env::var("GRADUS_BENCH_DEVICE").ok();
+    let mut names: Vec<&str> = Vec::new();
+    match &asked {
+        Some(name) => names.push(name),
+        None => {
+            names.extend(cfg!(feature = "cuda").then_some("cuda:0"));
+            names.extend(cfg!(feature = "wgpu").then_some("wgpu:0"));
+        }
+    }
+    let open = |name: &str| Device::parse(name).inspect_err(|e| eprintln!("not measured: {e}")).ok();
+    names.into_iter().filter_map(open).collect()
+}
+
+/// A group of benches on a device.
+struct Bench<'a> {
+    group: BenchmarkGroup<'a, WallTime>,
+    device: Device,
+}
+
+impl Bench<'_> {
+    fn randn(&self, shape: &[usize], seed: u64) -> Tensor {
+        Tensor::randn(shape, self.device, seed)
+    }
+
+    /// Benches `f`; a sample's last act is to wait for the device.
+    fn call<T>(&mut self, name: &str, throughput: Throughput, mut f: impl FnMut() -> T) {
+        let device = self.device;
+        self.group.throughput(throughput);
+        self.group.bench_function(name, |b| {
+            b.iter_custom(|times| {
+                let start = Instant::now();
+                for _ in 0..times {
+                    black_box(f());
+                }
+                device.synchronize().expect("the device works");
+                start.elapsed()
+            })
+        });
+    }
+
+    /// Benches f(x), and f(x) with the gradients of the floating-point inputs.
+    fn both(&mut self, name: &str, throughput: Throughput, x: &[Tensor], f: impl Fn(&[Tensor]) -> Tensor) {
+        self.call(&format!("{name}, forward"), throughput.clone(), || f(x));
+        let track = |t: &Tensor| if t.dtype().is_float() { t.requires_grad() } else { t.clone() };
+        let leaves: Vec<Tensor> = x.iter().map(track).collect();
+        let seed = f(x).ones_like();
+        self.call(&format!("{name}, forward and backward"), throughput, || {
+            f(&leaves).backward_with(Some(&seed), Backward::default());
+            leaves.iter().for_each(Tensor::zero_grad);
+        });
+    }
+}
+
+/// Every family, on every device.
+pub fn kernels(c: &mut Criterion) {
+    for device in devices() {
+        let mut group = c.benchmark_group(format!("gpu {device}"));
+        group.sample_size(10);
+        let mut bench = Bench { group, device };
+        elementwise(&mut bench);
+        along_rows(&mut bench);
+        products(&mut bench);
+        images(&mut bench);
+        by_index(&mut bench);
+        updates(&mut bench);
+        bench.group.finish();
+    }
+}
+
+/// `unary`, `unary_grad`, `binary`, `compare`, `copy`, `random`, `dropout`.
+fn elementwise(b: &mut Bench<'_>) {
+    let n = 1 << 20;
+    let (x, y) = (b.randn(&[n], 0), b.randn(&[n], 1));
+    let bytes = |per: u64| Throughput::Bytes(per * n as u64);
+    b.both("gelu 1M", bytes(8), std::slice::from_ref(&x), |x| x[0].gelu());
+    b.call("add 1M", bytes(12), || &x + &y);
+    b.call("less than 1M", bytes(9), || x.lt(&y));
+    let square = b.randn(&[1024, 1024], 2);
+    b.call("copy of a transposed 1024x1024", bytes(8), || square.t().contiguous());
+    let device = b.device;
+    b.call("normal numbers 1M", bytes(4), || Tensor::randn([n], device, 3));
+    b.call("dropout 1M", bytes(8), || x.dropout(0.3, 4));
+}
+
+/// `reduce`, `scan`, `sort`, `softmax`, `layer_norm`, `cross_entropy`.
+fn along_rows(b: &mut Bench<'_>) {
+    let n = Throughput::Elements(1 << 18);
+    let x = b.randn(&[512, 512], 0);
+    b.call("sum of 512x512", n.clone(), || x.sum());
+    b.call("sum of rows of 512x512", n.clone(), || x.sum_dims(&[1], false));
+    b.call("argmax of rows of 512x512", n.clone(), || x.argmax(1, false));
+    b.call("cumsum of 512x512", n.clone(), || x.cumsum(1));
+    b.call("argsort of 512x512", n.clone(), || x.argsort(1, false));
+    b.both("softmax 512x512", n.clone(), std::slice::from_ref(&x), |x| x[0].softmax(-1));
+    let affine = [x.clone(), b.randn(&[512], 1), b.randn(&[512], 2)];
+    b.both("layer_norm 512x512", n.clone(), &affine, |x| x[0].layer_norm([512], Some(&x[1]), Some(&x[2]), 1e-5));
+    let target = Tensor::randint(0, 512, [512], b.device, 3);
+    b.both("cross_entropy 512x512", n, &[x, target], |x| x[0].cross_entropy(&x[1]));
+}
+
+/// `matmul`, ours and Burn's. The elements are floating-point operations.
+fn products(b: &mut Bench<'_>) {
+    for n in [64usize, 256, 512] {
+        let (x, y) = (b.randn(&[n, n], 0), b.randn(&[n, n], 1));
+        b.call(&format!("matmul {n}x{n}x{n}"), Throughput::Elements(2 * (n * n * n) as u64), || x.matmul(&y));
+    }
+}
+
+/// `conv`, `pool`, `batch_norm`. The elements of the convolution are floating-point operations of its forward pass.
+fn images(b: &mut Bench<'_>) {
+    let x = [b.randn(&[32, 16, 8, 8], 0), b.randn(&[32, 16, 3, 3], 1), b.randn(&[32], 2)];
+    let options = ConvOptions::default().padding(1);
+    let flops = Throughput::Elements(2 * 32 * 32 * 64 * 16 * 9);
+    b.both("conv2d 32x16x8x8 to 32, 3x3", flops, &x, |x| x[0].conv2d(&x[1], Some(&x[2]), &options));
+    let x = b.randn(&[32, 32, 16, 16], 3);
+    let n = Throughput::Elements(32 * 32 * 256);
+    let pool = PoolOptions::new(2);
+    b.both("max_pool2d 2, 32x32x16x16", n.clone(), std::slice::from_ref(&x), |x| x[0].max_pool2d(&pool));
+    b.both("avg_pool2d 2, 32x32x16x16", n.clone(), std::slice::from_ref(&x), |x| x[0].avg_pool2d(&pool));
+    let affine = [x, b.randn(&[32], 4), b.randn(&[32], 5)];
+    b.both("batch_norm 32x32x16x16", n, &affine, |x| x[0].batch_norm_train(Some(&x[1]), Some(&x[2]), 1e-5).0);
+}
+
+/// `gather`: an embedding, whose backward is the ordered scatter.
+fn by_index(b: &mut Bench<'_>) {
+    let table = b.randn(&[1000, 64], 0);
+    let tokens = Tensor::randint(0, 1000, [2048], b.device, 1);
+    let n = Throughput::Elements(2048 * 64);
+    b.both("embedding of 2048 in 1000x64", n, &[table, tokens], |x| x[0].embedding(&x[1]));
+}
+
+/// `update`: a step of AdamW over ten parameters of 65,536 numbers.
+fn updates(b: &mut Bench<'_>) {
+    let mut model: Vec<Param> = (0..10).map(|i| Param::new(b.randn(&[65_536], i))).collect();
+    for (i, p) in model.iter().enumerate() {
+        p.set_grad(b.randn(&[65_536], 100 + i as u64)).expect("a gradient of the parameter's shape");
+    }
+    let rule: OptimizerBuilder = AdamW::new(1e-3).into();
+    let mut optimizer = rule.build(&model).expect("an optimizer with its defaults");
+    b.call("adamw 10x65536", Throughput::Bytes(28 * 655_360), || optimizer.step(&mut model).expect("a step"));
+}

@@ -1,0 +1,24 @@
+//! The GPU kernels' files: each says its formula and its CPU reference, and has a bench.
+
+use std::path::Path;
+
+#[test]
+fn each_kernel_file_names_its_reference_and_has_a_bench() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let benches = read(&root.join("benches/devices.rs"));
+    let mut kernels = 0;
+    for entry in root.join("kernels/src").read_dir().expect("the kernels' folder is there") {
+        let path = entry.expect("a folder can be listed").path();
+        let text = read(&path);
+        if !text.contains("#[cube(launch") {
+            continue; // parts of kernels
+        }
+        kernels += 1;
+        let name = path.file_stem().and_then(|s| s.to_str()).unwrap_or_default();
+        let head: String = text.lines().take_while(|l| l.starts_with("//!")).collect();
+        assert!(head.contains("CPU reference"), "kernels/src/{name}.rs does not say what it is compared with");
+        assert!(benches.contains(&format!("`{name}`")), "benches/devices.rs has nothing for `{name}`");
+    }
+    assert!(kernels >= 15, "only {kernels} files were found");
+}
