@@ -2,11 +2,12 @@
 //!
 //! A directory has `stress/special.safetensors` beside `stress/special.json`. A result has to be of the golden's class (NaN, an
 //! infinity of that sign, a zero of that sign, finite). Finite numbers may differ by 10⁻⁶ of the exact value and one unit in
-//! the last place (by 4 units where only PyTorch's own `f32` is known), gradients by 10⁻⁵.
+//! the last place (by 4 units where only PyTorch's own `f32` is known), gradients by 10⁻⁵. Functions of one element are also run in
+//! `f64`, and may differ by 4 units in the last place there.
 
 use crate::golden::{Call, Mapping};
 use crate::panics;
-use gradus_core::{Device, Tensor};
+use gradus_core::{DType, Device, Tensor};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -35,7 +36,7 @@ struct Goldens<'a> {
 pub struct Difference<'a> {
     /// The op.
     pub op: &'a str,
-    /// `value`, `gradient`, or `row` and the row's name.
+    /// `value`, `gradient`, `f64` (its value in that dtype), or `row` and the row's name.
     pub what: &'a str,
     /// The inputs at its place.
     pub inputs: &'a [f64],
@@ -166,9 +167,38 @@ impl Goldens<'_> {
         }
     }
 
+    /// In `f64`, within four units in its last place.
+    fn unary_f64(&mut self, op: &str, x: &Tensor) {
+        let Some(want) = self.get(&format!("u64/{op}")).filter(|t| t.dtype() == DType::F64) else { return };
+        let Ok(x) = x.try_to_dtype(DType::F64) else { return };
+        let y = match self.outcome(op, std::slice::from_ref(&x), &[]) {
+            Some(Ok(y)) => y,
+            other => return self.score.failures.push(format!("{op} in f64: {other:?}")),
+        };
+        let numbers = [&x, &y, &want].map(|t| t.to_vec::<f64>().unwrap_or_default());
+        let [x, h, w] = &numbers;
+        let score = self.score.by_op.entry(op.to_owned()).or_default();
+        for i in 0..w.len() {
+            let near = w[i].abs().clamp(f64::MIN_POSITIVE, f64::MAX / 2.0);
+            let unit = f64::from_bits(near.to_bits() + 1) - near;
+            let right = h[i] == w[i] && h[i].is_sign_negative() == w[i].is_sign_negative()
+                || h[i].is_nan() && w[i].is_nan()
+                || (h[i] - w[i]).abs() <= 4.0 * unit && (h[i] != 0.0 || w[i] != 0.0);
+            let known =
+                !right && (self.known)(&Difference { op, what: "f64", inputs: &x[i..=i], have: h[i], want: w[i] });
+            score[1] += 1;
+            score[if known { 2 } else { 0 }] += usize::from(right || known);
+            if !right && !known {
+                let off = (h[i] - w[i]).abs() / unit;
+                self.score.failures.push(format!("{op} in f64 at {}: {} for {} ({off} ulp)", x[i], h[i], w[i]));
+            }
+        }
+    }
+
     fn unary(&mut self, op: &str) {
         let Some(x) = self.get("x") else { return };
         let at = vec![x.to_vec::<f64>().unwrap_or_default()];
+        self.unary_f64(op, &x);
         let leaf = x.requires_grad();
         let y = match self.outcome(op, std::slice::from_ref(&leaf), &[]) {
             None => return,

@@ -19,17 +19,19 @@ fn matrices(shape: &[usize]) -> Vec<Input> {
 
 /// A matrix far from singular: its diagonal raised.
 fn regular(x: &Tensor) -> Result<Tensor> {
-    x.try_add(&(Tensor::try_eye(x.dim(-1), x.place())? * 5.0))
+    let side = x.dims()[x.shape().dim(-1)?];
+    x.try_add(&(Tensor::try_eye(side, x.place())? * 5.0))
 }
 
 /// A symmetric positive definite matrix.
 fn positive(x: &Tensor) -> Result<Tensor> {
-    x.try_matmul(&x.try_t()?)?.try_add(&Tensor::try_eye(x.dim(-2), x.place())?)
+    let side = x.dims()[x.shape().dim(-2)?];
+    x.try_matmul(&x.try_t()?)?.try_add(&Tensor::try_eye(side, x.place())?)
 }
 
 /// A matrix with singular values, and a symmetric part with eigenvalues, far from each other.
 fn spread_out(x: &Tensor) -> Result<Tensor> {
-    let (m, n) = (x.dim(-2), x.dim(-1));
+    let (m, n) = (x.dims()[x.shape().dim(-2)?], x.dims()[x.shape().dim(-1)?]);
     let steps = Tensor::try_arange(1, 1 + m.min(n) as i64, 1, x.place())? * 3.0;
     let diagonal = steps.try_diag(0)?;
     let square = if m > n {

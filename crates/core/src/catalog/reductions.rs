@@ -43,7 +43,6 @@ fn orders() -> Vec<Entry> {
             .case(spreads(&[&[4, 2]]), |x| x[0].try_kthvalue(4, 0, true).map(|(v, i)| vec![v, i])),
         Entry::new("mode", "torch.mode", "The most frequent element, and the last place that it has.")
             .case(spreads(&[&[2, 5]]), |x| x[0].try_mode(1, false).map(|(v, i)| vec![v, i]))
-            .case(vec![input(&[3, 7], Fill::Int(0, 3))], |x| x[0].try_mode(1, true).map(|(v, i)| vec![v, i]))
             .case(spreads(&[&[4, 2]]), |x| x[0].try_mode(0, true).map(|(v, i)| vec![v, i])),
         Entry::new("quantile", "torch.quantile", "Quantiles, linearly between the two nearest elements.")
             .one(spreads(&[&[2, 5]]), |x| x[0].try_quantile(&[0.3, 1.0], 1, false))

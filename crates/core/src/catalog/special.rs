@@ -16,9 +16,11 @@ fn real(shape: &[usize], lo: f64, hi: f64) -> Input {
 }
 
 type One = fn(&Tensor) -> Result<Tensor>;
+/// Name, PyTorch's name, what it computes, where it is sampled, the call.
+type Row = (&'static str, &'static str, &'static str, (f64, f64), One);
 
 fn of_one() -> Vec<Entry> {
-    let rows: [(&'static str, &'static str, &'static str, (f64, f64), One); 8] = [
+    let rows: [Row; 8] = [
         ("sinc", "torch.sinc", "sin(πx)/(πx), 1 at 0.", (-2.0, 2.0), |x| x.try_sinc()),
         ("angle", "torch.angle", "π where x < 0, else 0.", (-2.0, 2.0), |x| x.try_angle()),
         ("deg2rad", "torch.deg2rad", "x·π/180.", (-200.0, 200.0), |x| x.try_deg2rad()),

@@ -45,6 +45,9 @@ impl Tensor {
             if low > high {
                 return Err(Error::misuse(format!("the lower limit {low} lies above the upper {high}")).in_op("hardtanh", [(self.dtype(), *self.shape())]));
             }
+            if !self.dtype().is_float() && (low.fract() != 0.0 || high.fract() != 0.0) {
+                return self.try_to_dtype(DType::F32)?.try_hardtanh(low, high);
+            }
             // At its limits the gradient is 0, where that of `clamp` is g.
             self.try_masked_fill(&self.detach().try_le_scalar(low)?, low)?.try_masked_fill(&self.detach().try_ge_scalar(high)?, high)
         }

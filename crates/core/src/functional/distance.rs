@@ -1,11 +1,18 @@
 //! Distances and similarities of vectors, as functions of the p-norm.
 
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
 /// The larger of `x` and a number, with the gradient of `x` wherever it is not less (as PyTorch's `clamp_min`).
 fn at_least(x: &Tensor, least: f64) -> Result<Tensor> {
     x.try_masked_fill(&x.try_lt_scalar(least)?, least)
+}
+
+/// a − b in floating point, so that unsigned integers do not wrap.
+fn difference(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let float = |x: &Tensor| if x.dtype().is_float() { Ok(x.clone()) } else { x.try_to_dtype(DType::F32) };
+    float(a)?.try_sub(&float(b)?)
 }
 
 impl Tensor {
@@ -28,7 +35,7 @@ impl Tensor {
         /// ‖a − b + eps‖ₚ of the vectors of the last dimension; the shapes broadcast. In PyTorch:
         /// `torch.nn.functional.pairwise_distance`.
         pub fn pairwise_distance | try_pairwise_distance(&self, other: &Tensor, p: f64, eps: f64, keep: bool) -> Tensor {
-            (self.try_sub(other)? + eps).try_norm(p, &[-1], keep)
+            (difference(self, other)? + eps).try_norm(p, &[-1], keep)
         }
         /// x / max(‖x‖ₚ, eps) of the vectors along `dim`. In PyTorch: `torch.nn.functional.normalize`.
         pub fn normalize | try_normalize(&self, p: f64, dim: isize, eps: f64) -> Tensor {
@@ -37,7 +44,7 @@ impl Tensor {
         }
         /// ‖a − b‖ₚ over all elements; the shapes broadcast. In PyTorch: `torch.dist`.
         pub fn dist | try_dist(&self, other: &Tensor, p: f64) -> Tensor {
-            self.try_sub(other)?.try_norm(p, &[], false)
+            difference(self, other)?.try_norm(p, &[], false)
         }
         /// ‖aᵢ − bⱼ‖ₚ of every row of each: `[.., n, d]` and `[.., m, d]` give `[.., n, m]`; the leading dimensions broadcast.
         /// The differences, n·m·d numbers, are held at once. In PyTorch: `torch.cdist`.
@@ -49,7 +56,7 @@ impl Tensor {
             if p.is_nan() || p < 0.0 {
                 return Err(e(format!("the norm's order must not be negative; got {p}")));
             }
-            self.try_unsqueeze(-2)?.try_sub(&other.try_unsqueeze(-3)?)?.try_norm(p, &[-1], false)
+            difference(&self.try_unsqueeze(-2)?, &other.try_unsqueeze(-3)?)?.try_norm(p, &[-1], false)
         }
     }
 }

@@ -72,7 +72,9 @@ impl Tensor {
             }
             let (a, b) = (self.detach(), other.detach());
             let mut close = a.try_eq(&b)?;
-            let near = a.try_sub(&b)?.try_abs()?.try_le(&(b.try_abs()? * rtol + atol))?;
+            // Unsigned integers would wrap.
+            let signed = |x: &Tensor| if x.dtype().is_float() { Ok(x.clone()) } else { x.try_to_dtype(DType::I64) };
+            let near = signed(&a)?.try_sub(&signed(&b)?)?.try_abs()?.try_le(&(b.try_abs()? * rtol + atol))?;
             close = close.try_logical_or(&near.try_logical_and(&b.try_is_finite()?)?)?;
             if equal_nan { close.try_logical_or(&is_nan(&a)?.try_logical_and(&is_nan(&b)?)?) } else { Ok(close) }
         }

@@ -1,6 +1,7 @@
 //! Powers and the exponential of matrices.
 
 use super::{download, each, eye, square};
+use crate::dtype::DType;
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -40,6 +41,10 @@ impl Tensor {
             let n = square("matrix_exp", self)?;
             if self.elements() == 0 {
                 return Ok(self.clone());
+            }
+            if self.dtype().is_half() {
+                // The coefficients are larger than any half.
+                return self.try_to_dtype(DType::F32)?.try_matrix_exp()?.try_to_dtype(self.dtype());
             }
             let s = halvings(self, n)?;
             let a = self * 0.5f64.powi(s);

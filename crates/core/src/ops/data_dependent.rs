@@ -1,7 +1,7 @@
 //! Functions whose output's shape depends on the data. They wait for the device, and so end a recording.
 
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::tensor::Tensor;
 use std::cmp::Ordering;
 
@@ -104,8 +104,14 @@ impl Tensor {
             if let Some(bad) = each.iter().find(|&&t| t < 0) {
                 return Err(e(format!("a slice cannot repeat {bad} times")));
             }
-            let index: Vec<i64> = (0..n).flat_map(|i| std::iter::repeat_n(i as i64, each[i % each.len()] as usize)).collect();
-            let count = index.len();
+            let times = |i: usize| each[i % each.len()] as usize;
+            let count = (0..n).try_fold(0usize, |sum, i| sum.checked_add(times(i)));
+            let count = count.ok_or_else(|| e("more slices than an address can count".into()))?;
+            let mut index: Vec<i64> = Vec::new();
+            index.try_reserve_exact(count).map_err(|why| {
+                Error::new(ErrorKind::Memory, format!("repeat_each: {count} slices")).caused_by(why)
+            })?;
+            (0..n).for_each(|i| index.extend(std::iter::repeat_n(i as i64, times(i))));
             self.try_index_select(dim, &Tensor::try_from_vec(index, [count], self.device())?)
         }
     }
