@@ -95,8 +95,12 @@ fn section(entry: &Entry, docs: &BTreeMap<String, String>, out: &mut String) {
         notes.push("elementwise: shapes broadcast".into());
     }
     notes.push(
-        if entry.differentiable { "gradient: of any order; checked to the second" } else { "gradient: none, and it says so" }
-            .into(),
+        if entry.differentiable {
+            "gradient: of any order; checked to the second"
+        } else {
+            "gradient: none, and it says so"
+        }
+        .into(),
     );
     if entry.host {
         notes.push("the host takes part: it waits for the device, and cannot be part of a recorded step".into());
