@@ -126,7 +126,9 @@ fn tune(device: Device) -> Result<(&'static str, Strategies)> {
         println!("{}: {standing} takes {least:.2} ms", knob.name);
         for &candidate in knob.candidates.iter().filter(|&&c| c != standing) {
             let mut tried = best;
-            tried.get_mut(knob.name).map(|n| *n = candidate);
+            if let Some(number) = tried.get_mut(knob.name) {
+                *number = candidate;
+            }
             set_strategies(device, tried)?;
             let taken = time(device, &knob.work)?;
             println!("{}: {candidate} takes {taken:.2} ms", knob.name);

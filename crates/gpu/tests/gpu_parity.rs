@@ -200,10 +200,10 @@ fn the_same_step_twice_has_the_same_bits() {
 fn same_bits_twice(gpu: Device) {
     let step = || -> Result<Vec<f32>> {
         let key = Key::new(3);
-        let x = Tensor::try_randn([64, 100], gpu, &key.fold("x"))?;
-        let w = Tensor::try_randn([10, 100], gpu, &key.fold("w"))?.requires_grad();
-        let table = Tensor::try_randn([50, 100], gpu, &key.fold("table"))?.requires_grad();
-        let tokens = Tensor::try_randint(0, 50, [64], gpu, &key.fold("tokens"))?;
+        let x = Tensor::try_randn([64, 100], gpu, key.fold("x"))?;
+        let w = Tensor::try_randn([10, 100], gpu, key.fold("w"))?.requires_grad();
+        let table = Tensor::try_randn([50, 100], gpu, key.fold("table"))?.requires_grad();
+        let tokens = Tensor::try_randint(0, 50, [64], gpu, key.fold("tokens"))?;
         let loss = x.try_add(&table.try_embedding(&tokens)?)?.try_linear(&w, None)?.try_tanh()?.try_sum()?;
         let grads = autodiff::try_grad(&[&loss], &[&w, &table], Backward::default())?;
         let mut all = Vec::new();
@@ -245,7 +245,7 @@ fn optimizer_steps_agree(gpu: Device) {
     let key = Key::new(11);
     let tensor = |name: &str, on: Device| {
         // v of Adam is never negative.
-        Tensor::rand([7, 5], gradus_cpu::device(), &key.fold(name)).to(on)
+        Tensor::rand([7, 5], gradus_cpu::device(), key.fold(name)).to(on)
     };
     fn stepped<U: Update>(op: &U, mut targets: Vec<Tensor>, g: &Tensor) -> Vec<Vec<f32>> {
         for _ in 0..3 {

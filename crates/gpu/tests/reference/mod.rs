@@ -16,7 +16,7 @@ impl Numbers {
         self.0.block(self.1)[0]
     }
     pub fn below(&mut self, n: usize) -> usize {
-        (self.word() as u64 * n as u64 >> 32) as usize
+        ((self.word() as u64 * n as u64) >> 32) as usize
     }
     pub fn reals(&mut self, n: usize, lo: f64, hi: f64) -> Vec<f32> {
         (0..n).map(|_| (lo + (hi - lo) * f64::from(self.word()) / 4_294_967_296.0) as f32).collect()
@@ -32,6 +32,8 @@ pub fn assert_close(what: &str, got: &[f32], wanted: &[f64]) {
     }
 }
 
+/// From, to.
+type Range = (f64, f64);
 type F1 = fn(f64) -> f64;
 type F2 = fn(f64, f64) -> f64;
 
@@ -114,7 +116,7 @@ pub fn unary(op: UnaryOp) -> Option<(f64, f64, F1)> {
 }
 
 /// A function of two reals, and where to sample each; `None` for bits.
-pub fn binary(op: BinaryOp) -> Option<((f64, f64), (f64, f64), F2)> {
+pub fn binary(op: BinaryOp) -> Option<(Range, Range, F2)> {
     use BinaryOp::*;
     let (both, right) = ((-3.0, 3.0), (0.5, 3.0));
     Some(match op {
