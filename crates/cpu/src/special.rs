@@ -61,7 +61,9 @@ mod tests {
         let h9: f64 = (1..10).map(|k| 1.0 / f64::from(k)).sum();
         let half = -GAMMA - 2.0 * std::f64::consts::LN_2;
         for (x, y) in [(1.0, -GAMMA), (0.5, half), (-0.5, half + 2.0), (10.0, h9 - GAMMA)] {
-            assert!((digamma(x) - y).abs() <= 4.0 * f64::EPSILON * y.abs(), "at {x}: {} for {y}", digamma(x));
+            // Near a zero of ψ, as at −½, terms of about 2 cancel, here and in the number expected: what is left is as exact as they.
+            let scale = if y.abs() < 0.1 { 2.0 } else { y.abs() };
+            assert!((digamma(x) - y).abs() <= 4.0 * f64::EPSILON * scale, "at {x}: {} for {y}", digamma(x));
         }
         assert_eq!(digamma(0.0), f64::NEG_INFINITY);
         assert_eq!(digamma(-0.0), f64::INFINITY);

@@ -48,7 +48,6 @@ impl Tensor {
             if !self.dtype().is_float() && (low.fract() != 0.0 || high.fract() != 0.0) {
                 return self.try_to_dtype(DType::F32)?.try_hardtanh(low, high);
             }
-            // At its limits the gradient is 0, where that of `clamp` is g.
             self.try_masked_fill(&self.detach().try_le_scalar(low)?, low)?.try_masked_fill(&self.detach().try_ge_scalar(high)?, high)
         }
         /// x where |x| > lambda, else 0. In PyTorch: `torch.nn.functional.hardshrink`.
@@ -78,8 +77,8 @@ impl Tensor {
             }
             self.try_narrow(dim, 0, n / 2)?.try_mul(&self.try_narrow(dim, n / 2, n / 2)?.try_sigmoid()?)
         }
-        /// The elements limited to [low, high]; a limit may be absent; where they cross, the upper one holds. ∂ = g inside and at the limits, 0
-        /// beyond. In PyTorch: `torch.clamp`.
+        /// The elements limited to [low, high]; a limit may be absent; where they cross, the upper one holds. ∂ = g between the limits, 0 at
+        /// them and beyond. In PyTorch: `torch.clamp`.
         pub fn clamp | try_clamp(&self, low: Option<f64>, high: Option<f64>) -> Tensor {
             // Integers stay integers between whole limits; others, they meet in floating point.
             let whole = [low, high].iter().flatten().all(|l| l.fract() == 0.0);
@@ -89,10 +88,10 @@ impl Tensor {
             let mut y = self.clone();
             // NaN compares false, so it stays NaN, as in PyTorch.
             if let Some(low) = low {
-                y = y.try_masked_fill(&self.detach().try_lt_scalar(low)?, low)?;
+                y = y.try_masked_fill(&self.detach().try_le_scalar(low)?, low)?;
             }
             if let Some(high) = high {
-                y = y.try_masked_fill(&y.detach().try_gt_scalar(high)?, high)?;
+                y = y.try_masked_fill(&y.detach().try_ge_scalar(high)?, high)?;
             }
             Ok(y)
         }
