@@ -12,7 +12,8 @@
 //! | training, validation and test parts | [`split`], [`stratified_split`] |
 //! | shuffled batches on a device | [`Loader`] |
 //! | samples mixed with each other | [`mixup`], [`cutmix`] |
-//! | 1,797 real handwritten digits | [`digits`] |
+//! | text as tokens, and windows of them | [`Characters`], [`TokenWindows`] |
+//! | 1,797 real handwritten digits; a million characters of English | [`digits`], [`king_james`] |
 
 mod collate;
 mod digits;
@@ -21,6 +22,8 @@ mod loader;
 mod mixing;
 mod source;
 mod split;
+mod text;
+mod tokens;
 
 pub use collate::{Batch, Collate, Sample};
 pub use digits::digits;
@@ -30,10 +33,13 @@ pub use loader::{Epoch, Loader, order};
 pub use mixing::{cutmix, mixup};
 pub use source::{Map, Source, Subset};
 pub use split::{split, stratified_split};
+pub use text::{Characters, king_james};
+pub use tokens::TokenWindows;
 
 /// What most programs need of this crate.
 pub mod prelude {
     pub use crate::{
-        Batch, Collate, InMemory, Loader, Map, Sample, Source, Subset, TensorData, digits, split, stratified_split,
+        Batch, Characters, Collate, InMemory, Loader, Map, Sample, Source, Subset, TensorData, TokenWindows, digits,
+        king_james, split, stratified_split,
     };
 }
