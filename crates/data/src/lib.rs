@@ -12,11 +12,14 @@
 //! | training, validation and test parts | [`split`], [`stratified_split`] |
 //! | shuffled batches on a device | [`Loader`] |
 //! | samples mixed with each other | [`mixup`], [`cutmix`] |
+//! | folders of images (feature `images`) | `ImageFolder` |
 //! | text as tokens, and windows of them | [`Characters`], [`TokenWindows`] |
 //! | 1,797 real handwritten digits; a million characters of English | [`digits`], [`king_james`] |
 
 mod collate;
 mod digits;
+#[cfg(feature = "images")]
+mod image_folder;
 mod in_memory;
 mod loader;
 mod mixing;
@@ -28,6 +31,8 @@ mod tokens;
 pub use collate::{Batch, Collate, Sample};
 pub use digits::digits;
 pub use gradus_core::tensor::TensorData;
+#[cfg(feature = "images")]
+pub use image_folder::ImageFolder;
 pub use in_memory::InMemory;
 pub use loader::{Epoch, Loader, order};
 pub use mixing::{cutmix, mixup};
@@ -38,6 +43,8 @@ pub use tokens::TokenWindows;
 
 /// What most programs need of this crate.
 pub mod prelude {
+    #[cfg(feature = "images")]
+    pub use crate::ImageFolder;
     pub use crate::{
         Batch, Characters, Collate, InMemory, Loader, Map, Sample, Source, Subset, TensorData, TokenWindows, digits,
         king_james, split, stratified_split,
