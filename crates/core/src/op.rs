@@ -6,6 +6,7 @@ use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::{Error, Result, or_raise};
 use crate::layout::Layout;
+use crate::precision::{Autocast, recast};
 use crate::shape::Shape;
 use crate::tensor::{Tensor, Value};
 use smallvec::SmallVec;
@@ -104,6 +105,10 @@ pub trait Op: Debug + Send + Sync + 'static {
     fn saves(&self) -> Saves {
         Saves::INPUTS
     }
+    /// What it computes in under a half precision.
+    fn autocast(&self) -> Autocast {
+        Autocast::Widest
+    }
     /// The vector-Jacobian product, in tensors: differentiable again. One entry for each input; `None` where no gradient
     /// flows (integers, indices). The engine accumulates and un-broadcasts.
     fn vjp(&self, cx: &Vjp<'_>) -> Grads;
@@ -120,6 +125,10 @@ impl Tensor {
     /// Runs an op with one output: as [`try_apply`](Self::try_apply), with all that is known of the call on the stack.
     #[track_caller]
     pub fn try_apply1<O: Op, const N: usize>(op: O, x: &[&Tensor; N]) -> Result<Tensor> {
+        if let Some(cast) = recast(op.autocast(), x) {
+            let cast = cast.map_err(|e| with_inputs(e, op.name(), x))?;
+            return Tensor::try_apply1(op, &std::array::from_fn::<&Tensor, N, _>(|i| &cast[i]));
+        }
         let (device, metas) = checked(op.name(), x, &x.map(|t| t.meta()), |m| op.infer(m))?;
         let outs = op.eval(device.backend(), &x.map(|t| t.view())).map_err(|e| with_inputs(e, op.name(), x))?;
         let (Some(out), Some(meta)) = (outs.into_iter().next(), metas.first()) else {
@@ -133,9 +142,13 @@ impl Tensor {
         Ok(record(OpRule(op), saves, x, smallvec::smallvec![value], SmallVec::new()).swap_remove(0))
     }
 
-    /// Runs an op: infer, evaluate, record.
+    /// Runs an op: cast as the precision wants it, infer, evaluate, record.
     #[track_caller]
     pub fn try_apply<O: Op>(op: O, x: &[&Tensor]) -> Result<Tensors> {
+        if let Some(cast) = recast(op.autocast(), x) {
+            let cast = cast.map_err(|e| with_inputs(e, op.name(), x))?;
+            return Tensor::try_apply(op, &cast.iter().collect::<SmallVec<[&Tensor; 4]>>());
+        }
         let inputs: SmallVec<[Meta; 3]> = x.iter().map(|t| t.meta()).collect();
         let (device, metas) = checked(op.name(), x, &inputs, |m| op.infer(m))?;
         let views: SmallVec<[View<'_>; 3]> = x.iter().map(|t| t.view()).collect();

@@ -5,6 +5,7 @@ use super::with_recording;
 use crate::backend::WriteMode;
 use crate::error::{Error, Result, or_raise};
 use crate::op::Meta;
+use crate::precision::{Precision, with_precision};
 use crate::tensor::{Tensor, Value};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -183,12 +184,15 @@ pub(crate) fn inputs_of(node: &Node) -> impl Iterator<Item = &Arc<Node>> {
 
 impl Walk<'_> {
     fn run(mut self) -> Result<()> {
-        with_recording(self.how.create_graph, || {
+        // In the dtypes that the forward pass chose, wherever this is called.
+        let graph = self.how.create_graph;
+        let walk = || {
             while let Some((_, pending)) = self.pending.pop_last() {
                 self.visit(pending)?;
             }
             Ok(())
-        })
+        };
+        with_precision(Precision::F32, || with_recording(graph, walk))
     }
 
     fn visit(&mut self, Pending { node, mut grads }: Pending) -> Result<()> {
