@@ -488,10 +488,6 @@ fn correlate_part<T: Real>(
 
 crate::simd::vectorized! {
     fn total<T: Real>(x: &[T]) -> T {
-        let mut s = [T::ZERO; 16];
-        for c in x.chunks(16) { for (s, &x) in s.iter_mut().zip(c) { *s = *s + x; } }
-        let mut all = T::ZERO;
-        for s in s { all = all + s; }
-        all
+        crate::lanes::sums([x], |[x]| [x])[0]
     }
 }
