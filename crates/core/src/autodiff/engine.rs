@@ -3,6 +3,7 @@
 use super::node::{Call, Grads, Kind, Node, Vjp, freed, lock};
 use super::with_recording;
 use crate::backend::WriteMode;
+use crate::capture::{self, Ask, Effect};
 use crate::error::{Error, Result, or_raise};
 use crate::op::Meta;
 use crate::tensor::{Tensor, Value};
@@ -70,6 +71,19 @@ impl Tensor {
 
     /// As [`backward_with`](Self::backward_with), with misuse returned as an error.
     pub fn try_backward_with(&self, seed: Option<&Tensor>, how: Backward) -> Result<()> {
+        let x: SmallVec<[&Tensor; 2]> = [Some(self), seed].into_iter().flatten().collect();
+        match capture::ask(&how, &x) {
+            Ask::Eager | Ask::Define => self.walk_back(seed, how),
+            Ask::Done(done) => done.map(drop),
+            Ask::Note(note) => {
+                self.walk_back(seed, how)?;
+                note.gathered();
+                Ok(())
+            }
+        }
+    }
+
+    fn walk_back(&self, seed: Option<&Tensor>, how: Backward) -> Result<()> {
         let seed = seed_for(self, seed)?;
         let node = self.node.as_ref().ok_or_else(|| untracked("backward", self))?;
         let mut walk = Walk {
@@ -129,6 +143,33 @@ pub(crate) fn gradients(roots: &[(Tensor, Tensor)], wanted: &[Tensor], how: Back
 /// The gradients with respect to nodes. At a `frontier` the walk stops at each of them, so that what one has by way of another
 /// is not counted.
 pub(crate) fn gradients_at(
+    roots: &[(Tensor, Tensor)],
+    wanted: &[Option<Arc<Node>>],
+    how: Backward,
+    frontier: bool,
+) -> Result<Vec<Option<Tensor>>> {
+    if !capture::is_active() {
+        return walk_to(roots, wanted, how, frontier);
+    }
+    let x: SmallVec<[&Tensor; 4]> = roots.iter().map(|(y, _)| y).chain(roots.iter().map(|(_, g)| g)).collect();
+    // Nodes of a recorded graph are kept by the record, so their addresses tell them apart.
+    let nodes: Vec<_> = wanted.iter().map(|n| n.as_ref().map_or(0, |n| Arc::as_ptr(n).addr())).collect();
+    match capture::ask_as::<Walk<'static>>(&(how, frontier, nodes), &x) {
+        Ask::Eager | Ask::Define => walk_to(roots, wanted, how, frontier),
+        Ask::Done(given) => {
+            let mut given = given?.into_iter();
+            Ok(capture::last_found().into_iter().map(|found| if found { given.next() } else { None }).collect())
+        }
+        Ask::Note(note) => {
+            let found = walk_to(roots, wanted, how, frontier)?;
+            let given: Vec<Tensor> = found.iter().flatten().cloned().collect();
+            note.gave(&given, Effect::Find(found.iter().map(Option::is_some).collect()));
+            Ok(found)
+        }
+    }
+}
+
+fn walk_to(
     roots: &[(Tensor, Tensor)],
     wanted: &[Option<Arc<Node>>],
     how: Backward,
@@ -205,6 +246,7 @@ impl Walk<'_> {
             Kind::Leaf(slot) => {
                 if let (None, Some(g)) = (&self.on_path, grads[0].take()) {
                     let mut slot = lock(slot);
+                    capture::note_leaf(&node, slot.as_ref());
                     *slot = Some(match slot.take() {
                         None => leaf_grad(g, self.how)?,
                         Some(old) => accumulate(old, g)?,
