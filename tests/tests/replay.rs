@@ -284,6 +284,19 @@ fn a_step_that_leaves_its_record_anywhere_goes_on_eagerly() -> Result<()> {
 }
 
 #[test]
+fn a_step_that_needs_more_memory_than_its_records_may_take_runs_eagerly() -> Result<()> {
+    let (mut eager, mut run) = (Run::new(mlp, None)?, Run::new(mlp, Some(Captured::new().memory(4 << 10)))?);
+    for i in 0..10 {
+        let (x, y) = images(8, i);
+        assert_eq!(eager.step(&x, &y)?.to_bits(), run.step(&x, &y)?.to_bits(), "step {i}");
+    }
+    assert!(eager.weights()? == run.weights()?);
+    let why = run.captured.as_ref().and_then(Captured::why_eager).unwrap_or_default();
+    assert!(run.replays() == 0 && why.contains("a record may take"), "{why}");
+    Ok(())
+}
+
+#[test]
 fn reading_back_is_an_error_at_its_line_only_where_the_step_is_not_run_again() -> Result<()> {
     let x = Tensor::ones([2], cpu());
     let step = |x: &[Tensor]| -> Result<Vec<Tensor>> {

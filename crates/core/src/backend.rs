@@ -227,6 +227,10 @@ pub trait Backend: Debug + Send + Sync + 'static {
     fn capture_call(&self, _passing: bool) -> usize {
         0
     }
+    /// How many bytes this thread's recording has taken so far.
+    fn capture_bytes(&self) -> usize {
+        0
+    }
     /// A second handle to the memory of `buffer`, which does not count as a holder of it; `None` for memory of the recording
     /// itself. It must be read only while somebody else keeps the memory from changing.
     fn capture_alias(&self, _buffer: &Buffer) -> Result<Option<Buffer>> {

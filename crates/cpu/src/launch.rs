@@ -1,6 +1,7 @@
 //! The one doorway: every kernel of the CPU backend runs through [`launch`], which states what it reads and writes.
 //!
-//! Usually the kernel just runs. While this thread records, it is also kept, with its memory, to run again.
+//! Usually the kernel just runs. While this thread records, it is also kept, with its memory, to run again. Who replays it (core's
+//! `capture`) has made sure that nobody else holds what it writes: that is what the storage's being held alone comes to then.
 
 use crate::memory::{Arena, Block, CpuStorage};
 use gradus_core::backend::Replay;

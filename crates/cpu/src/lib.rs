@@ -180,6 +180,9 @@ impl Backend for Cpu {
     fn capture_call(&self, passing: bool) -> usize {
         launch::call(passing)
     }
+    fn capture_bytes(&self) -> usize {
+        launch::arena().map_or(0, |a| a.bytes())
+    }
     fn capture_alias(&self, buffer: &Buffer) -> Result<Option<Buffer>> {
         launch::alias(buffer)
     }

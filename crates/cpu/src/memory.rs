@@ -128,6 +128,7 @@ pub(crate) struct Arena {
     /// Given back by earlier calls, for calls that leave nothing behind.
     spent: Mutex<FreeLists>,
     passing: AtomicBool,
+    bytes: AtomicUsize,
     closed: AtomicBool,
 }
 
@@ -139,6 +140,10 @@ impl Arena {
             list.drain(..).for_each(|block| push(&mut spent, block));
         }
         self.passing.store(passing, Ordering::Relaxed);
+    }
+    /// How many bytes it has taken from the system.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
     }
     /// No block is handed out from here on: the recording has ended.
     pub(crate) fn close(&self) {
@@ -178,8 +183,11 @@ fn take(bytes: usize) -> Result<Arc<Block>> {
     }
     let class = class_of(bytes);
     if let Some(arena) = crate::launch::arena() {
-        let free = arena.take(class);
-        return free.map_or_else(|| Block::new(class, Some(arena)).map(Arc::new), Ok);
+        if let Some(free) = arena.take(class) {
+            return Ok(free);
+        }
+        arena.bytes.fetch_add(class_size(class), Ordering::Relaxed);
+        return Block::new(class, Some(arena)).map(Arc::new);
     }
     if class_size(class) <= LOCAL_MAX
         && let Some(block) = LOCAL.try_with(|l| pop(&mut l.borrow_mut(), class)).ok().flatten()

@@ -178,8 +178,8 @@ impl<M: Module> Trainer<M> {
         self
     }
     /// Whether training steps are recorded and replayed, guarded ([`Captured`]), where the device can: on, unless told otherwise. The
-    /// results are the same, bit for bit; a step that varies from batch to batch in what it does is run as it comes. Replays keep the
-    /// memory of a whole step. They skip what is inside a backward pass: a side effect of a custom function's `backward` does not
+    /// results are the same, bit for bit; a step that varies from batch to batch in what it does is run as it comes. Records take
+    /// up to 64 MiB; larger steps run eagerly. Replays skip what is inside a backward pass: a side effect of a custom function's `backward` does not
     /// occur again.
     pub fn capture(mut self, yes: bool) -> Self {
         self.capture = yes;

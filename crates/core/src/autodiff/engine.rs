@@ -8,7 +8,7 @@ use crate::error::{Error, Result, or_raise};
 use crate::op::Meta;
 use crate::tensor::{Tensor, Value};
 use smallvec::SmallVec;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -38,9 +38,49 @@ struct Pending {
     grads: SmallVec<[Option<Tensor>; 1]>,
 }
 
+/// What is pending: calls, oldest first, and leaves, newest first. A walk meets both about in the order in which they are popped,
+/// so a new one goes near the end of its list; lists are small, and cheaper than a tree that allocates for each node.
+#[derive(Default)]
+struct Queue {
+    calls: SmallVec<[Pending; 4]>,
+    leaves: Vec<Pending>,
+}
+
+impl Queue {
+    /// The newest call; when no call is left, the leaves.
+    fn pop(&mut self) -> Option<Pending> {
+        self.calls.pop().or_else(|| self.leaves.pop())
+    }
+
+    fn at(&mut self, node: &Arc<Node>) -> &mut Pending {
+        let new = || {
+            let outputs = node.call_of().map_or(1, |c| c.outputs());
+            Pending { node: node.clone(), grads: smallvec::smallvec![None; outputs] }
+        };
+        if node.is_leaf() {
+            let i = match self.leaves.binary_search_by(|p| node.id.cmp(&p.node.id)) {
+                Ok(i) => i,
+                Err(i) => {
+                    self.leaves.insert(i, new());
+                    i
+                }
+            };
+            return &mut self.leaves[i];
+        }
+        let i = match self.calls.binary_search_by_key(&node.id, |p| p.node.id) {
+            Ok(i) => i,
+            Err(i) => {
+                self.calls.insert(i, new());
+                i
+            }
+        };
+        &mut self.calls[i]
+    }
+}
+
 struct Walk<'a> {
     how: Backward,
-    pending: BTreeMap<u64, Pending>,
+    pending: Queue,
     /// Nodes from which a wanted one can be reached; `None` walks everything and gathers in the leaves.
     on_path: Option<HashSet<u64>>,
     wanted: HashMap<u64, usize>,
@@ -88,7 +128,7 @@ impl Tensor {
         let node = self.node.as_ref().ok_or_else(|| untracked("backward", self))?;
         let mut walk = Walk {
             how,
-            pending: BTreeMap::new(),
+            pending: Queue::default(),
             on_path: None,
             wanted: HashMap::new(),
             frontier: false,
@@ -185,7 +225,7 @@ fn walk_to(
         .collect();
     let mut found = vec![None; ids.len()];
     let on_path = Some(paths_to(roots.iter().filter_map(|(y, _)| y.node.as_ref()), &ids));
-    let mut walk = Walk { how, pending: BTreeMap::new(), on_path, wanted: ids, frontier, found: &mut found };
+    let mut walk = Walk { how, pending: Queue::default(), on_path, wanted: ids, frontier, found: &mut found };
     for (y, g) in roots {
         if let Some(node) = &y.node {
             walk.push(node, g.clone())?;
@@ -225,7 +265,7 @@ pub(crate) fn inputs_of(node: &Node) -> impl Iterator<Item = &Arc<Node>> {
 impl Walk<'_> {
     fn run(mut self) -> Result<()> {
         with_recording(self.how.create_graph, || {
-            while let Some((_, pending)) = self.pending.pop_last() {
+            while let Some(pending) = self.pending.pop() {
                 self.visit(pending)?;
             }
             Ok(())
@@ -298,11 +338,7 @@ impl Walk<'_> {
         if self.on_path.as_ref().is_some_and(|p| !p.contains(&node.id)) {
             return Ok(());
         }
-        let pending = self.pending.entry(node.id).or_insert_with(|| {
-            let outputs = node.call_of().map_or(1, |c| c.outputs());
-            Pending { node: node.clone(), grads: smallvec::smallvec![None; outputs] }
-        });
-        let slot = &mut pending.grads[index];
+        let slot = &mut self.pending.at(node).grads[index];
         *slot = Some(match slot.take() {
             None => g,
             Some(old) => accumulate(old, g)?,

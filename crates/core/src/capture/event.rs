@@ -10,6 +10,7 @@ use std::any::TypeId;
 use std::fmt::{self, Debug, Write};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 /// A call, as a doorway describes it.
 pub(crate) struct Asked<'a> {
@@ -140,6 +141,7 @@ impl Event {
         if !self.alone.iter().all(Held::is_alone) {
             return Some("somebody holds what it gave before");
         }
+        fence(Ordering::Acquire); // what another thread read while it held a value comes before what is written now
         match &self.effect {
             Effect::Gather(leaves) if !leaves.iter().all(Gather::is_as_before) => {
                 Some("other gradients were gathered before")

@@ -47,6 +47,10 @@ const RECORDS: usize = 4;
 /// After so many records in a row that were of no use, recording waits, each time twice as many steps.
 const PATIENCE: u32 = 3;
 
+/// What the records of a step may take together, unless told otherwise: larger steps spend their time in kernels, where a replay
+/// gains next to nothing, and their memory is scarce.
+const MEMORY: usize = 64 << 20;
+
 static REPLACED: AtomicU64 = AtomicU64::new(0);
 
 /// Says that a tensor that a model holds was replaced by another: records that skip the step's code must look anew.
@@ -78,9 +82,9 @@ pub fn note_replaced() {
 /// assert!(step.replays() > 0);
 /// # Ok::<(), gradus::Error>(())
 /// ```
-#[derive(Default)]
 pub struct Captured {
     flat: bool,
+    memory: usize,
     warm: bool,
     /// Least recently used first.
     records: Vec<Entry>,
@@ -88,7 +92,9 @@ pub struct Captured {
     useless: u32,
     wait: u64,
     reason: Option<String>,
-    /// Whether the device cannot record at all.
+    /// Inputs with which the step is too large to be recorded.
+    too_large: Vec<Vec<Meta>>,
+    /// Whether the device cannot record, or too many inputs are too large.
     refused: bool,
 }
 
@@ -98,9 +104,27 @@ struct Entry {
     record: Record,
     /// Of the flat form.
     outputs: Vec<Tensor>,
+    bytes: usize,
     replaced: u64,
     hooks: u64,
     used: bool,
+}
+
+impl Default for Captured {
+    fn default() -> Captured {
+        Captured {
+            flat: false,
+            memory: MEMORY,
+            warm: false,
+            records: Vec::new(),
+            replays: 0,
+            useless: 0,
+            wait: 0,
+            reason: None,
+            too_large: Vec::new(),
+            refused: false,
+        }
+    }
 }
 
 impl Captured {
@@ -114,7 +138,14 @@ impl Captured {
     /// replays; numbers and decisions of the step's code stay as they were when it was recorded. That parameters were replaced or
     /// loaded, or are held by somebody else, is noticed. Reading back and host data in the step are errors that name their line.
     pub fn unchecked() -> Captured {
-        Captured { flat: true, ..Captured::default() }
+        Captured { flat: true, memory: usize::MAX, ..Captured::default() }
+    }
+
+    /// The same, with so many bytes for all its records together; 64 MiB unless told otherwise (unchecked: without limit). A step
+    /// that needs more runs eagerly: a record keeps all that its calls gave, where an eager step frees most of it on its way.
+    pub fn memory(mut self, bytes: usize) -> Captured {
+        self.memory = bytes;
+        self
     }
 
     /// Whether there is a record.
@@ -193,7 +224,7 @@ impl Captured {
                 false => self.replay(&running, entry, inputs, step),
             };
         }
-        if !self.warm || self.refused || self.wait > 0 {
+        if !self.warm || self.refused || self.wait > 0 || self.too_large.contains(&metas) {
             self.wait = self.wait.saturating_sub(1);
             let outputs = eagerly(inputs, step)?;
             self.warm = true;
@@ -215,12 +246,12 @@ impl Captured {
             return eagerly(inputs, step);
         }
         entry.load(inputs)?;
-        let Entry { metas, inputs: own, record, outputs, replaced, hooks, .. } = entry;
+        let Entry { metas, inputs: own, record, outputs, bytes, replaced, hooks, used } = entry;
         let (result, player) = running.replay(Player::new(record), || step(&own));
         match player.map(|p| p.done()) {
             Some(Ok(record)) => {
                 let copies = result.and_then(|outputs| outputs.iter().map(copied).collect());
-                self.records.push(Entry { metas, inputs: own, record, outputs, replaced, hooks, used: true });
+                self.records.push(Entry { metas, inputs: own, record, outputs, bytes, replaced, hooks, used: true });
                 self.replays += u64::from(copies.is_ok());
                 (self.useless, self.reason) = (0, None);
                 copies
@@ -228,7 +259,7 @@ impl Captured {
             missed => {
                 // What the record gave so far is the step's alone now: nothing will write there again.
                 self.reason = missed.and_then(Result::err);
-                self.note_useless(entry.used);
+                self.note_useless(used);
                 result.map(|outputs| outputs.iter().map(Tensor::detach).collect())
             }
         }
@@ -255,7 +286,8 @@ impl Captured {
             e.record.unwatch();
         }
         let hooks = Node::hooks_added();
-        let recorder = match Recorder::begin(device, &own, self.flat) {
+        let taken: usize = self.records.iter().map(|e| e.bytes).sum();
+        let recorder = match Recorder::begin(device, &own, self.flat, self.memory.saturating_sub(taken)) {
             Ok(recorder) => recorder,
             Err(e) if self.flat => return Err(e),
             Err(e) => {
@@ -265,6 +297,8 @@ impl Captured {
         };
         let (result, recorder) = running.record(recorder, || step(&own));
         let Some(recorder) = recorder else { return result };
+        let bytes = device.backend().capture_bytes();
+        let outgrown = recorder.has_outgrown();
         let ended = recorder.end();
         let outputs: Vec<Tensor> = result?.iter().map(Tensor::detach).collect();
         let record = match ended? {
@@ -272,6 +306,10 @@ impl Captured {
             Err(why) => {
                 self.reason = Some(why);
                 self.note_useless(false);
+                if outgrown {
+                    self.too_large.push(metas);
+                    self.refused |= self.too_large.len() > 4 * RECORDS;
+                }
                 return Ok(outputs);
             }
         };
@@ -285,7 +323,7 @@ impl Captured {
             self.records.remove(0);
         }
         let replaced = REPLACED.load(Ordering::Relaxed);
-        self.records.push(Entry { metas, inputs: own, record, outputs, replaced, hooks, used: false });
+        self.records.push(Entry { metas, inputs: own, record, outputs, bytes, replaced, hooks, used: false });
         Ok(copies)
     }
 

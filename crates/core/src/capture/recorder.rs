@@ -41,6 +41,9 @@ pub(crate) struct Recorder {
     spoilt: Option<String>,
     /// What no step of the flat form may do.
     refused: Option<String>,
+    /// How many bytes the record may take.
+    limit: usize,
+    outgrown: bool,
     ended: bool,
 }
 
@@ -48,7 +51,7 @@ struct Inputs;
 
 impl Recorder {
     /// Begins: the device records from here on.
-    pub(super) fn begin(device: Device, inputs: &[Tensor], flat: bool) -> Result<Recorder> {
+    pub(super) fn begin(device: Device, inputs: &[Tensor], flat: bool, limit: usize) -> Result<Recorder> {
         device.backend().begin_capture()?;
         let mut new = Recorder {
             device,
@@ -64,6 +67,8 @@ impl Recorder {
             oldest: Node::newest(),
             spoilt: None,
             refused: None,
+            limit,
+            outgrown: false,
             ended: false,
         };
         for t in inputs {
@@ -90,6 +95,17 @@ impl Recorder {
         self.spoilt.get_or_insert(why);
     }
 
+    /// Whether the step takes too much memory to be recorded.
+    pub(super) fn has_outgrown(&self) -> bool {
+        self.outgrown
+    }
+
+    fn let_go(&mut self) {
+        self.events.clear();
+        self.kept.clear();
+        self.places.clear();
+    }
+
     pub(super) fn refuse(&mut self, what: String) {
         self.refused.get_or_insert(what);
     }
@@ -114,13 +130,22 @@ impl Recorder {
     }
 
     pub(super) fn close(&mut self, outputs: &[Tensor], effect: Effect) {
-        let Some(Open { kind, text, inputs, first }) = self.open.take() else { return };
+        let Some(Open { kind, text, inputs, first }) = self.open.take().filter(|_| self.spoilt.is_none()) else {
+            return;
+        };
         let mut kept = Tensors::new();
         for t in outputs {
             match self.keep(t) {
                 Ok(value) => kept.push(Tensor { value, node: t.node.clone() }),
                 Err(e) => self.spoil(e.to_string()),
             }
+        }
+        if self.device.backend().capture_bytes() > self.limit {
+            self.outgrown = true;
+            self.spoil(format!("the step needs more than the {} MiB that a record may take", self.limit >> 20));
+        }
+        if self.spoilt.is_some() {
+            return self.let_go(); // what was kept for nothing
         }
         let made = self.events.len();
         outputs.iter().filter_map(|t| t.node.as_ref()).for_each(|n| self.keep_saved(n, made));
