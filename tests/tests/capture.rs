@@ -1,7 +1,7 @@
 //! Captured ≡ eager for every entry, with its gradients; and a replay touches nobody else's memory.
 
 use gradus_core::capture::Captured;
-use gradus_core::catalog::Entry;
+use gradus_core::catalog::{Case, Entry};
 use gradus_core::rng::Key;
 use gradus_core::{DType, Device, Result, Tensor};
 use gradus_tests::derivative::{First, Problem};
@@ -53,63 +53,81 @@ fn flat(first: First) -> Vec<Tensor> {
 }
 
 #[test]
-fn replays_equal_eager_runs_and_touch_nothing_else() {
+fn guarded_replays_equal_eager_runs_and_touch_nothing_else() {
+    let mut never = BTreeSet::new();
+    each_case("guarded against eager", in_scope, |entry, case, key| {
+        let captured = same_as_eager(entry, case, key, Captured::new())?;
+        if captured.replays() == 0 {
+            // A checkpointed block is there to keep little; one case makes a new cell at each call.
+            let why = captured.why_eager().unwrap_or_default();
+            if !(entry.host || why.contains("checkpointed block") || why.contains("Slot(")) {
+                return Err(format!("never replayed: {:?}", captured.why_eager()));
+            }
+            never.insert(entry.name);
+        }
+        Ok(true)
+    });
+    say(&format!("catalog: depend on data, and so run eagerly: {never:?}"));
+}
+
+#[test]
+fn unchecked_replays_equal_eager_runs_and_touch_nothing_else() {
     let mut refused = BTreeSet::new();
-    each_case(
-        "captured against eager",
-        |_, c| !c.large && !c.inputs.is_empty(),
-        |entry, case, key| {
-            let points: Vec<Vec<Tensor>> =
-                text((0..4u64).map(|i| sample::inputs(case, DType::F32, &key.fold_in(100 + i), cpu())).collect())?;
-            let p = text(Problem::new(&case.run, points[0].clone(), key))?;
-            let step = |x: &[Tensor]| -> Result<Vec<Tensor>> {
-                let p = p.at(x.to_vec());
-                // The cotangents of a shape that depends on the data fit one point alone.
-                if !entry.differentiable || entry.host {
-                    return (p.run)(&p.inputs);
-                }
-                p.first().map(flat).map_err(gradus_core::Error::misuse)
-            };
-            let mut captured = Captured::new();
-            let mut kept: Vec<(Vec<Tensor>, Vec<Tensor>)> = Vec::new();
-            let mut sentinels = None;
-            for (round, x) in points.iter().enumerate() {
-                let want = text(step(x))?;
-                let refs: Vec<&Tensor> = x.iter().collect();
-                let have = match captured.run(&refs, step) {
-                    Ok(have) => have,
-                    Err(e) if round == 1 && e.to_string().contains("recorded step") => {
-                        if !may_be_refused(entry) {
-                            return Err(format!("refused: {e}"));
-                        }
-                        refused.insert(entry.name);
-                        return Ok(false);
-                    }
-                    Err(e) => return Err(format!("round {round}: {e}")),
-                };
-                if round > 0 && !captured.is_recorded() {
-                    return Err(format!("round {round}: nothing is recorded"));
-                }
-                for (i, (a, b)) in have.iter().zip(&want).enumerate() {
-                    compare::bits(&format!("round {round}, result {i}"), a, b)?;
-                }
-                kept.push((have, want));
-                if round == 1 {
-                    sentinels = Some(Sentinels::new(&kept[1].0));
-                }
+    each_case("unchecked against eager", in_scope, |entry, case, key| {
+        match same_as_eager(entry, case, key, Captured::unchecked()) {
+            Ok(captured) if captured.replays() >= 2 => Ok(true),
+            Ok(captured) if captured.why_eager().is_some_and(|why| why.contains("checkpointed block")) => Ok(true),
+            Ok(captured) => Err(format!("{} replays ({:?})", captured.replays(), captured.why_eager())),
+            Err(e) if e.contains("recorded step") && may_be_refused(entry) => {
+                refused.insert(entry.name);
+                Ok(false)
             }
-            if let Some(s) = sentinels {
-                s.check()?;
-            }
-            for (i, (have, want)) in kept.iter().enumerate() {
-                for (a, b) in have.iter().zip(want) {
-                    compare::bits(&format!("what round {i} gave, after later rounds"), a, b)?;
-                }
-            }
-            Ok(true)
-        },
-    );
-    say(&format!("catalog: cannot be recorded, and say so: {refused:?}"));
+            Err(e) => Err(e),
+        }
+    });
+    say(&format!("catalog: cannot be recorded unchecked, and say so: {refused:?}"));
+}
+
+fn in_scope(_: &Entry, case: &Case) -> bool {
+    !case.large && !case.inputs.is_empty()
+}
+
+/// Runs a case and its gradients five times, captured and eagerly.
+fn same_as_eager(entry: &Entry, case: &Case, key: &Key, mut captured: Captured) -> Result<Captured, String> {
+    let points: Vec<Vec<Tensor>> =
+        text((0..5u64).map(|i| sample::inputs(case, DType::F32, &key.fold_in(100 + i), cpu())).collect())?;
+    let p = text(Problem::new(&case.run, points[0].clone(), key))?;
+    let step = |x: &[Tensor]| -> Result<Vec<Tensor>> {
+        let p = p.at(x.to_vec());
+        // The cotangents of a shape that depends on the data fit one point alone.
+        if !entry.differentiable || entry.host {
+            return (p.run)(&p.inputs);
+        }
+        p.first().map(flat).map_err(gradus_core::Error::misuse)
+    };
+    let mut kept: Vec<(Vec<Tensor>, Vec<Tensor>)> = Vec::new();
+    let mut sentinels = None;
+    for (round, x) in points.iter().enumerate() {
+        let want = text(step(x))?;
+        let refs: Vec<&Tensor> = x.iter().collect();
+        let have = captured.run(&refs, step).map_err(|e| format!("round {round}: {e}"))?;
+        for (i, (a, b)) in have.iter().zip(&want).enumerate() {
+            compare::bits(&format!("round {round}, result {i}"), a, b)?;
+        }
+        kept.push((have, want));
+        if round == 1 {
+            sentinels = Some(Sentinels::new(&kept[1].0));
+        }
+    }
+    if let Some(s) = sentinels {
+        s.check()?;
+    }
+    for (i, (have, want)) in kept.iter().enumerate() {
+        for (a, b) in have.iter().zip(want) {
+            compare::bits(&format!("what round {i} gave, after later rounds"), a, b)?;
+        }
+    }
+    Ok(captured)
 }
 
 #[test]

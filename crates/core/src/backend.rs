@@ -18,6 +18,7 @@ use crate::scalar::Scalar;
 use crate::shape::{MAX_RANK, Shape};
 use std::any::Any;
 use std::fmt::Debug;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Memory on a device, opaque to core; the backend that made it downcasts it.
@@ -26,6 +27,10 @@ pub trait Storage: Any + Debug + Send + Sync {
     fn as_any(&self) -> &dyn Any;
     /// The storage as its own type, to be written to by its only owner.
     fn as_any_mut(&mut self) -> &mut dyn Any;
+    /// Tells its memory apart from every other memory that is alive: where the memory lies. Equal for storages that share it.
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
 }
 
 /// Shared memory on a device. It is written in place only by an owner who holds it alone.
@@ -147,10 +152,10 @@ pub struct MemoryReport {
 
 /// A recorded list of kernels on fixed memory. See [`Backend::begin_capture`].
 pub trait Replay: Send {
-    /// Runs the kernels again, in order, on the memory they were recorded on.
-    fn replay(&mut self) -> Result<()>;
-    /// How many buffers made during the recording are still held by tensors.
-    fn held(&self) -> usize;
+    /// Runs some of the kernels again, in order, on the memory they were recorded on.
+    fn replay(&mut self, kernels: Range<usize>) -> Result<()>;
+    /// Writes host bytes into a buffer that was made in the recording, as [`Backend::upload`] wrote the first ones.
+    fn overwrite(&mut self, buffer: &Buffer, dtype: DType, bytes: &[u8]) -> Result<()>;
     /// How many kernels were recorded.
     fn kernels(&self) -> usize;
 }
@@ -216,7 +221,22 @@ pub trait Backend: Debug + Send + Sync + 'static {
     fn begin_capture(&self) -> Result<()> {
         Err(Error::unsupported(format!("{} cannot record and replay kernels", self.name())))
     }
-    /// Ends the recording that this thread began. An error if something in it cannot be replayed.
+    /// Tells this thread's recording that another call begins; gives how many kernels were recorded so far. Memory that earlier
+    /// calls gave back may serve this one only if it is `passing`: nothing that it makes outlives it. So no call of a record
+    /// writes where what a later one gave lies.
+    fn capture_call(&self, _passing: bool) -> usize {
+        0
+    }
+    /// How many bytes this thread's recording has taken so far.
+    fn capture_bytes(&self) -> usize {
+        0
+    }
+    /// A second handle to the memory of `buffer`, which does not count as a holder of it; `None` for memory of the recording
+    /// itself. It must be read only while somebody else keeps the memory from changing.
+    fn capture_alias(&self, _buffer: &Buffer) -> Result<Option<Buffer>> {
+        Err(Error::unsupported(format!("{} cannot record and replay kernels", self.name())))
+    }
+    /// Ends the recording that this thread began.
     fn end_capture(&self) -> Result<Box<dyn Replay>> {
         Err(Error::unsupported(format!("{} cannot record and replay kernels", self.name())))
     }

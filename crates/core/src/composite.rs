@@ -5,6 +5,7 @@
 
 use crate::autodiff::{self, Grads, Node, Rule, Vjp};
 use crate::backend::{Backend, Buffer, View};
+use crate::capture::{self, Ask, Effect, Note};
 use crate::error::{Error, Result, or_raise};
 use crate::layout::Layout;
 use crate::op::{Meta, Metas, Saves, Tensors, checked, record, with_inputs};
@@ -18,6 +19,8 @@ use std::fmt::Debug;
 use std::sync::{Arc, RwLock};
 
 /// A function defined by other ops. See the [module](self).
+///
+/// Its `Debug` text shows all of its attributes (a derived one does): a recorded step ([`crate::capture`]) tells calls apart by it.
 pub trait Composite: Debug + Send + Sync + 'static {
     /// Its name, as in the catalog.
     fn name(&self) -> &'static str;
@@ -154,6 +157,11 @@ thread_local! {
     static DEFINED_ONLY: Cell<bool> = const { Cell::new(false) };
 }
 
+/// Whether composites run by definition on this thread.
+pub(crate) fn is_defined_only() -> bool {
+    DEFINED_ONLY.get()
+}
+
 /// Runs `f` with every composite by its definition, on this thread: the oracle that fused kernels are tested against.
 pub fn by_definition<T>(f: impl FnOnce() -> T) -> T {
     let before = DEFINED_ONLY.replace(true);
@@ -194,30 +202,54 @@ impl Tensor {
             let cast = cast.map_err(|e| with_inputs(e, op.name(), x))?;
             return Tensor::try_compose(op, &cast.iter().collect::<SmallVec<[&Tensor; 4]>>());
         }
-        let inputs: SmallVec<[Meta; 4]> = x.iter().map(|t| t.meta()).collect();
-        let (device, metas) = checked(op.name(), x, &inputs, |m| op.infer(m))?;
-        let backend = device.backend();
-        let kernel = if DEFINED_ONLY.get() { None } else { backend.kernels().get(TypeId::of::<C>()) };
-        let Some(kernel) = kernel else {
-            return op.define(x).map_err(|e| with_inputs(e, op.name(), x));
+        let note = match capture::ask(&op, x) {
+            Ask::Eager => return compose(op, x, None),
+            Ask::Done(outputs) => return outputs.map_err(|e| with_inputs(e, op.name(), x)),
+            Ask::Define => return op.define(x).map_err(|e| with_inputs(e, op.name(), x)),
+            Ask::Note(note) => note,
         };
-        let records = autodiff::records(x);
-        let views: SmallVec<[View<'_>; 4]> = x.iter().map(|t| t.view()).collect();
-        let fused = kernel(&op, backend, &views, &metas, records).map_err(|e| with_inputs(e, op.name(), x))?;
-        let Some(fused) = fused else {
-            return op.define(x).map_err(|e| with_inputs(e, op.name(), x));
-        };
-        let value = |meta: &Meta, buffer: Buffer| {
-            Arc::new(Value { buffer, layout: Layout::dense(meta.shape), dtype: meta.dtype, device })
-        };
-        let outputs: SmallVec<[Arc<Value>; 1]> = metas.iter().zip(fused.outputs).map(|(m, b)| value(m, b)).collect();
-        if !records {
-            return Ok(outputs.into_iter().map(Tensor::from_value).collect());
+        compose(op, x, Some(note))
+    }
+}
+
+/// Runs a composite; if the call is being recorded, tells its note how it went.
+#[track_caller]
+#[inline(always)]
+fn compose<C: Composite>(op: C, x: &[&Tensor], note: Option<Note>) -> Result<Tensors> {
+    let define = |note: Option<Note>| {
+        if let Some(note) = note {
+            note.gave(&[], Effect::Define);
         }
+        op.define(x).map_err(|e| with_inputs(e, op.name(), x))
+    };
+    let inputs: SmallVec<[Meta; 4]> = x.iter().map(|t| t.meta()).collect();
+    let (device, metas) = checked(op.name(), x, &inputs, |m| op.infer(m))?;
+    let backend = device.backend();
+    let kernel = if DEFINED_ONLY.get() { None } else { backend.kernels().get(TypeId::of::<C>()) };
+    let Some(kernel) = kernel else {
+        return define(note);
+    };
+    let records = autodiff::records(x);
+    let views: SmallVec<[View<'_>; 4]> = x.iter().map(|t| t.view()).collect();
+    let fused = kernel(&op, backend, &views, &metas, records).map_err(|e| with_inputs(e, op.name(), x))?;
+    let Some(fused) = fused else {
+        return define(note);
+    };
+    let value = |meta: &Meta, buffer: Buffer| {
+        Arc::new(Value { buffer, layout: Layout::dense(meta.shape), dtype: meta.dtype, device })
+    };
+    let outputs: SmallVec<[Arc<Value>; 1]> = metas.iter().zip(fused.outputs).map(|(m, b)| value(m, b)).collect();
+    let outputs = if records {
         let aux = fused.aux.into_iter().map(|(m, b)| value(&m, b)).collect();
         let saves = op.saves();
-        Ok(record(CompositeRule(op), saves, x, outputs, aux))
+        record(CompositeRule(op), saves, x, outputs, aux)
+    } else {
+        outputs.into_iter().map(Tensor::from_value).collect()
+    };
+    if let Some(note) = note {
+        note.gave(&outputs, Effect::None);
     }
+    Ok(outputs)
 }
 
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 use crate::autodiff::{self, Grads, Node, Rule, Saved, Vjp};
 use crate::backend::{Backend, Buffer, View};
+use crate::capture::{self, Ask, Effect};
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::{Error, Result, or_raise};
@@ -94,6 +95,8 @@ impl Saves {
 }
 
 /// A primitive: what a backend evaluates, and whose gradient is written in tensors.
+///
+/// Its `Debug` text shows all of its attributes (a derived one does): a recorded step ([`crate::capture`]) tells calls apart by it.
 pub trait Op: Debug + Send + Sync + 'static {
     /// Its name, as in the catalog.
     fn name(&self) -> &'static str;
@@ -124,22 +127,24 @@ impl Tensor {
 
     /// Runs an op with one output: as [`try_apply`](Self::try_apply), with all that is known of the call on the stack.
     #[track_caller]
+    #[inline]
     pub fn try_apply1<O: Op, const N: usize>(op: O, x: &[&Tensor; N]) -> Result<Tensor> {
         if let Some(cast) = recast(op.autocast(), x) {
             let cast = cast.map_err(|e| with_inputs(e, op.name(), x))?;
             return Tensor::try_apply1(op, &std::array::from_fn::<&Tensor, N, _>(|i| &cast[i]));
         }
-        let (device, metas) = checked(op.name(), x, &x.map(|t| t.meta()), |m| op.infer(m))?;
-        let outs = op.eval(device.backend(), &x.map(|t| t.view())).map_err(|e| with_inputs(e, op.name(), x))?;
-        let (Some(out), Some(meta)) = (outs.into_iter().next(), metas.first()) else {
-            return Err(Error::misuse("the op gave no output").in_op(op.name(), []));
+        let note = match capture::ask(&op, x) {
+            Ask::Eager => return apply1(op, x),
+            Ask::Done(outputs) => {
+                let first = |mut outputs: Tensors| outputs.pop().ok_or_else(|| no_output(op.name()));
+                return outputs.map_err(|e| with_inputs(e, op.name(), x)).and_then(first);
+            }
+            Ask::Define => return Err(Error::misuse("a primitive was recorded as a composite")),
+            Ask::Note(note) => note,
         };
-        let value = Arc::new(out.value(meta, device, x));
-        if !autodiff::records(x) {
-            return Ok(Tensor::from_value(value));
-        }
-        let saves = op.saves();
-        Ok(record(OpRule(op), saves, x, smallvec::smallvec![value], SmallVec::new()).swap_remove(0))
+        let out = apply1(op, x)?;
+        note.gave(std::slice::from_ref(&out), Effect::None);
+        Ok(out)
     }
 
     /// Runs an op: cast as the precision wants it, infer, evaluate, record.
@@ -149,18 +154,49 @@ impl Tensor {
             let cast = cast.map_err(|e| with_inputs(e, op.name(), x))?;
             return Tensor::try_apply(op, &cast.iter().collect::<SmallVec<[&Tensor; 4]>>());
         }
-        let inputs: SmallVec<[Meta; 3]> = x.iter().map(|t| t.meta()).collect();
-        let (device, metas) = checked(op.name(), x, &inputs, |m| op.infer(m))?;
-        let views: SmallVec<[View<'_>; 3]> = x.iter().map(|t| t.view()).collect();
-        let outs = op.eval(device.backend(), &views).map_err(|e| with_inputs(e, op.name(), x))?;
-        let values: SmallVec<[Arc<Value>; 1]> =
-            outs.into_iter().zip(&metas).map(|(out, meta)| Arc::new(out.value(meta, device, x))).collect();
-        if !autodiff::records(x) {
-            return Ok(values.into_iter().map(Tensor::from_value).collect());
-        }
-        let saves = op.saves();
-        Ok(record(OpRule(op), saves, x, values, SmallVec::new()))
+        let note = match capture::ask(&op, x) {
+            Ask::Eager => return apply(op, x),
+            Ask::Done(outputs) => return outputs.map_err(|e| with_inputs(e, op.name(), x)),
+            Ask::Define => return Err(Error::misuse("a primitive was recorded as a composite")),
+            Ask::Note(note) => note,
+        };
+        let outputs = apply(op, x)?;
+        note.gave(&outputs, Effect::None);
+        Ok(outputs)
     }
+}
+
+#[track_caller]
+fn apply1<O: Op, const N: usize>(op: O, x: &[&Tensor; N]) -> Result<Tensor> {
+    let (device, metas) = checked(op.name(), x, &x.map(|t| t.meta()), |m| op.infer(m))?;
+    let outs = op.eval(device.backend(), &x.map(|t| t.view())).map_err(|e| with_inputs(e, op.name(), x))?;
+    let (Some(out), Some(meta)) = (outs.into_iter().next(), metas.first()) else { return Err(no_output(op.name())) };
+    let value = Arc::new(out.value(meta, device, x));
+    if !autodiff::records(x) {
+        return Ok(Tensor::from_value(value));
+    }
+    let saves = op.saves();
+    Ok(record(OpRule(op), saves, x, smallvec::smallvec![value], SmallVec::new()).swap_remove(0))
+}
+
+#[track_caller]
+fn apply<O: Op>(op: O, x: &[&Tensor]) -> Result<Tensors> {
+    let inputs: SmallVec<[Meta; 3]> = x.iter().map(|t| t.meta()).collect();
+    let (device, metas) = checked(op.name(), x, &inputs, |m| op.infer(m))?;
+    let views: SmallVec<[View<'_>; 3]> = x.iter().map(|t| t.view()).collect();
+    let outs = op.eval(device.backend(), &views).map_err(|e| with_inputs(e, op.name(), x))?;
+    let values: SmallVec<[Arc<Value>; 1]> =
+        outs.into_iter().zip(&metas).map(|(out, meta)| Arc::new(out.value(meta, device, x))).collect();
+    if !autodiff::records(x) {
+        return Ok(values.into_iter().map(Tensor::from_value).collect());
+    }
+    let saves = op.saves();
+    Ok(record(OpRule(op), saves, x, values, SmallVec::new()))
+}
+
+#[cold]
+fn no_output(name: &'static str) -> Error {
+    Error::misuse("the op gave no output").in_op(name, [])
 }
 
 impl Out {

@@ -1,5 +1,6 @@
 //! Scalars of ops: a constant, or a cell whose value may change between replays of a recorded step.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,8 +16,15 @@ pub enum Scalar {
 }
 
 /// A cell with one `f64` that the host writes and recorded kernels read.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Slot(Arc<AtomicU64>);
+
+/// Says which cell it is, not what is in it: a recorded call is the same call when the cell's number has changed.
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Slot({:p})", self.0)
+    }
+}
 
 impl Slot {
     /// A cell holding `value`.

@@ -1,13 +1,14 @@
 //! The one doorway: every kernel of the CPU backend runs through [`launch`], which states what it reads and writes.
 //!
-//! Usually the kernel just runs. While this thread records, it is also kept, with its memory, to run again.
+//! Usually the kernel just runs. While this thread records, it is also kept, with its memory, to run again. Who replays it (core's
+//! `capture`) has made sure that nobody else holds what it writes: that is what the storage's being held alone comes to then.
 
 use crate::memory::{Arena, Block, CpuStorage};
 use gradus_core::backend::Replay;
-use gradus_core::{Buffer, Error, Result};
+use gradus_core::{Buffer, DType, Error, Result};
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// Elements that a kernel reads: a pointer and a length, so that a recorded kernel can hold it.
 #[derive(Debug)]
@@ -93,12 +94,12 @@ impl<T> Out<T> {
 
 struct Recorder {
     arena: Arc<Arena>,
-    kernels: Vec<Box<dyn Fn() + Send + Sync>>,
+    kernels: Vec<Kernel>,
     /// What the kernels touch, kept alive.
     touched: Vec<Arc<Block>>,
-    /// Why the recording cannot be replayed, if so.
-    spoilt: Option<Error>,
 }
+
+type Kernel = Box<dyn Fn() + Send + Sync>;
 
 thread_local! {
     static RECORDING: Cell<bool> = const { Cell::new(false) };
@@ -128,7 +129,7 @@ pub(crate) fn launch(reads: &[&CpuStorage], writes: &[&CpuStorage], kernel: impl
 }
 
 #[cold]
-fn record(reads: &[&CpuStorage], writes: &[&CpuStorage], kernel: Box<dyn Fn() + Send + Sync>) {
+fn record(reads: &[&CpuStorage], writes: &[&CpuStorage], kernel: Kernel) {
     RECORDER.with_borrow_mut(|r| {
         if let Some(r) = r {
             r.kernels.push(kernel);
@@ -146,30 +147,32 @@ pub(crate) fn arena() -> Option<Arc<Arena>> {
     RECORDER.with_borrow(|r| r.as_ref().map(|r| r.arena.clone()))
 }
 
-/// Says that what happens now cannot be replayed: an error while this thread records.
-#[inline]
-pub(crate) fn outside_recording(what: &str) -> Result<()> {
-    if !RECORDING.get() {
-        return Ok(());
-    }
-    let error = || Error::misuse(format!("{what} cannot be part of a recorded step: a replay would not repeat it"));
-    RECORDER.with_borrow_mut(|r| {
-        if let Some(r) = r {
-            r.spoilt.get_or_insert_with(error);
-        }
-    });
-    Err(error())
-}
-
 /// Begins a recording on this thread.
 pub(crate) fn begin() -> Result<()> {
     if RECORDING.get() {
         return Err(Error::misuse("this thread records a step already; recordings do not nest"));
     }
-    let recorder = Recorder { arena: Arc::default(), kernels: Vec::new(), touched: Vec::new(), spoilt: None };
+    let recorder = Recorder { arena: Arc::default(), kernels: Vec::new(), touched: Vec::new() };
     RECORDER.with_borrow_mut(|r| *r = Some(recorder));
     RECORDING.set(true);
     Ok(())
+}
+
+/// Another call begins in this thread's recording; how many kernels it has so far.
+pub(crate) fn call(passing: bool) -> usize {
+    RECORDER.with_borrow(|r| {
+        r.as_ref().map_or(0, |r| {
+            r.arena.call(passing);
+            r.kernels.len()
+        })
+    })
+}
+
+/// A second handle to a buffer's memory, unless it is the recording's own.
+pub(crate) fn alias(buffer: &Buffer) -> Result<Option<Buffer>> {
+    let storage = storage(buffer)?;
+    let own = arena().is_some_and(|a| storage.block().is_some_and(|b| b.is_of(&a)));
+    Ok(if own { None } else { Some(Arc::new(storage.alias())) })
 }
 
 /// Ends this thread's recording.
@@ -179,9 +182,6 @@ pub(crate) fn end() -> Result<Box<dyn Replay>> {
         return Err(Error::misuse("this thread records no step"));
     };
     recorder.arena.close();
-    if let Some(why) = recorder.spoilt.take() {
-        return Err(why);
-    }
     recorder.touched.sort_by_key(|b| Arc::as_ptr(b).addr());
     recorder.touched.dedup_by_key(|b| Arc::as_ptr(b).addr());
     Ok(Box::new(Recording { arena: recorder.arena, kernels: recorder.kernels, _touched: recorder.touched }))
@@ -189,20 +189,48 @@ pub(crate) fn end() -> Result<Box<dyn Replay>> {
 
 struct Recording {
     arena: Arc<Arena>,
-    kernels: Vec<Box<dyn Fn() + Send + Sync>>,
+    kernels: Vec<Kernel>,
     _touched: Vec<Arc<Block>>,
 }
 
 impl Replay for Recording {
-    fn replay(&mut self) -> Result<()> {
-        self.kernels.iter().for_each(|k| k());
+    fn replay(&mut self, kernels: Range<usize>) -> Result<()> {
+        self.kernels[kernels].iter().for_each(|k| k());
         failure()
     }
-    fn held(&self) -> usize {
-        self.arena.live.load(Ordering::Relaxed)
+    fn overwrite(&mut self, buffer: &Buffer, dtype: DType, bytes: &[u8]) -> Result<()> {
+        let storage = storage(buffer)?;
+        let own = storage.block().is_some_and(|b| b.is_of(&self.arena));
+        if !own || storage.bytes() != bytes.len() {
+            return Err(Error::misuse("a record writes host data only into memory of its own, and all of it"));
+        }
+        fill_with(storage, dtype, bytes);
+        Ok(())
     }
     fn kernels(&self) -> usize {
         self.kernels.len()
+    }
+}
+
+/// Writes host bytes into a new storage; a recording keeps them, and writes them again.
+pub(crate) fn upload(to: &CpuStorage, dtype: DType, bytes: &[u8]) {
+    if !RECORDING.get() {
+        return fill_with(to, dtype, bytes);
+    }
+    let (whole, bytes) = (Out::<u8>::of(to), bytes.to_vec());
+    launch(&[], &[to], move || fill(whole.slice(), dtype, &bytes));
+}
+
+/// Writes host bytes into a storage that nobody else reads now.
+pub(crate) fn fill_with(to: &CpuStorage, dtype: DType, bytes: &[u8]) {
+    fill(Out::<u8>::of(to).slice(), dtype, bytes);
+}
+
+fn fill(out: &mut [u8], dtype: DType, bytes: &[u8]) {
+    if dtype == DType::Bool {
+        out.iter_mut().zip(bytes).for_each(|(o, &b)| *o = (b != 0) as u8);
+    } else {
+        out.copy_from_slice(bytes);
     }
 }
 

@@ -92,19 +92,11 @@ impl Backend for Cpu {
         &self.kernels
     }
     fn upload(&self, dtype: DType, bytes: &[u8]) -> Result<Buffer> {
-        launch::outside_recording("making a tensor from host data")?;
         let to = CpuStorage::new(bytes.len())?;
-        let whole = launch::Out::<u8>::of(&to);
-        let out = whole.slice();
-        if dtype == DType::Bool {
-            out.iter_mut().zip(bytes).for_each(|(o, &b)| *o = (b != 0) as u8);
-        } else {
-            out.copy_from_slice(bytes);
-        }
+        launch::upload(&to, dtype, bytes);
         elementwise::finish(to)
     }
     fn download(&self, x: View<'_>, out: &mut [u8]) -> Result<()> {
-        launch::outside_recording("reading a tensor back")?;
         let made;
         let (s, offset) = if x.layout.is_dense() {
             (launch::storage(x.buffer)?, x.layout.offset() * x.dtype.size())
@@ -185,6 +177,15 @@ impl Backend for Cpu {
     }
     fn begin_capture(&self) -> Result<()> {
         launch::begin()
+    }
+    fn capture_call(&self, passing: bool) -> usize {
+        launch::call(passing)
+    }
+    fn capture_bytes(&self) -> usize {
+        launch::arena().map_or(0, |a| a.bytes())
+    }
+    fn capture_alias(&self, buffer: &Buffer) -> Result<Option<Buffer>> {
+        launch::alias(buffer)
     }
     fn end_capture(&self) -> Result<Box<dyn Replay>> {
         launch::end()

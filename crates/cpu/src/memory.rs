@@ -12,7 +12,7 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Blocks from this size on are mapped pages of their own.
 const MAPPED_FROM: usize = 4 << 20;
@@ -84,6 +84,13 @@ impl Block {
     }
 }
 
+impl Block {
+    /// Whether it belongs to this recording.
+    pub(crate) fn is_of(&self, arena: &Arc<Arena>) -> bool {
+        self.home.as_ref().is_some_and(|home| Arc::ptr_eq(home, arena))
+    }
+}
+
 fn class_of(bytes: usize) -> usize {
     let n = bytes.max(64).next_multiple_of(16);
     let log = n.ilog2() as usize;
@@ -113,19 +120,50 @@ thread_local! {
     static LOCAL: RefCell<FreeLists> = const { RefCell::new(Vec::new()) };
 }
 
-/// The blocks of one recording: free ones wait here for its later kernels.
+/// The blocks of one recording.
 #[derive(Debug, Default)]
 pub(crate) struct Arena {
-    free: Mutex<FreeLists>,
-    pub(crate) live: AtomicUsize,
+    /// Given back by the call that is being recorded, for its own later kernels.
+    fresh: Mutex<FreeLists>,
+    /// Given back by earlier calls, for calls that leave nothing behind.
+    spent: Mutex<FreeLists>,
+    passing: AtomicBool,
+    bytes: AtomicUsize,
     closed: AtomicBool,
 }
 
 impl Arena {
+    /// Another call begins: see [`gradus_core::Backend::capture_call`].
+    pub(crate) fn call(&self, passing: bool) {
+        let mut spent = lock(&self.spent);
+        for list in lock(&self.fresh).iter_mut() {
+            list.drain(..).for_each(|block| push(&mut spent, block));
+        }
+        self.passing.store(passing, Ordering::Relaxed);
+    }
+    /// How many bytes it has taken from the system.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
     /// No block is handed out from here on: the recording has ended.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
+        lock(&self.fresh).clear();
+        lock(&self.spent).clear();
     }
+    fn take(&self, class: usize) -> Option<Arc<Block>> {
+        let own = pop(&mut lock(&self.fresh), class);
+        own.or_else(|| if self.passing.load(Ordering::Relaxed) { pop(&mut lock(&self.spent), class) } else { None })
+    }
+    fn give_back(&self, block: Arc<Block>) {
+        if !self.closed.load(Ordering::Relaxed) {
+            push(&mut lock(&self.fresh), block);
+        }
+    }
+}
+
+fn lock(lists: &Mutex<FreeLists>) -> MutexGuard<'_, FreeLists> {
+    lists.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn pop(lists: &mut FreeLists, class: usize) -> Option<Arc<Block>> {
@@ -145,16 +183,18 @@ fn take(bytes: usize) -> Result<Arc<Block>> {
     }
     let class = class_of(bytes);
     if let Some(arena) = crate::launch::arena() {
-        arena.live.fetch_add(1, Ordering::Relaxed);
-        let free = pop(&mut arena.free.lock().unwrap_or_else(PoisonError::into_inner), class);
-        return free.map_or_else(|| Block::new(class, Some(arena)).map(Arc::new), Ok);
+        if let Some(free) = arena.take(class) {
+            return Ok(free);
+        }
+        arena.bytes.fetch_add(class_size(class), Ordering::Relaxed);
+        return Block::new(class, Some(arena)).map(Arc::new);
     }
     if class_size(class) <= LOCAL_MAX
         && let Some(block) = LOCAL.try_with(|l| pop(&mut l.borrow_mut(), class)).ok().flatten()
     {
         return Ok(block);
     }
-    if let Some(block) = pop(&mut SHARED.lock().unwrap_or_else(PoisonError::into_inner), class) {
+    if let Some(block) = pop(&mut lock(&SHARED), class) {
         return Ok(block);
     }
     Block::new(class, None).map(Arc::new)
@@ -162,11 +202,7 @@ fn take(bytes: usize) -> Result<Arc<Block>> {
 
 fn give_back(block: Arc<Block>) {
     if let Some(home) = block.home.clone() {
-        home.live.fetch_sub(1, Ordering::Relaxed);
-        if !home.closed.load(Ordering::Relaxed) {
-            push(&mut home.free.lock().unwrap_or_else(PoisonError::into_inner), block);
-        }
-        return;
+        return home.give_back(block);
     }
     if Arc::strong_count(&block) > 1 {
         return; // a recording holds it, and drops it when it goes
@@ -183,14 +219,14 @@ fn give_back(block: Arc<Block>) {
         });
     }
     if let Some(b) = block {
-        push(&mut SHARED.lock().unwrap_or_else(PoisonError::into_inner), b);
+        push(&mut lock(&SHARED), b);
     }
 }
 
 /// Gives the memory that waits for reuse, of this thread and of the shared list, back to the system.
 pub fn trim() {
     let _ = LOCAL.try_with(|l| l.borrow_mut().clear());
-    SHARED.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    lock(&SHARED).clear();
 }
 
 /// What is known about the memory.
@@ -208,6 +244,8 @@ pub struct CpuStorage {
     /// `None` only while it is being dropped.
     block: Option<Arc<Block>>,
     bytes: usize,
+    /// Whether the memory is another storage's, who gives it back.
+    alias: bool,
 }
 
 impl CpuStorage {
@@ -218,7 +256,7 @@ impl CpuStorage {
         if now > PEAK.load(Ordering::Relaxed) {
             PEAK.fetch_max(now, Ordering::Relaxed);
         }
-        Ok(CpuStorage { block: Some(block), bytes })
+        Ok(CpuStorage { block: Some(block), bytes, alias: false })
     }
 
     /// Its length in bytes.
@@ -231,6 +269,11 @@ impl CpuStorage {
         self.block.as_ref().map_or(std::ptr::null_mut(), |b| b.ptr.as_ptr())
     }
 
+    /// A second handle to the same memory, which is kept from being handed out again while either is there.
+    pub(crate) fn alias(&self) -> CpuStorage {
+        CpuStorage { block: self.block.clone(), bytes: self.bytes, alias: true }
+    }
+
     pub(crate) fn block(&self) -> Option<&Arc<Block>> {
         self.block.as_ref()
     }
@@ -238,6 +281,9 @@ impl CpuStorage {
 
 impl Drop for CpuStorage {
     fn drop(&mut self) {
+        if self.alias {
+            return; // the block goes with its last handle
+        }
         IN_USE.fetch_sub(self.bytes, Ordering::Relaxed);
         if let Some(block) = self.block.take() {
             give_back(block);
@@ -251,6 +297,9 @@ impl Storage for CpuStorage {
     }
     fn as_any_mut(&mut self) -> &mut dyn Any {
         self
+    }
+    fn address(&self) -> usize {
+        self.ptr().addr()
     }
 }
 

@@ -40,6 +40,7 @@ impl Param {
     /// Takes another value, of any shape, dtype or device, and forgets the gradient. A frozen parameter stays frozen.
     pub fn replace(&mut self, value: Tensor) -> Result<()> {
         self.tensor = if self.is_frozen() { value.detach() } else { value.try_requires_grad()? };
+        gradus_core::capture::note_replaced();
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! A value that a module keeps but does not train: running statistics, counters, tables.
 
 use crate::module::{Module, Visitor, VisitorMut};
-use gradus_core::{Error, Result, Tensor};
+use gradus_core::{Error, Result, Tensor, capture};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -26,7 +26,7 @@ impl State {
     }
     /// Takes another value; an error, and nothing changed, if its shape, dtype or device differ.
     pub fn set(&self, value: &Tensor) -> Result<()> {
-        self.lock().set_value(value).map_err(|e| e.context("state"))
+        take(&mut self.lock(), value).map_err(|e| e.context("state"))
     }
     /// Takes the value that `change` gives for the one it has; nobody else can change it in between. The computation is not
     /// recorded. An error, and nothing changed, if it fails or the result has another shape, dtype or device.
@@ -44,12 +44,12 @@ impl State {
                 new.device()
             )));
         }
-        *value = new.detach();
-        Ok(())
+        take(&mut value, &new)
     }
     /// Takes another value, of any shape, dtype or device.
     pub fn replace(&mut self, value: Tensor) {
         *self.lock() = value.detach();
+        capture::note_replaced();
     }
 
     /// The same state under a second handle.
@@ -60,6 +60,11 @@ impl State {
         // A panic inside `change` happens before anything is assigned: the value is whole.
         self.cell.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Takes `new` for `value`. In a captured step it is written where the old one lies, so that a replay finds it there.
+fn take(value: &mut Tensor, new: &Tensor) -> Result<()> {
+    if capture::is_running() { value.write_value(&new.detach()) } else { value.set_value(&new.detach()) }
 }
 
 impl Clone for State {

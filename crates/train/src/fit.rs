@@ -15,8 +15,9 @@ use crate::trainer::{Audit, Summary, Trainer};
 use gradus_core::{Device, Error, Key, Result, Tensor, no_grad, with_precision};
 use gradus_data::{Collate, Epoch, Loader, Source};
 use gradus_metrics::Metric;
-use gradus_nn::{Cx, Module, audit_gradients};
+use gradus_nn::{Cx, Mode, Module, audit_gradients};
 use gradus_optim::{NamedGrad, NamedGrads, gradient_norm};
+use std::ops::Range;
 use std::time::Instant;
 
 /// A user's step.
@@ -45,6 +46,7 @@ impl<M: Module> Trainer<M> {
         if let Some(why) = self.position()?.stopped.clone() {
             display.say(&format!("stopped: {why}"));
         }
+        self.captured.forget();
         self.model.zero_grad(); // gradients are of no use after the last step, and take a model's memory
         let best = self.put_best_back()?;
         self.tell(|model| Event::FitEnded { model })?;
@@ -156,9 +158,8 @@ impl<M: Module> Trainer<M> {
         display.epoch(epoch + 1, data.batch_index(), batches);
         let mut rate = self.optimizer()?.learning_rate();
         while data.batch_index() < batches {
-            let samples = self.pass(&mut data, train, step)?;
-            self.audit_once(display)?;
-            rate = self.update(train.device())?;
+            let samples;
+            (samples, rate) = self.captured_step(&mut data, train, step, display)?;
             let s = self.position()?;
             (s.batch, s.step) = (data.batch_index(), s.step + 1);
             let (batch, done) = (s.batch, s.step);
@@ -175,6 +176,38 @@ impl<M: Module> Trainer<M> {
         Ok(rate)
     }
 
+    /// A training step, replayed if it is one that was recorded. Gives the number of samples and the learning rate.
+    fn captured_step<S: Source, B>(
+        &mut self,
+        data: &mut Epoch<'_, S>,
+        train: &Loader<S>,
+        step: &mut StepFn<'_, M, B>,
+        display: &Display,
+    ) -> Result<(usize, f64)>
+    where
+        S::Item: Collate<Batch = B>,
+    {
+        let shape =
+            [train.samples_in(data.batch_index()), self.next_batches(data, train).map(|i| train.samples_in(i)).sum()];
+        let mut captured = std::mem::take(&mut self.captured);
+        // Whether a scaled loss overflowed is read back within the step: that cannot be replayed.
+        let records = self.capture && self.loss_scale.is_none();
+        let mut whole = || {
+            let samples = self.pass(data, train, step)?;
+            self.audit_once(display)?;
+            Ok((samples, self.update(train.device())?))
+        };
+        let done = if records { captured.run_on(train.device(), &shape, whole) } else { whole() };
+        self.captured = captured;
+        done
+    }
+
+    /// The batches of the next step.
+    fn next_batches<S: Source>(&self, data: &Epoch<'_, S>, train: &Loader<S>) -> Range<usize> {
+        let first = data.batch_index();
+        first..(first + self.accumulate).min(train.batches())
+    }
+
     /// Gathers the gradients of the next group of batches, weighted so that they are those of its samples' mean loss. Gives the
     /// number of samples.
     fn pass<S: Source, B>(
@@ -186,9 +219,10 @@ impl<M: Module> Trainer<M> {
     where
         S::Item: Collate<Batch = B>,
     {
-        let (first, s) = (data.batch_index(), self.position()?);
+        let group = self.next_batches(data, train);
+        let s = self.position()?;
         let (epoch, done, seed) = (s.epoch + 1, s.step, s.seed);
-        let group = first..(first + self.accumulate).min(train.batches());
+        self.step_cell.set(done as u32 as f64);
         let total: usize = group.clone().map(|i| train.samples_in(i)).sum();
         self.model.zero_grad();
         for (part, index) in group.clone().enumerate() {
@@ -196,7 +230,9 @@ impl<M: Module> Trainer<M> {
             let at = |e: Error| e.context(format!("epoch {epoch}, batch {}", index + 1));
             let samples = train.samples_in(index);
             let key = Key::new(seed).fold("pass").fold_in(part as u64);
-            let (batch, cx) = (batch.map_err(at)?, Cx::train(key, done as u32));
+            // A number would make each step another one than the recorded.
+            let key = if self.capture { key.at_slot(&self.step_cell) } else { key.at(done as u32) };
+            let (batch, cx) = (batch.map_err(at)?, Cx::new(Mode::Train, key));
             let out = with_precision(self.precision, || step(&self.model, &batch, &cx)).map_err(at)?;
             self.running.add(LOSS, &out.loss, samples as f64, epoch, done + 1)?;
             for (name, value) in &out.values {

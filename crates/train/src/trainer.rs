@@ -9,7 +9,8 @@ use crate::progress::Progress;
 use crate::running::Running;
 use crate::state::RunState;
 use crate::step::Step;
-use gradus_core::{Error, Precision, Result, with_precision};
+use gradus_core::capture::Captured;
+use gradus_core::{Error, Precision, Result, Slot, with_precision};
 use gradus_data::{Collate, Loader, Source};
 use gradus_metrics::Metric;
 use gradus_nn::{Cx, GradientFlow, Module};
@@ -73,6 +74,11 @@ pub struct Trainer<M> {
     pub(crate) audit: Audit,
     /// What the audit found; `None` before the first backward pass of this process.
     pub(crate) flow: Option<GradientFlow>,
+    pub(crate) capture: bool,
+    /// The steps' record.
+    pub(crate) captured: Captured,
+    /// The step's number, where recorded kernels read it.
+    pub(crate) step_cell: Slot,
     /// Whether `state` is a checkpoint's whose callbacks' states have not been handed out yet.
     pub(crate) resumed: bool,
 }
@@ -133,6 +139,9 @@ impl<M: Module> Trainer<M> {
             loss_scale: None,
             audit: Audit::Warn,
             flow: None,
+            capture: true,
+            captured: Captured::new(),
+            step_cell: Slot::default(),
             resumed: false,
         }
     }
@@ -171,6 +180,14 @@ impl<M: Module> Trainer<M> {
     /// Measures the global norm of the gradients (before clipping) at each step; `grad_norm` in the history is its mean.
     pub fn track_gradient_norm(mut self, yes: bool) -> Self {
         self.track_gradient_norm = yes;
+        self
+    }
+    /// Whether training steps are recorded and replayed, guarded ([`Captured`]), where the device can: on, unless told otherwise. The
+    /// results are the same, bit for bit; a step that varies from batch to batch in what it does is run as it comes. Records take
+    /// up to 64 MiB; larger steps run eagerly. Replays skip what is inside a backward pass: a side effect of a custom function's `backward` does not
+    /// occur again.
+    pub fn capture(mut self, yes: bool) -> Self {
+        self.capture = yes;
         self
     }
     /// What is done about parameters that the first step's backward passes leave without a gradient, or with one of zeros only;
@@ -245,6 +262,10 @@ impl<M: Module> Trainer<M> {
     /// What the first step's backward passes left in the parameters; `None` before, or with [`Audit::Off`].
     pub fn gradient_flow(&self) -> Option<&GradientFlow> {
         self.flow.as_ref()
+    }
+    /// How training steps were recorded and replayed; see [`capture`](Self::capture).
+    pub fn captured(&self) -> &Captured {
+        &self.captured
     }
     /// What was measured so far.
     pub fn history(&self) -> Option<&History> {

@@ -52,6 +52,7 @@ pub fn try_checkpoint(
     if !is_grad_enabled() {
         return block(&args);
     }
+    crate::capture::leave("a checkpointed block, whose second run cannot be compared,");
     let before = Node::newest();
     let y = block(&args)?;
     let Some(node) = y.node.clone().filter(|n| n.id > before) else {

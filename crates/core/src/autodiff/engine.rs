@@ -3,12 +3,13 @@
 use super::node::{Call, Grads, Kind, Node, Vjp, freed, lock};
 use super::with_recording;
 use crate::backend::WriteMode;
+use crate::capture::{self, Ask, Effect};
 use crate::error::{Error, Result, or_raise};
 use crate::op::Meta;
 use crate::precision::{Precision, with_precision};
 use crate::tensor::{Tensor, Value};
 use smallvec::SmallVec;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -38,9 +39,49 @@ struct Pending {
     grads: SmallVec<[Option<Tensor>; 1]>,
 }
 
+/// What is pending: calls, oldest first, and leaves, newest first. A walk meets both about in the order in which they are popped,
+/// so a new one goes near the end of its list; lists are small, and cheaper than a tree that allocates for each node.
+#[derive(Default)]
+struct Queue {
+    calls: SmallVec<[Pending; 4]>,
+    leaves: Vec<Pending>,
+}
+
+impl Queue {
+    /// The newest call; when no call is left, the leaves.
+    fn pop(&mut self) -> Option<Pending> {
+        self.calls.pop().or_else(|| self.leaves.pop())
+    }
+
+    fn at(&mut self, node: &Arc<Node>) -> &mut Pending {
+        let new = || {
+            let outputs = node.call_of().map_or(1, |c| c.outputs());
+            Pending { node: node.clone(), grads: smallvec::smallvec![None; outputs] }
+        };
+        if node.is_leaf() {
+            let i = match self.leaves.binary_search_by(|p| node.id.cmp(&p.node.id)) {
+                Ok(i) => i,
+                Err(i) => {
+                    self.leaves.insert(i, new());
+                    i
+                }
+            };
+            return &mut self.leaves[i];
+        }
+        let i = match self.calls.binary_search_by_key(&node.id, |p| p.node.id) {
+            Ok(i) => i,
+            Err(i) => {
+                self.calls.insert(i, new());
+                i
+            }
+        };
+        &mut self.calls[i]
+    }
+}
+
 struct Walk<'a> {
     how: Backward,
-    pending: BTreeMap<u64, Pending>,
+    pending: Queue,
     /// Nodes from which a wanted one can be reached; `None` walks everything and gathers in the leaves.
     on_path: Option<HashSet<u64>>,
     wanted: HashMap<u64, usize>,
@@ -71,11 +112,24 @@ impl Tensor {
 
     /// As [`backward_with`](Self::backward_with), with misuse returned as an error.
     pub fn try_backward_with(&self, seed: Option<&Tensor>, how: Backward) -> Result<()> {
+        let x: SmallVec<[&Tensor; 2]> = [Some(self), seed].into_iter().flatten().collect();
+        match capture::ask(&how, &x) {
+            Ask::Eager | Ask::Define => self.walk_back(seed, how),
+            Ask::Done(done) => done.map(drop),
+            Ask::Note(note) => {
+                self.walk_back(seed, how)?;
+                note.gathered();
+                Ok(())
+            }
+        }
+    }
+
+    fn walk_back(&self, seed: Option<&Tensor>, how: Backward) -> Result<()> {
         let seed = seed_for(self, seed)?;
         let node = self.node.as_ref().ok_or_else(|| untracked("backward", self))?;
         let mut walk = Walk {
             how,
-            pending: BTreeMap::new(),
+            pending: Queue::default(),
             on_path: None,
             wanted: HashMap::new(),
             frontier: false,
@@ -135,6 +189,33 @@ pub(crate) fn gradients_at(
     how: Backward,
     frontier: bool,
 ) -> Result<Vec<Option<Tensor>>> {
+    if !capture::is_active() {
+        return walk_to(roots, wanted, how, frontier);
+    }
+    let x: SmallVec<[&Tensor; 4]> = roots.iter().map(|(y, _)| y).chain(roots.iter().map(|(_, g)| g)).collect();
+    // Nodes of a recorded graph are kept by the record, so their addresses tell them apart.
+    let nodes: Vec<_> = wanted.iter().map(|n| n.as_ref().map_or(0, |n| Arc::as_ptr(n).addr())).collect();
+    match capture::ask_as::<Walk<'static>>(&(how, frontier, nodes), &x) {
+        Ask::Eager | Ask::Define => walk_to(roots, wanted, how, frontier),
+        Ask::Done(given) => {
+            let mut given = given?.into_iter();
+            Ok(capture::last_found().into_iter().map(|found| if found { given.next() } else { None }).collect())
+        }
+        Ask::Note(note) => {
+            let found = walk_to(roots, wanted, how, frontier)?;
+            let given: Vec<Tensor> = found.iter().flatten().cloned().collect();
+            note.gave(&given, Effect::Find(found.iter().map(Option::is_some).collect()));
+            Ok(found)
+        }
+    }
+}
+
+fn walk_to(
+    roots: &[(Tensor, Tensor)],
+    wanted: &[Option<Arc<Node>>],
+    how: Backward,
+    frontier: bool,
+) -> Result<Vec<Option<Tensor>>> {
     let mut ids = HashMap::new();
     let place: Vec<Option<usize>> = wanted
         .iter()
@@ -145,7 +226,7 @@ pub(crate) fn gradients_at(
         .collect();
     let mut found = vec![None; ids.len()];
     let on_path = Some(paths_to(roots.iter().filter_map(|(y, _)| y.node.as_ref()), &ids));
-    let mut walk = Walk { how, pending: BTreeMap::new(), on_path, wanted: ids, frontier, found: &mut found };
+    let mut walk = Walk { how, pending: Queue::default(), on_path, wanted: ids, frontier, found: &mut found };
     for (y, g) in roots {
         if let Some(node) = &y.node {
             walk.push(node, g.clone())?;
@@ -187,7 +268,7 @@ impl Walk<'_> {
         // In the dtypes that the forward pass chose, wherever this is called.
         let graph = self.how.create_graph;
         let walk = || {
-            while let Some((_, pending)) = self.pending.pop_last() {
+            while let Some(pending) = self.pending.pop() {
                 self.visit(pending)?;
             }
             Ok(())
@@ -209,6 +290,7 @@ impl Walk<'_> {
             Kind::Leaf(slot) => {
                 if let (None, Some(g)) = (&self.on_path, grads[0].take()) {
                     let mut slot = lock(slot);
+                    capture::note_leaf(&node, slot.as_ref());
                     *slot = Some(match slot.take() {
                         None => leaf_grad(g, self.how)?,
                         Some(old) => accumulate(old, g)?,
@@ -260,11 +342,7 @@ impl Walk<'_> {
         if self.on_path.as_ref().is_some_and(|p| !p.contains(&node.id)) {
             return Ok(());
         }
-        let pending = self.pending.entry(node.id).or_insert_with(|| {
-            let outputs = node.call_of().map_or(1, |c| c.outputs());
-            Pending { node: node.clone(), grads: smallvec::smallvec![None; outputs] }
-        });
-        let slot = &mut pending.grads[index];
+        let slot = &mut self.pending.at(node).grads[index];
         *slot = Some(match slot.take() {
             None => g,
             Some(old) => accumulate(old, g)?,

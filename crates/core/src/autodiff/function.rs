@@ -2,6 +2,7 @@
 
 use super::node::{Grads, Node, Rule, Saved, Vjp};
 use super::{no_grad, records};
+use crate::capture::{self, Ask, Effect};
 use crate::error::{Error, Result, or_raise};
 use crate::op::Tensors;
 use crate::precision::{Autocast, recast};
@@ -27,6 +28,9 @@ use std::fmt::Debug;
 /// apply_function(StraightThrough, &[&x])[0].sum().backward();
 /// assert_eq!(x.grad().unwrap().to_vec::<f32>().unwrap(), [1.0, 1.0]);
 /// ```
+///
+/// In a recorded step ([`crate::capture`]) a call counts as the recorded one if its inputs and its `Debug` text are the same: the
+/// text must show everything that the function depends on.
 pub trait Function: Debug + Send + Sync + 'static {
     /// A name for messages.
     fn name(&self) -> &'static str;
@@ -52,6 +56,19 @@ pub fn try_apply_function<F: Function>(f: F, x: &[&Tensor]) -> Result<Tensors> {
     if let Some(cast) = recast(f.autocast(), x) {
         return try_apply_function(f, &cast?.iter().collect::<Vec<_>>());
     }
+    match capture::ask(&f, x) {
+        Ask::Eager | Ask::Define => call(f, x),
+        Ask::Done(outputs) => outputs,
+        Ask::Note(note) => {
+            let outputs = call(f, x)?;
+            note.gave(&outputs, Effect::None);
+            Ok(outputs)
+        }
+    }
+}
+
+#[track_caller]
+fn call<F: Function>(f: F, x: &[&Tensor]) -> Result<Tensors> {
     let outputs = no_grad(|| f.forward(x))?;
     if outputs.is_empty() {
         return Err(Error::misuse(format!("the custom function {} gave no output", f.name())));

@@ -15,9 +15,10 @@ mod vmap;
 pub use check::{GradCheck, gradcheck, gradgradcheck};
 
 pub use checkpoint::{checkpoint, is_recomputing, try_checkpoint};
-pub(crate) use engine::gradients_of;
 pub use engine::{Backward, grad, grad_allow_unused, try_grad, try_grad_allow_unused};
+pub(crate) use engine::{gradients_of, inputs_of};
 pub use function::{Function, apply_function, try_apply_function};
+pub(crate) use node::Call;
 pub use node::{Grads, Hook, HookHandle, Node, Rule, Saved, Vjp};
 pub use products::{hessian, hvp, jacobian, jvp, vjp};
 pub use vmap::{per_sample_gradients, vmap};

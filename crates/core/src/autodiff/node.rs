@@ -25,7 +25,7 @@ pub trait Rule: Debug + Send + Sync + 'static {
 }
 
 /// What a call keeps for its backward: values without their nodes, so that no cycle can arise.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Saved {
     /// The inputs, where the rule wants them.
     pub inputs: SmallVec<[Option<Arc<Value>>; 2]>,
@@ -150,10 +150,16 @@ impl Node {
     /// The same value behind a node of its own, through which gradients pass unchanged.
     #[track_caller]
     pub(crate) fn alias(x: &Tensor) -> Tensor {
+        crate::capture::leave("a node of its own for a tensor");
         let mut outputs = SmallVec::new();
         outputs.push(x.value.clone());
         let mut out = Node::call(Box::new(Alias), &[x], Saved::default(), outputs);
         out.pop().unwrap_or_else(|| x.clone())
+    }
+
+    /// How many hooks were ever added, to any node.
+    pub(crate) fn hooks_added() -> u64 {
+        NEXT_HOOK.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_leaf(&self) -> bool {
@@ -192,6 +198,7 @@ impl Node {
     }
 
     pub(crate) fn add_hook(&self, hook: Hook) -> u64 {
+        crate::capture::leave("a gradient hook");
         let id = NEXT_HOOK.fetch_add(1, Ordering::Relaxed);
         let hooks = self.hooks.get_or_init(|| Hooks(Box::new(Mutex::new(Vec::new()))));
         lock(&hooks.0).push((id, hook));
@@ -210,6 +217,7 @@ impl Node {
     pub(crate) fn run_hooks(&self, mut grad: Tensor) -> Tensor {
         if let Some(hooks) = self.hooks.get() {
             for (_, hook) in lock(&hooks.0).iter() {
+                crate::capture::leave_also_inside("a gradient hook");
                 if let Some(new) = hook(&grad) {
                     grad = new;
                 }
@@ -223,6 +231,19 @@ impl Call {
     /// Number of outputs.
     pub(crate) fn outputs(&self) -> usize {
         self.several.len().max(1)
+    }
+
+    /// Whether the saved values are there: no walk has freed them.
+    pub(crate) fn has_saved(&self) -> bool {
+        lock(&self.saved).is_some()
+    }
+    /// Whether there was nothing to save, or a walk has freed it.
+    pub(crate) fn saves_nothing(&self) -> bool {
+        lock(&self.saved).as_ref().is_none_or(Saved::is_empty)
+    }
+    /// Puts saved values in place of those that are there, or that a walk has freed.
+    pub(crate) fn put_saved(&self, saved: Saved) {
+        *lock(&self.saved) = Some(saved);
     }
 
     /// The saved values, taken unless they are to stay for another walk.

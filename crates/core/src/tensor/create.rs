@@ -3,6 +3,7 @@
 //! Constructors take where the tensor is to live: a device (then it is `f32`), or `device.with(dtype)`.
 
 use super::Tensor;
+use crate::capture::{self, Ask, Effect, Exchange};
 use crate::device::{Device, Place};
 use crate::dtype::{DType, Element};
 use crate::error::{Error, ErrorKind, Result, or_raise};
@@ -10,6 +11,7 @@ use crate::ops::BinaryOp;
 use crate::rng::{Distribution, Key, below};
 use crate::scalar::Scalar;
 use crate::shape::{IntoShape, Shape};
+use std::fmt::Debug;
 
 /// The two forms of a constructor: the everyday one, and its `try_` twin.
 macro_rules! constructors {
@@ -34,7 +36,8 @@ constructors! {
     pub fn full | try_full(shape: impl IntoShape, value: impl Into<Scalar>, place: impl Into<Place>) {
         let (shape, place, value) = (shape.into_shape()?, place.into(), value.into());
         let n = sized(&shape, place)?;
-        Ok(Tensor::from_buffer(place.device.backend().fill(n, place.dtype, &value)?, shape, place))
+        let fill = || place.device.backend().fill(n, place.dtype, &value);
+        made(&("full", shape, place, &value), Effect::None, || Ok(Tensor::from_buffer(fill()?, shape, place)))
     }
 
     /// A tensor of zeros.
@@ -114,8 +117,9 @@ constructors! {
         let (shape, place) = (shape.into_shape()?, place.into());
         let n = sized(&shape, place)?;
         check_distribution(distribution, n)?;
-        let buffer = place.device.backend().random(distribution, &key.into(), n, place.dtype)?;
-        Ok(Tensor::from_buffer(buffer, shape, place))
+        let key = key.into();
+        let draw = || place.device.backend().random(distribution, &key, n, place.dtype);
+        made(&("random", shape, place, distribution, &key), Effect::None, || Ok(Tensor::from_buffer(draw()?, shape, place)))
     }
 }
 
@@ -127,6 +131,7 @@ impl Tensor {
         or_raise(Tensor::try_from_vec(data, shape, device))
     }
     /// As [`from_vec`](Self::from_vec), with misuse returned as an error.
+    #[track_caller]
     pub fn try_from_vec<T: Element>(data: Vec<T>, shape: impl IntoShape, device: Device) -> Result<Tensor> {
         let shape = shape.into_shape()?;
         Tensor::from_bytes(T::bytes(&data), shape, device.with(T::DTYPE))
@@ -146,6 +151,7 @@ impl Tensor {
         or_raise(Tensor::from_bytes(T::bytes(&[x]), Shape::SCALAR, device.with(T::DTYPE)))
     }
     /// A tensor of `shape` from native-endian bytes; an error if the shape does not need exactly as many.
+    #[track_caller]
     pub fn from_bytes(bytes: &[u8], shape: Shape, place: Place) -> Result<Tensor> {
         let n = sized(&shape, place)?;
         if n * place.dtype.size() != bytes.len() {
@@ -155,7 +161,17 @@ impl Tensor {
                 bytes.len() / place.dtype.size()
             )));
         }
-        Ok(Tensor::from_buffer(place.device.backend().upload(place.dtype, bytes)?, shape, place))
+        capture::exchange(Exchange::Upload)?;
+        let upload = || Ok(Tensor::from_buffer(place.device.backend().upload(place.dtype, bytes)?, shape, place));
+        let mut replayed = capture::is_replaying();
+        let out = made(&("upload", shape, place), Effect::Upload, || {
+            replayed = false;
+            upload()
+        })?;
+        if replayed {
+            capture::overwrite_last(bytes)?;
+        }
+        Ok(out)
     }
     /// The numbers from 0 up to, not including, `n`; `i64`. Made by kernels, so that a recorded step may hold it.
     pub(crate) fn try_count(n: usize, device: Device) -> Result<Tensor> {
@@ -175,6 +191,23 @@ impl Tensor {
     #[track_caller]
     pub fn full_like(&self, value: impl Into<Scalar>) -> Tensor {
         Tensor::full(*self.shape(), value, self.place())
+    }
+}
+
+/// The type of calls that make a tensor of no other, in a record.
+#[derive(Debug)]
+struct Making;
+
+/// Makes a tensor of no other. `what` says all that the call is.
+fn made(what: &dyn Debug, effect: Effect, make: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+    match capture::ask_as::<Making>(what, &[]) {
+        Ask::Eager | Ask::Define => make(),
+        Ask::Done(outputs) => outputs?.pop().ok_or_else(|| Error::misuse("a record gave no tensor")),
+        Ask::Note(note) => {
+            let out = make()?;
+            note.gave(std::slice::from_ref(&out), effect);
+            Ok(out)
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Tensor, Value};
 use crate::backend::{Backend, Buffer, View, WriteMode};
-use crate::capture::note_update;
+use crate::capture::{self, Ask};
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::op::Tensors;
@@ -41,6 +41,10 @@ pub struct UpdateCall<'a, 'b, U> {
     pub x: &'a [View<'a>],
 }
 
+/// The call that writes a value, in a record.
+#[derive(Debug)]
+struct Writing;
+
 impl Tensor {
     /// Replaces this tensor's elements by `new`'s; a leaf stays the same leaf. Whoever else holds the old value keeps it.
     ///
@@ -58,6 +62,7 @@ impl Tensor {
             )));
         }
         self.value = new.value.clone();
+        capture::note_replaced();
         Ok(())
     }
 
@@ -66,10 +71,18 @@ impl Tensor {
         if new.meta() != self.meta() || new.device() != self.device() {
             return self.set_value(new); // which says what differs
         }
+        capture::refuse_shared(&mut [self]);
+        let note = match capture::ask_passing(&Writing, &[self, new]) {
+            Ask::Done(done) => return done.map(drop),
+            Ask::Note(note) => Some(note),
+            _ => None,
+        };
         let device = self.device();
         let (buffer, layout) = self.alone()?;
         device.backend().write(buffer, &layout, new.view(), WriteMode::Store)?;
-        note_update(&self.value);
+        if let Some(note) = note {
+            note.wrote(1, &[self, new]);
+        }
         Ok(())
     }
 
@@ -94,34 +107,54 @@ impl Tensor {
     /// Runs an update: `targets` become what it says, in place where they are held alone. Leaves stay the same leaves;
     /// nothing is recorded.
     pub fn update<U: Update>(op: &U, targets: &mut [&mut Tensor], x: &[&Tensor]) -> Result<()> {
-        let Some(first) = targets.first() else { return Ok(()) };
-        let (device, meta) = (first.device(), first.meta());
-        let uniform = targets.iter().all(|t| t.meta() == meta && t.device() == device);
-        let kernel = device.backend().kernels().get_update::<U>().filter(|_| uniform);
-        if let Some(kernel) = kernel {
-            let views: SmallVec<[View<'_>; 4]> = x.iter().map(|t| t.view()).collect();
-            let mut buffers: SmallVec<[&mut Buffer; 4]> = SmallVec::new();
-            for t in targets.iter_mut() {
-                buffers.push(t.alone()?.0);
-            }
-            let done = kernel(op, device.backend(), &mut buffers, meta, &views)?;
-            drop(buffers);
-            if done {
-                targets.iter().for_each(|t| note_update(&t.value));
-                return Ok(());
+        if !capture::is_active() {
+            return run_update(op, targets, x);
+        }
+        capture::refuse_shared(targets);
+        let asked = capture::ask_passing(op, &all_of(targets, x));
+        match asked {
+            Ask::Eager | Ask::Define => run_update(op, targets, x),
+            Ask::Done(done) => done.map(drop),
+            Ask::Note(note) => {
+                run_update(op, targets, x)?;
+                note.wrote(targets.len(), &all_of(targets, x));
+                Ok(())
             }
         }
-        let new = crate::autodiff::no_grad(|| {
-            let now: SmallVec<[&Tensor; 4]> = targets.iter().map(|t| &**t).collect();
-            op.define(&now, x)
-        })?;
-        if new.len() != targets.len() {
-            let (have, want) = (new.len(), targets.len());
-            return Err(Error::misuse(format!("{}: gave {have} values for {want} targets", op.name())));
-        }
-        for (target, new) in targets.iter_mut().zip(&new) {
-            target.write_value(new).map_err(|e| e.context(op.name()))?;
-        }
-        Ok(())
     }
+}
+
+fn all_of<'a>(targets: &'a [&mut Tensor], x: &[&'a Tensor]) -> SmallVec<[&'a Tensor; 8]> {
+    targets.iter().map(|t| &**t).chain(x.iter().copied()).collect()
+}
+
+fn run_update<U: Update>(op: &U, targets: &mut [&mut Tensor], x: &[&Tensor]) -> Result<()> {
+    let Some(first) = targets.first() else { return Ok(()) };
+    let (device, meta) = (first.device(), first.meta());
+    let uniform = targets.iter().all(|t| t.meta() == meta && t.device() == device);
+    let kernel = device.backend().kernels().get_update::<U>().filter(|_| uniform);
+    if let Some(kernel) = kernel {
+        let views: SmallVec<[View<'_>; 4]> = x.iter().map(|t| t.view()).collect();
+        let mut buffers: SmallVec<[&mut Buffer; 4]> = SmallVec::new();
+        for t in targets.iter_mut() {
+            buffers.push(t.alone()?.0);
+        }
+        let done = kernel(op, device.backend(), &mut buffers, meta, &views)?;
+        drop(buffers);
+        if done {
+            return Ok(());
+        }
+    }
+    let new = crate::autodiff::no_grad(|| {
+        let now: SmallVec<[&Tensor; 4]> = targets.iter().map(|t| &**t).collect();
+        op.define(&now, x)
+    })?;
+    if new.len() != targets.len() {
+        let (have, want) = (new.len(), targets.len());
+        return Err(Error::misuse(format!("{}: gave {have} values for {want} targets", op.name())));
+    }
+    for (target, new) in targets.iter_mut().zip(&new) {
+        target.write_value(new).map_err(|e| e.context(op.name()))?;
+    }
+    Ok(())
 }

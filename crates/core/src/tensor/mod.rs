@@ -16,6 +16,7 @@ pub use read::{TensorData, to_device};
 
 use crate::autodiff::{HookHandle, Node};
 use crate::backend::{Buffer, View};
+use crate::capture::{self, Ask, Effect};
 use crate::device::{Device, Place};
 use crate::dtype::DType;
 use crate::error::{Error, Result, or_raise};
@@ -48,6 +49,10 @@ impl Value {
         Meta { dtype: self.dtype, shape: *self.layout.shape() }
     }
 }
+
+/// The call that makes a leaf, in a record.
+#[derive(Debug)]
+struct Leaf;
 
 impl Tensor {
     pub(crate) fn from_value(value: Arc<Value>) -> Tensor {
@@ -139,7 +144,16 @@ impl Tensor {
                 self.dtype()
             )));
         }
-        Ok(Tensor { value: self.value.clone(), node: Some(Node::leaf(&self.value)) })
+        let leaf = || Tensor { value: self.value.clone(), node: Some(Node::leaf(&self.value)) };
+        match capture::ask(&Leaf, &[self]) {
+            Ask::Eager | Ask::Define => Ok(leaf()),
+            Ask::Done(outputs) => outputs?.pop().ok_or_else(|| Error::misuse("a record gave no tensor")),
+            Ask::Note(note) => {
+                let leaf = leaf();
+                note.gave(std::slice::from_ref(&leaf), Effect::Leaf);
+                Ok(leaf)
+            }
+        }
     }
     /// The same value, cut off from where it came from.
     pub fn detach(&self) -> Tensor {

@@ -20,21 +20,26 @@ pub struct TensorData {
 
 impl Tensor {
     /// The elements, row-major, converted to `T`'s dtype if it is another. Waits for the device.
+    #[track_caller]
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
         let t = self.detach().try_to_dtype(T::DTYPE)?;
         Ok(T::from_bytes(&t.to_bytes()?))
     }
     /// The elements' bytes, native-endian, row-major. Waits for the device.
+    #[track_caller]
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        crate::capture::exchange(crate::capture::Exchange::Read)?;
         let mut bytes = vec![0; self.elements() * self.dtype().size()];
         self.device().backend().download(self.view(), &mut bytes)?;
         Ok(bytes)
     }
     /// The elements with what they are. Waits for the device.
+    #[track_caller]
     pub fn to_data(&self) -> Result<TensorData> {
         Ok(TensorData { dtype: self.dtype(), shape: self.dims().to_vec(), bytes: self.to_bytes()? })
     }
     /// The only element, converted to `T`; an error if there are more or none. Waits for the device.
+    #[track_caller]
     pub fn item<T: Element>(&self) -> Result<T> {
         if self.elements() != 1 {
             return Err(Error::misuse(format!(
@@ -94,6 +99,7 @@ pub fn to_device(x: &Tensor, device: Device) -> Result<Tensor> {
     if x.device() == device {
         return Ok(x.clone());
     }
+    crate::capture::leave("a move between devices");
     let moved = Tensor::from_bytes(&x.to_bytes()?, *x.shape(), device.with(x.dtype()))?;
     if !crate::autodiff::records(&[x]) {
         return Ok(moved);
