@@ -36,6 +36,9 @@ struct Args {
     /// The probability of a feature to be dropped in training
     #[arg(long, default_value_t = 0.3)]
     dropout: f64,
+    /// What products of matrices are computed in: f32, f16 or bf16; the weights stay f32
+    #[arg(long, default_value_t = Precision::F32)]
+    precision: Precision,
     /// A directory for checkpoints, history.csv and model.safetensors
     #[arg(long)]
     out: Option<PathBuf>,
@@ -95,6 +98,7 @@ fn trainer(args: &Args, model: Reader, steps: u64) -> Trainer<Reader> {
     let mut trainer = Trainer::new(model, AdamW::new(args.lr).weight_decay(0.01))
         .schedule(Cosine::warmup(steps / 20, steps.max(1)))
         .epochs(args.epochs)
+        .precision(args.precision)
         .seed(args.seed)
         .metric(Accuracy::new())
         .callback(EarlyStopping::on("val/loss").patience(12))

@@ -45,6 +45,9 @@ struct Args {
     /// How many characters or tokens to write after each look
     #[arg(long, default_value_t = 200)]
     write: usize,
+    /// What products of matrices are computed in: f32, f16 or bf16; the weights stay f32
+    #[arg(long, default_value_t = Precision::F32)]
+    precision: Precision,
     /// A directory for checkpoints and model.safetensors
     #[arg(long)]
     out: Option<PathBuf>,
@@ -214,6 +217,7 @@ fn run(args: &Args) -> Result<()> {
     let mut trainer = Trainer::new(model, AdamW::new(args.lr).betas(0.9, 0.99).weight_decay(0.1))
         .schedule(Cosine::warmup(args.steps as u64 / 20, (rounds * args.every) as u64))
         .transform(ClipNorm::new(1.0))
+        .precision(args.precision)
         .seed(args.seed);
     if let Some(out) = &args.out {
         trainer = trainer.checkpoint(Checkpoints::at(out.join("checkpoints")).every_epochs(1));
@@ -237,7 +241,8 @@ fn run(args: &Args) -> Result<()> {
             100.0 * rate * flops / peak
         );
         let key = Key::new(args.seed).fold("write").fold_in(round as u64);
-        let written = write(trainer.model(), &start, args.write, context, device, &key)?;
+        let model = trainer.model();
+        let written = with_precision(args.precision, || write(model, &start, args.write, context, device, &key))?;
         match &characters {
             Some(characters) => println!("{}\n", characters.decode(&written)?),
             None => println!("{written:?}\n"),

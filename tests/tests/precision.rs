@@ -55,6 +55,15 @@ fn the_scope_ends_with_a_panic_too() {
     assert_eq!(other, Precision::F32);
 }
 
+#[test]
+fn precisions_have_names() {
+    for p in [Precision::F32, Precision::F16, Precision::Bf16] {
+        assert_eq!(p.to_string().parse::<Precision>().expect("its own name"), p);
+    }
+    let e = "f8".parse::<Precision>().expect_err("there is none").to_string();
+    assert!(e.contains("\"f8\"") && e.contains("bf16"), "{e}");
+}
+
 /// Two layers and a loss.
 fn loss(x: &Tensor, w: &Tensor, v: &Tensor) -> Tensor {
     let hidden = x.linear(w, None).gelu();

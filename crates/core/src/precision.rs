@@ -9,10 +9,12 @@
 //! `backward` is called. Only `f32` and the half dtypes take part: integers stay, and `f64` is somebody's wish.
 
 use crate::dtype::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 use smallvec::SmallVec;
 use std::cell::Cell;
+use std::fmt::Display;
+use std::str::FromStr;
 
 /// What products are computed in, under [`with_precision`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -35,6 +37,21 @@ impl Precision {
             Precision::F16 => Some(DType::F16),
             Precision::Bf16 => Some(DType::Bf16),
         }
+    }
+}
+
+impl Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.half().unwrap_or(DType::F32).name())
+    }
+}
+
+impl FromStr for Precision {
+    type Err = Error;
+    fn from_str(name: &str) -> Result<Precision> {
+        let all = [Precision::F32, Precision::F16, Precision::Bf16];
+        let found = all.into_iter().find(|p| p.to_string() == name);
+        found.ok_or_else(|| Error::misuse(format!("there is no precision {name:?}; there are f32, f16 and bf16")))
     }
 }
 

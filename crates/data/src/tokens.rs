@@ -77,7 +77,7 @@ impl Source for TokenWindows {
                 let bits = u64::from(bits[0]) << 32 | u64::from(bits[1]);
                 // bits / 2⁶⁴ of the places: without the bias of a remainder.
                 let places = (self.tokens.len() - self.context) as u128;
-                (u128::from(bits) * places >> 64) as usize
+                ((u128::from(bits) * places) >> 64) as usize
             }
         };
         let window = self.tokens.get(start..start + self.context + 1).ok_or_else(|| {
