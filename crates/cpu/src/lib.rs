@@ -21,6 +21,7 @@ mod lanes;
 mod launch;
 mod linear;
 mod loss;
+mod lstm;
 mod math;
 mod matmul;
 mod memory;
@@ -68,6 +69,7 @@ impl Cpu {
         dropout::register(&kernels);
         linear::register(&kernels);
         loss::register(&kernels);
+        lstm::register(&kernels);
         norm::register(&kernels);
         pool::register(&kernels);
         softmax::register(&kernels);

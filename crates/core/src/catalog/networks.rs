@@ -5,6 +5,7 @@ use crate::composite::Composite;
 use crate::error::Result;
 use crate::functional::attention::{Attention, AttentionGrad, AttentionOptions};
 use crate::functional::batch_norm::BatchNormGrad;
+use crate::functional::lstm::{LstmStep, LstmStepGrad};
 use crate::functional::rms_norm::RmsNormGrad;
 use crate::rng::Key;
 use crate::tensor::Tensor;
@@ -14,6 +15,7 @@ pub(super) fn entries() -> Vec<Entry> {
     entries.extend(group_norm());
     entries.extend(attention());
     entries.push(attention_grad());
+    entries.extend(lstm());
     entries.push(einsum());
     entries
 }
@@ -140,6 +142,31 @@ fn attention_grad() -> Entry {
             composed(AttentionGrad(op.clone()), &[x[0].clone(), x[1].clone(), x[2].clone(), x[3].clone(), y, kept])
         })
     })
+}
+
+fn lstm() -> Vec<Entry> {
+    let gates: &[&[usize]] = &[&[3, 8], &[3, 8], &[3, 2]];
+    let large: &[&[usize]] = &[&[67, 4 * 61], &[67, 4 * 61], &[67, 61]];
+    fn with_grads<'a>(shapes: &[&'a [usize]]) -> Vec<&'a [usize]> {
+        [shapes, &shapes[2..], &shapes[2..]].concat()
+    }
+    vec![
+        Entry::new(
+            "lstm_step",
+            "torch.ops.aten._thnn_fused_lstm_cell",
+            "An LSTM's next h and c from its gates (i, f, g, o, of the input and of h) and c.",
+        )
+        .case(reals(gates), |x| composed(LstmStep, x))
+        .case(reals(&[&[12], &[12], &[3]]), |x| composed(LstmStep, x))
+        .large(reals(large), |x| composed(LstmStep, x).map(|mut y| y.swap_remove(0))),
+        Entry::new(
+            "lstm_step_grad",
+            "torch.ops.aten._thnn_fused_lstm_cell_backward",
+            "The gradients of an LSTM's step with respect to its gates and c.",
+        )
+        .case(reals(&with_grads(gates)), |x| composed(LstmStepGrad, x))
+        .large(reals(&with_grads(large)), |x| composed(LstmStepGrad, x).map(|mut y| y.swap_remove(0))),
+    ]
 }
 
 fn einsum() -> Entry {

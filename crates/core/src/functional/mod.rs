@@ -18,6 +18,7 @@ pub mod interpolate;
 pub mod linear;
 pub mod local_response_norm;
 pub mod loss;
+pub mod lstm;
 pub mod norm;
 pub mod pool;
 pub mod rearrange;

@@ -2,6 +2,7 @@
 
 use super::options::RecurrentOptions;
 use super::weights::{Stack, Weights};
+use gradus_core::functional::lstm::LstmStep;
 use gradus_core::{Error, Key, Result, Tensor};
 
 /// The function behind a plain recurrent layer.
@@ -67,13 +68,10 @@ impl Kind {
 /// i, f, g, o = gates; c ← σ(f)·c + σ(i)·tanh(g); h ← σ(o)·tanh(c), perhaps projected.
 fn lstm(w: &Weights, gx: &Tensor, carry: &Carry) -> Result<Carry> {
     let Some(c) = &carry.c else { return Err(Error::misuse("an LSTM's state has h and c")) };
-    let n = c.dim(-1);
-    let gates = gx.try_add(&carry.h.try_linear(&w.weight_hh, None)?)?;
-    let parts = gates.try_split_sizes(&[2 * n, n, n], -1)?;
-    let [i_f, g, o] = &parts[..] else { return Err(Error::misuse("an LSTM has four gates")) };
-    let i_f = i_f.try_sigmoid()?.try_split(n, -1)?;
-    let c = i_f[1].try_mul(c)?.try_add(&i_f[0].try_mul(&g.try_tanh()?)?)?;
-    let h = o.try_sigmoid()?.try_mul(&c.try_tanh()?)?;
+    let mut next = Tensor::try_compose(LstmStep, &[gx, &carry.h.try_linear(&w.weight_hh, None)?, c])?;
+    let (Some(c), Some(h)) = (next.pop(), next.pop()) else {
+        return Err(Error::misuse("an LSTM's step gives h and c"));
+    };
     let h = match &w.weight_hr {
         Some(projection) => h.try_linear(projection, None)?,
         None => h,
