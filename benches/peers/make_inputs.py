@@ -20,17 +20,31 @@ def initial_weights(case: Case, rng: np.random.Generator) -> dict[str, np.ndarra
     """PyTorch's default initialization in distribution: uniform in ±1/√fan_in, biases with their layer's fan-in."""
     weights: dict[str, np.ndarray] = {}
     for name, shape in case.weights.items():
-        if name.endswith(".bias"):
-            fan_in = int(np.prod(case.weights[name.replace(".bias", ".weight")][1:]))
+        if name.endswith("num_batches_tracked"):
+            weights[name] = np.array(0, np.int64)
+        elif name.endswith("running_mean"):
+            weights[name] = np.zeros(shape, np.float32)
+        elif name.endswith("running_var") or (name.endswith(".weight") and len(shape) == 1):
+            weights[name] = np.ones(shape, np.float32)
         else:
-            fan_in = int(np.prod(shape[1:]))
-        bound = fan_in**-0.5
-        weights[name] = rng.uniform(-bound, bound, shape).astype(np.float32)
+            bound = fan_in(case, name) ** -0.5
+            weights[name] = rng.uniform(-bound, bound, shape).astype(np.float32)
     return weights
 
 
+def fan_in(case: Case, name: str) -> int:
+    """Of a weight, the product of all dimensions but the first; a bias has that of its weight."""
+    shape = case.weights.get(name.replace("bias", "weight"), case.weights[name])
+    return int(np.prod(shape[1:])) if len(shape) > 1 else int(shape[0])
+
+
 def batches(case: Case, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Normal inputs and, for a classifier, labels in 0..classes as i64 of shape [batches, batch]."""
+    """Normal inputs and, for a classifier, labels in 0..classes as i64; tokens are followed by their successors."""
+    if case.tokens:
+        places = rng.integers(0, case.tokens, (*case.x[:-1], case.x[-1] + 1))
+        # Every second token is a function of the one before, so that there is something to learn.
+        places[..., 1::2] = (places[..., 0::2][..., : places[..., 1::2].shape[-1]] * 7 + 3) % case.tokens
+        return {"x": places[..., :-1].astype(np.int64), "y": places[..., 1:].astype(np.int64)}
     x = rng.standard_normal(case.x, dtype=np.float32)
     data = {"x": x}
     if case.classes:
@@ -42,7 +56,7 @@ def batches(case: Case, rng: np.random.Generator) -> dict[str, np.ndarray]:
 def write_inputs(name: str, out: pathlib.Path, seed: int = 0) -> tuple[pathlib.Path, pathlib.Path]:
     """Writes both files of one case and returns their paths (weights, data)."""
     case = CASES[name]
-    rng = np.random.default_rng([seed, list(CASES).index(name)])
+    rng = np.random.default_rng([seed, *name.encode()])
     if case.kind == "ops":  # one element each, away from relu's kink
         weights, data = {"w": np.array([1.5], np.float32)}, {"x": np.array([0.5], np.float32)}
     else:

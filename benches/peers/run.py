@@ -63,7 +63,7 @@ class Bench:
         command = [sys.executable, str(HERE / "torch_peer.py")] if peer == "torch" else [str(self.gradus)]
         command += ["--case", self.name, "--weights", str(self.weights), "--data", str(self.data)]
         command += ["--threads", str(self.args.threads), "--steps", str(steps)]
-        command += ["--variant", variant] if peer == "torch" else []
+        command += ["--variant", variant] if peer == "torch" else ["--warmup", str(CASES[self.name].warmup)]
         threads = {"OMP_NUM_THREADS": str(self.args.threads), "GRADUS_THREADS": str(self.args.threads)}
         others, started = OtherWork(), time.time()
         done = subprocess.run(command, env={**os.environ, **threads}, capture_output=True, text=True)
@@ -130,7 +130,7 @@ class Bench:
         variant: str = args.variant
         tried: dict[str, dict | str] = {}
         if variant == "best":
-            variant, tried = self.fastest_variant(max(steps // 2, 20), expected)
+            variant, tried = self.fastest_variant(max(steps // 2, min(steps, 20)), expected)
         report |= {"variant": variant, "tried": tried}
         runs: dict[str, list[dict]] = {peer: [] for peer in peers}
         for _ in range(args.rounds):
@@ -173,7 +173,8 @@ def micro(cuts: dict | None) -> str:
 
 def table(reports: list[dict], about: dict) -> str:
     lines = [f"{key}: {value}  " for key, value in about.items()]
-    lines += ["", "Microseconds a step: median [p10–p90]; start: process start to first step; MiB: peak resident.", ""]
+    lines += ["", "Microseconds a step: median [p10–p90]; start: process start to first step;",
+              "MiB: peak resident memory, beyond what it was when the inputs were loaded.", ""]
     head = ["case", "row", "PyTorch", "its variant", "Gradus", "PyTorch / Gradus", "target", "start s", "MiB"]
     lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for report in reports:
@@ -183,7 +184,7 @@ def table(reports: list[dict], about: dict) -> str:
         for row, s in report["rows"].items():
             both = [report["runs"][p] for p in report["runs"]]
             start = " / ".join(f"{statistics.median(r['start_s'] for r in rs):.3f}" for rs in both)
-            memory = " / ".join(f"{max(r['peak_rss_kib'] for r in rs) / 1024:.0f}" for rs in both)
+            memory = " / ".join(f"{max(r['peak_rss_kib'] - r['loaded_rss_kib'] for r in rs) / 1024:.0f}" for rs in both)
             ratio = f"**{s['ratio']:.2f}**" if "ratio" in s else "–"
             target = "–"
             if s["target"]:

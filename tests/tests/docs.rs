@@ -60,10 +60,11 @@ fn documentation() -> BTreeMap<String, String> {
                 let before: Vec<&str> =
                     lines.iter().copied().take_while(|l| !l.starts_with("```") && !l.starts_with("Panics")).collect();
                 let doc = plain(before.join("\n").trim());
-                // A `try_` form says only that it is one. A method with both forms is the tensor's.
+                // A method of the tensor has two forms; the `try_` one says only that it is one.
+                let both = text.contains(&format!("pub fn try_{name}("));
                 if rest.contains(" | try_") && !doc.is_empty() {
                     docs.insert(name, doc);
-                } else if !doc.is_empty() && !name.starts_with("try_") {
+                } else if !doc.is_empty() && both {
                     docs.entry(name).or_insert(doc);
                 }
                 lines.clear();
@@ -86,9 +87,10 @@ fn shapes(case: &Case) -> String {
     format!("`{}` → `{}`", listed(&x), listed(&y))
 }
 
-fn section(entry: &Entry, docs: &BTreeMap<String, String>, out: &mut String) {
+fn section(entry: &Entry, docs: &BTreeMap<String, String>, table: bool, out: &mut String) {
     // The tables' rows are documented in the entry itself.
-    let doc = docs.get(entry.name).map_or_else(|| entry.doc.trim().to_owned(), Clone::clone);
+    let method = docs.get(entry.name).filter(|_| !table);
+    let doc = method.map_or_else(|| entry.doc.trim().to_owned(), Clone::clone);
     writeln!(out, "### `{}`\n\n{doc}\n", entry.name).expect("a string");
     let mut notes = vec![format!("PyTorch: `{}`", entry.torch)];
     if entry.elementwise {
@@ -121,10 +123,10 @@ fn page() -> String {
     let mut out = String::from(
         "# Ops\n\nGenerated from the catalog (`crates/core/src/catalog`) and the methods' documentation by `tests/tests/docs.rs`;\nnot to be edited by hand. Every method has a `try_` form, which returns an error where it would panic.\n\n",
     );
-    for (title, mut entries) in families() {
+    for (i, (title, mut entries)) in families().into_iter().enumerate() {
         writeln!(out, "## {title}\n").expect("a string");
         entries.sort_by_key(|e| e.name);
-        entries.iter().for_each(|e| section(e, &docs, &mut out));
+        entries.iter().for_each(|e| section(e, &docs, i == 0, &mut out));
     }
     out.truncate(out.trim_end().len());
     out.push('\n');

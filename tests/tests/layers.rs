@@ -8,10 +8,11 @@ mod losses;
 #[path = "layers/rows.rs"]
 mod rows;
 
-use gradus_core::{Device, Result, Shape, Tensor};
+use gradus_core::{Device, Precision, Result, Shape, Tensor, with_precision};
 use gradus_nn::loss::{Loss, PairLoss};
 use gradus_nn::{Cx, Init, Layer, Module};
 use std::fmt::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 /// What a layer showed when it ran.
@@ -126,6 +127,25 @@ fn every_layer_runs_and_is_in_the_documentation() {
     }
     let have = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     assert!(have == page, "docs/layers.md is stale: GRADUS_WRITE_DOCS=1 cargo test -p gradus-tests --test layers");
+}
+
+/// With the same shapes and with finite gradients; every complaint is told.
+#[test]
+fn every_layer_runs_under_half_precision() {
+    let mut complaints = Vec::new();
+    for row in rows::families().into_iter().flat_map(|(_, rows)| rows) {
+        let run = || (row.show)(&mut Init::new(device(), 0));
+        let full = run().unwrap_or_else(|e| panic!("{}: {e}", row.name));
+        for half in [Precision::F16, Precision::Bf16] {
+            let caught = catch_unwind(AssertUnwindSafe(|| with_precision(half, run)));
+            match caught {
+                Ok(Ok(shown)) => assert_eq!(shown.outputs, full.outputs, "{} in {half:?}", row.name),
+                Ok(Err(e)) => complaints.push(format!("{} in {half:?}: {e}", row.name)),
+                Err(p) => complaints.push(format!("{} in {half:?}: {}", row.name, gradus_tests::panics::message(&*p))),
+            }
+        }
+    }
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }
 
 /// Whatever `gradus_nn` exports that can be called as a layer or a loss stands in the table.

@@ -9,6 +9,7 @@ use crate::capture::{self, Ask, Effect, Note};
 use crate::error::{Error, Result, or_raise};
 use crate::layout::Layout;
 use crate::op::{Meta, Metas, Saves, Tensors, checked, record, with_inputs};
+use crate::precision::{Autocast, recast};
 use crate::tensor::{Tensor, Update, UpdateCall, Value};
 use smallvec::SmallVec;
 use std::any::{Any, TypeId};
@@ -30,6 +31,10 @@ pub trait Composite: Debug + Send + Sync + 'static {
     /// What backward keeps alive. One without a [`vjp`](Composite::vjp) of its own needs its inputs, for the definition.
     fn saves(&self) -> Saves {
         Saves::INPUTS
+    }
+    /// What it computes in under a half precision.
+    fn autocast(&self) -> Autocast {
+        Autocast::Widest
     }
     /// A backward of its own, usually a composite itself; `None` differentiates the definition.
     fn vjp(&self, _cx: &Vjp<'_>) -> Option<Grads> {
@@ -193,6 +198,10 @@ impl Tensor {
     /// Runs a composite: its fused kernel where the device has one, else its definition.
     #[track_caller]
     pub fn try_compose<C: Composite>(op: C, x: &[&Tensor]) -> Result<Tensors> {
+        if let Some(cast) = recast(op.autocast(), x) {
+            let cast = cast.map_err(|e| with_inputs(e, op.name(), x))?;
+            return Tensor::try_compose(op, &cast.iter().collect::<SmallVec<[&Tensor; 4]>>());
+        }
         let note = match capture::ask(&op, x) {
             Ask::Eager => return compose(op, x, None),
             Ask::Done(outputs) => return outputs.map_err(|e| with_inputs(e, op.name(), x)),

@@ -1,6 +1,6 @@
 //! Devices: interned, so that a handle is one pointer pair and copying it costs nothing.
 
-use crate::backend::Backend;
+use crate::backend::{Backend, MemoryReport};
 use crate::dtype::DType;
 use crate::error::Result;
 use std::fmt;
@@ -28,6 +28,10 @@ impl Device {
     /// Waits until all work handed over is done, and surfaces what went wrong since.
     pub fn synchronize(self) -> Result<()> {
         self.0.synchronize()
+    }
+    /// What is known about its memory, in bytes.
+    pub fn memory(self) -> MemoryReport {
+        self.0.memory()
     }
     /// Tensors of this dtype on this device, where a constructor wants to know both.
     pub fn with(self, dtype: DType) -> Place {

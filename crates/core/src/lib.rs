@@ -12,6 +12,7 @@
 //! | functions defined by ops, with fused kernels | [`composite`], [`functional`] |
 //! | factorizations, solutions, determinants | [`linalg`] |
 //! | gradients | [`autodiff`] |
+//! | mixed precision | [`precision`](mod@precision) |
 //! | what a device must do | [`backend`] |
 //! | every op with sample cases, for tests and docs | [`catalog`] |
 
@@ -28,6 +29,7 @@ pub mod layout;
 pub mod linalg;
 pub mod op;
 pub mod ops;
+pub mod precision;
 pub mod rng;
 pub mod scalar;
 pub mod scope;
@@ -42,6 +44,7 @@ pub use dtype::{DType, Element};
 pub use error::{Error, ErrorKind, Result};
 pub use layout::Layout;
 pub use op::{Meta, Op};
+pub use precision::{Autocast, Precision, precision, with_precision};
 pub use rng::Key;
 pub use scalar::{Scalar, Slot};
 pub use shape::{IntoShape, Shape};

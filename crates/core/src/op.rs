@@ -7,6 +7,7 @@ use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::{Error, Result, or_raise};
 use crate::layout::Layout;
+use crate::precision::{Autocast, recast};
 use crate::shape::Shape;
 use crate::tensor::{Tensor, Value};
 use smallvec::SmallVec;
@@ -107,6 +108,10 @@ pub trait Op: Debug + Send + Sync + 'static {
     fn saves(&self) -> Saves {
         Saves::INPUTS
     }
+    /// What it computes in under a half precision.
+    fn autocast(&self) -> Autocast {
+        Autocast::Widest
+    }
     /// The vector-Jacobian product, in tensors: differentiable again. One entry for each input; `None` where no gradient
     /// flows (integers, indices). The engine accumulates and un-broadcasts.
     fn vjp(&self, cx: &Vjp<'_>) -> Grads;
@@ -124,6 +129,10 @@ impl Tensor {
     #[track_caller]
     #[inline]
     pub fn try_apply1<O: Op, const N: usize>(op: O, x: &[&Tensor; N]) -> Result<Tensor> {
+        if let Some(cast) = recast(op.autocast(), x) {
+            let cast = cast.map_err(|e| with_inputs(e, op.name(), x))?;
+            return Tensor::try_apply1(op, &std::array::from_fn::<&Tensor, N, _>(|i| &cast[i]));
+        }
         let note = match capture::ask(&op, x) {
             Ask::Eager => return apply1(op, x),
             Ask::Done(outputs) => {
@@ -138,9 +147,13 @@ impl Tensor {
         Ok(out)
     }
 
-    /// Runs an op: infer, evaluate, record.
+    /// Runs an op: cast as the precision wants it, infer, evaluate, record.
     #[track_caller]
     pub fn try_apply<O: Op>(op: O, x: &[&Tensor]) -> Result<Tensors> {
+        if let Some(cast) = recast(op.autocast(), x) {
+            let cast = cast.map_err(|e| with_inputs(e, op.name(), x))?;
+            return Tensor::try_apply(op, &cast.iter().collect::<SmallVec<[&Tensor; 4]>>());
+        }
         let note = match capture::ask(&op, x) {
             Ask::Eager => return apply(op, x),
             Ask::Done(outputs) => return outputs.map_err(|e| with_inputs(e, op.name(), x)),

@@ -4,6 +4,7 @@
 //! A head is one piece of work, whatever the number of threads, so the sums over queries in backward have a fixed order.
 
 use crate::elementwise::{copy, finish};
+use crate::lanes::sums;
 use crate::launch::{In, Out, launch, storage};
 use crate::math::Float;
 use crate::matmul::Matrix;
@@ -167,14 +168,7 @@ vectorized! {
     /// Σ p·d / Σ p; 0 where all of p are 0. (The probabilities' sum is 1 but for rounding, which would stand before what all of d
     /// have in common.)
     fn weighted_mean<T: Float>(p: &[T], d: &[T]) -> T {
-        let (mut s, mut total) = ([T::ZERO; 16], [T::ZERO; 16]);
-        for (cp, cd) in p.chunks(16).zip(d.chunks(16)) {
-            for ((s, t), (&p, &d)) in s.iter_mut().zip(&mut total).zip(cp.iter().zip(cd)) {
-                *s = *s + p * d;
-                *t = *t + p;
-            }
-        }
-        let (s, total) = (s.into_iter().fold(T::ZERO, |s, v| s + v), total.into_iter().fold(T::ZERO, |s, v| s + v));
+        let [s, total] = sums([p, d], |[p, d]| [p * d, p]);
         if total == T::ZERO { T::ZERO } else { s / total }
     }
     /// ds = p·(dp − inner)·scale

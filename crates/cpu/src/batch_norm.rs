@@ -6,6 +6,7 @@
 //! millions of places.
 
 use crate::elementwise::finish;
+use crate::lanes::{LANES, sums};
 use crate::launch::{In, Out, launch, storage};
 use crate::math::Float;
 use crate::memory::CpuStorage;
@@ -40,38 +41,21 @@ fn kind(x: &[View<'_>]) -> Option<DType> {
     (x.iter().all(|v| v.layout.is_dense()) && x[0].elements() > 0).then_some(x[0].dtype)
 }
 
-const LANES: usize = 16;
-
 /// A float that converts to and from f64.
 trait Number: Float + Element {}
 impl<T: Float + Element> Number for T {}
 
-#[inline(always)]
-fn total<T: Float>(lanes: [T; LANES]) -> T {
-    lanes.into_iter().fold(T::ZERO, |s, v| s + v)
-}
-
 vectorized! {
     fn sum<T: Float>(x: &[T]) -> T {
-        let mut s = [T::ZERO; LANES];
-        for c in x.chunks(LANES) { for (s, &x) in s.iter_mut().zip(c) { *s = *s + x; } }
-        total(s)
+        sums([x], |[x]| [x])[0]
     }
     fn squares<T: Float>(x: &[T], mean: T) -> T {
-        let mut s = [T::ZERO; LANES];
-        for c in x.chunks(LANES) { for (s, &x) in s.iter_mut().zip(c) { let d = x - mean; *s = *s + d * d; } }
-        total(s)
+        sums([x], |[x]| [(x - mean) * (x - mean)])[0]
     }
     /// (Σ g, Σ g·(x − mean)).
     fn moments<T: Float>(g: &[T], x: &[T], mean: T) -> (T, T) {
-        let (mut s, mut p) = ([T::ZERO; LANES], [T::ZERO; LANES]);
-        for (cg, cx) in g.chunks(LANES).zip(x.chunks(LANES)) {
-            for (i, (&g, &x)) in cg.iter().zip(cx).enumerate() {
-                s[i] = s[i] + g;
-                p[i] = p[i] + g * (x - mean);
-            }
-        }
-        (total(s), total(p))
+        let [s, p] = sums([g, x], |[g, x]| [g, g * (x - mean)]);
+        (s, p)
     }
     fn normalize<T: Float>(x: &[T], mean: T, scale: T, shift: T, y: &mut [T]) {
         for (y, &x) in y.iter_mut().zip(x) { *y = (x - mean) * scale + shift; }

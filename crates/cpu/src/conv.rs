@@ -1,17 +1,26 @@
 //! Convolution, its transpose, and the weight's gradient, without writing columns out.
 //!
+//! Of `f32` over one or two dimensions, channels lie side by side: [`winograd`] for 3×3 of stride 1, [`direct`] for the rest.
+//! What remains (`f64`, groups, three dimensions) runs as follows.
+//!
 //! An image is copied into [`planes`], in which each tap of all windows is the image shifted by a constant; [`tiles`] then holds the
 //! inner loops of a matrix product that reads it there. The transposed convolution is a convolution for each remainder of the
 //! stride. Work is cut by images (and, for the weight's gradient, output channels) whatever the number of threads; sums over
 //! images are added in a fixed order.
 
+mod direct;
+mod panel;
+mod pixels;
 mod planes;
 mod tiles;
+mod transforms;
 mod vector;
+mod winograd;
 
 use crate::elementwise::{copy, finish};
 use crate::launch::{In, Out, launch, storage};
 use crate::memory::CpuStorage;
+use crate::pool::trailing;
 use crate::reduce::Shared;
 use crate::threads::for_chunks;
 use gradus_core::backend::View;
@@ -28,22 +37,43 @@ use vector::{Real, lanes};
 pub(crate) fn register(table: &KernelTable) {
     table.register(|c: FusedCall<'_, Conv>| {
         by_dtype(c.x, |x, dtype| match dtype {
-            DType::F32 => forward::<f32>(*c.op, x).map(Some),
-            _ => forward::<f64>(*c.op, x).map(Some),
+            DType::F32 if winograd::fits(c.op, x[0].shape()[1], x[1].shape()[0]) => {
+                winograd::forward::<f32>(c.op, x).map(Some)
+            }
+            DType::F32 if direct::fits(c.op) => direct::forward::<f32>(c.op, x).map(Some),
+            DType::F32 => forward::<f32>(in_rows(c.op), x).map(Some),
+            _ => forward::<f64>(in_rows(c.op), x).map(Some),
         })
     });
     table.register(|c: FusedCall<'_, ConvInputGrad>| {
         by_dtype(c.x, |x, dtype| match dtype {
-            DType::F32 => transposed::<f32>(c.op.0, x).map(Some),
-            _ => transposed::<f64>(c.op.0, x).map(Some),
+            DType::F32 if winograd::fits(&c.op.0, x[0].shape()[1], x[1].shape()[1]) => {
+                winograd::transposed::<f32>(&c.op.0, x).map(Some)
+            }
+            DType::F32 if direct::fits(&c.op.0) => direct::transposed::<f32>(&c.op.0, x).map(Some),
+            DType::F32 => transposed::<f32>(in_rows(&c.op.0), x).map(Some),
+            _ => transposed::<f64>(in_rows(&c.op.0), x).map(Some),
         })
     });
     table.register(|c: FusedCall<'_, ConvWeightGrad>| {
         by_dtype(c.x, |x, dtype| match dtype {
-            DType::F32 => weight_grad::<f32>(*c.op, x).map(Some),
-            _ => weight_grad::<f64>(*c.op, x).map(Some),
+            DType::F32 if direct::fits(&c.op.conv) => {
+                let [dw, db] = match winograd::fits(&c.op.conv, x[0].shape()[1], x[1].shape()[1]) {
+                    true => winograd::weight_grad::<f32>(&c.op.conv, x)?,
+                    false => direct::weight_grad::<f32>(&c.op.conv, x)?,
+                };
+                let outputs = if c.op.bias { smallvec![dw, db] } else { smallvec![dw] };
+                Ok(Some(Fused { outputs, ..Fused::default() }))
+            }
+            DType::F32 => weight_grad::<f32>(in_rows(&c.op.conv), c.op.bias, x).map(Some),
+            _ => weight_grad::<f64>(in_rows(&c.op.conv), c.op.bias, x).map(Some),
         })
     });
+}
+
+/// The same convolution with its last dimension in the last place, where planes have their rows.
+fn in_rows(conv: &Conv) -> Conv {
+    Conv { window: trailing(&conv.window), ..*conv }
 }
 
 /// Runs a kernel on dense inputs of `f32` or `f64`; everything else, and what is empty, goes by definition.
@@ -357,9 +387,9 @@ fn convolve<T: Real>(x: &[View<'_>], s: Sizes, plan: Plan) -> Result<Fused> {
     Ok(Fused::one(finish(to)?))
 }
 
-fn weight_grad<T: Real>(op: ConvWeightGrad, x: &[View<'_>]) -> Result<Fused> {
-    let s = Sizes::new(&op.conv, x[0].shape()[0], x[0].shape()[1], x[1].shape()[1]);
-    let plan = Plan::forward(&op.conv.window, &s, lanes::<T>());
+fn weight_grad<T: Real>(conv: Conv, bias: bool, x: &[View<'_>]) -> Result<Fused> {
+    let s = Sizes::new(&conv, x[0].shape()[0], x[0].shape()[1], x[1].shape()[1]);
+    let plan = Plan::forward(&conv.window, &s, lanes::<T>());
     let size = size_of::<T>();
     let (weights, outs) = (s.groups * s.outs * s.channels * s.taps, s.groups * s.outs);
     let (tw, tb) = (CpuStorage::new(weights * size)?, CpuStorage::new(outs * size)?);
@@ -396,7 +426,7 @@ fn weight_grad<T: Real>(op: ConvWeightGrad, x: &[View<'_>]) -> Result<Fused> {
         }
     });
     let mut outputs = smallvec![finish(tw)?];
-    if op.bias {
+    if bias {
         outputs.push(finish(tb)?);
     }
     Ok(Fused { outputs, ..Fused::default() })
@@ -458,10 +488,6 @@ fn correlate_part<T: Real>(
 
 crate::simd::vectorized! {
     fn total<T: Real>(x: &[T]) -> T {
-        let mut s = [T::ZERO; 16];
-        for c in x.chunks(16) { for (s, &x) in s.iter_mut().zip(c) { *s = *s + x; } }
-        let mut all = T::ZERO;
-        for s in s { all = all + s; }
-        all
+        crate::lanes::sums([x], |[x]| [x])[0]
     }
 }

@@ -80,6 +80,11 @@ impl<T> Out<T> {
         // kernel's threads take parts that do not overlap.
         unsafe { std::slice::from_raw_parts_mut(self.ptr.add(start), len) }
     }
+    /// All elements, to be read by several threads once none writes any more.
+    #[inline(always)]
+    pub(crate) fn whole(&self) -> &[T] {
+        self.part(0, self.len)
+    }
     /// Pointer to the first element, for kernels that write strided places.
     #[inline(always)]
     pub(crate) fn ptr(&self) -> *mut T {

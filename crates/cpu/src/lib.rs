@@ -17,6 +17,7 @@ mod crew;
 mod dropout;
 mod elementwise;
 mod index;
+mod lanes;
 mod launch;
 mod linear;
 mod loss;

@@ -1,6 +1,7 @@
 //! Fused layer normalization: forward keeps mean and rstd of each row; backward gives the gradients of input, weight and bias.
 
 use crate::elementwise::finish;
+use crate::lanes::sums;
 use crate::launch::{In, Out, launch, storage};
 use crate::math::Float;
 use crate::memory::CpuStorage;
@@ -30,27 +31,12 @@ fn kind(x: &[View<'_>]) -> Option<DType> {
     (x.iter().all(|v| v.layout.is_dense()) && x[0].elements() > 0).then_some(x[0].dtype)
 }
 
-const LANES: usize = 16;
-
-#[inline(always)]
-fn total<T: Float>(lanes: [T; LANES]) -> T {
-    let mut all = T::ZERO;
-    for v in lanes {
-        all = all + v;
-    }
-    all
-}
-
 vectorized! {
     pub(crate) fn row_sum<T: Float>(x: &[T]) -> T {
-        let mut s = [T::ZERO; LANES];
-        for c in x.chunks(LANES) { for (s, &x) in s.iter_mut().zip(c) { *s = *s + x; } }
-        total(s)
+        sums([x], |[x]| [x])[0]
     }
     fn row_squares<T: Float>(x: &[T], mean: T) -> T {
-        let mut s = [T::ZERO; LANES];
-        for c in x.chunks(LANES) { for (s, &x) in s.iter_mut().zip(c) { let d = x - mean; *s = *s + d * d; } }
-        total(s)
+        sums([x], |[x]| [(x - mean) * (x - mean)])[0]
     }
     fn row_normalize<T: Float>(x: &[T], mean: T, rstd: T, w: &[T], b: &[T], y: &mut [T]) {
         match (w.is_empty(), b.is_empty()) {
@@ -61,15 +47,8 @@ vectorized! {
     }
     /// (Σ g·w, Σ g·w·x̂) of a row.
     fn row_moments<T: Float>(g: &[T], x: &[T], w: &[T], mean: T, rstd: T) -> (T, T) {
-        let (mut s, mut p) = ([T::ZERO; LANES], [T::ZERO; LANES]);
-        for ((cg, cx), cw) in g.chunks(LANES).zip(x.chunks(LANES)).zip(w.chunks(LANES)) {
-            for (i, ((&g, &x), &w)) in cg.iter().zip(cx).zip(cw).enumerate() {
-                let d = g * w;
-                s[i] = s[i] + d;
-                p[i] = p[i] + d * ((x - mean) * rstd);
-            }
-        }
-        (total(s), total(p))
+        let [s, p] = sums([g, x, w], |[g, x, w]| [g * w, g * w * ((x - mean) * rstd)]);
+        (s, p)
     }
     fn row_dx<T: Float>(g: &[T], x: &[T], w: &[T], mean: T, rstd: T, m1: T, m2: T, dx: &mut [T]) {
         for (((d, &g), &x), &w) in dx.iter_mut().zip(g).zip(x).zip(w) {

@@ -1,5 +1,7 @@
 //! Pooling, forward and backward: rows of windows at once, tap by tap.
 
+mod pairs;
+
 use crate::elementwise::{copy, finish};
 use crate::launch::{In, Out, launch, storage};
 use crate::math::Float;
@@ -38,6 +40,21 @@ pub(crate) fn register(table: &KernelTable) {
         DType::F64 if fits(c.x) => mean::<f64>(c.op.0, c.x[0], true).map(Some),
         _ => Ok(None),
     });
+}
+
+/// The same windows with their last dimension in the last place, where rows are.
+pub(crate) fn trailing(w: &Window) -> Window {
+    let unused = 3 - w.rank;
+    let shift = |lens: [usize; 3], one: usize| std::array::from_fn(|d| if d < unused { one } else { lens[d - unused] });
+    Window {
+        rank: w.rank,
+        input: shift(w.input, 1),
+        output: shift(w.output, 1),
+        size: shift(w.size, 1),
+        stride: shift(w.stride, 1),
+        before: shift(w.before, 0),
+        dilation: shift(w.dilation, 1),
+    }
 }
 
 fn fits(x: &[View<'_>]) -> bool {
@@ -110,11 +127,17 @@ impl Taps {
     }
 }
 
+/// What the planes of a chunk are worked out in.
+struct Room<T> {
+    numbers: Vec<T>,
+    places: Vec<u8>,
+}
+
 /// Planes in chunks of about 16,000 places: calls `f(plane, room)` for each, with room that planes of a chunk share.
-fn for_planes<T>(planes: usize, places: usize, taps: usize, f: impl Fn(usize, &mut Vec<T>) + Send + Sync) {
+fn for_planes<T>(planes: usize, places: usize, taps: usize, f: impl Fn(usize, &mut Room<T>) + Send + Sync) {
     let per = (16_384 / places.max(1)).max(1);
     for_chunks(planes.div_ceil(per), planes * places * taps.div_ceil(4), |c| {
-        let mut room = Vec::new();
+        let mut room = Room { numbers: Vec::new(), places: Vec::new() };
         (c * per..planes.min((c + 1) * per)).for_each(|p| f(p, &mut room));
     });
 }
@@ -228,7 +251,7 @@ fn max_forward<T: Float + Element>(op: &MaxPool, x: View<'_>, out: Meta, keep: b
 fn max_with<T: Float + Element, P: Place>(op: &MaxPool, x: View<'_>, out: Meta, keep: bool, low: T) -> Result<Fused> {
     let (mut layout, mut made) = (*x.layout, None);
     let x = dense(x, &mut layout, &mut made)?;
-    let w = op.window;
+    let w = trailing(&op.window);
     let (taps, planes) = (Taps::of(&w), x.shape()[0] * x.shape()[1]);
     let (places, windows, width) = (w.input.iter().product::<usize>(), w.windows(), w.output[2]);
     let (from, ty) = (storage(x.buffer)?, CpuStorage::new(planes * windows * size_of::<T>())?);
@@ -243,16 +266,21 @@ fn max_with<T: Float + Element, P: Place>(op: &MaxPool, x: View<'_>, out: Meta, 
         .map(unravel)
         .map(|o| P::of(((first(0, o[0]) * w.size[1] + first(1, o[1])) * w.size[2] + first(2, o[2])) as u32))
         .collect();
+    let (pairs, bytes) = (P::DTYPE == DType::U8 && pairs::fits(&w), Out::<u8>::of(&tp));
     launch(&[from], &[&ty, &tp, &ti], move || {
-        for_planes(planes, places, w.places(), |p, room: &mut Vec<T>| {
+        for_planes(planes, places, w.places(), |p, room: &mut Room<T>| {
             let x = &src.slice()[offset + p * places..][..places];
             let (best, place) = (y.part(p * windows, windows), kept.part(p * windows, windows));
-            best.fill(low);
-            place.copy_from_slice(&firsts);
-            room.resize(windows, low);
-            for tap in 0..w.places() {
-                seen_at(&taps, tap, x, low, room);
-                larger(room, P::of(tap as u32), best, place);
+            if pairs {
+                pairs::forward(&w, x, &mut room.numbers, &mut room.places, best, bytes.part(p * windows, windows));
+            } else {
+                best.fill(low);
+                place.copy_from_slice(&firsts);
+                room.numbers.resize(windows, low);
+                for tap in 0..w.places() {
+                    seen_at(&taps, tap, x, low, &mut room.numbers);
+                    larger(&room.numbers, P::of(tap as u32), best, place);
+                }
             }
             if with_indices {
                 for (i, (out, k)) in indices.part(p * windows, windows).iter_mut().zip(place).enumerate() {
@@ -288,6 +316,7 @@ fn max_backward<T: Float>(w: &Window, x: &[View<'_>]) -> Result<Fused> {
 }
 
 fn max_backward_with<T: Float, P: Place>(w: Window, g: View<'_>, kept: View<'_>) -> Result<Fused> {
+    let w = trailing(&w);
     let (rows, planes) = (w.output[1], g.shape()[0] * g.shape()[1]);
     let (places, windows, width) = (w.input.iter().product::<usize>(), w.windows(), w.output[2]);
     let (sg, sk, to) = (storage(g.buffer)?, storage(kept.buffer)?, CpuStorage::new(planes * places * size_of::<T>())?);
@@ -305,17 +334,20 @@ fn max_backward_with<T: Float, P: Place>(w: Window, g: View<'_>, kept: View<'_>)
     let (tiles, taps) = (P::DTYPE == DType::U8 && tiles(&w), Taps::of(&w));
     let covered = (0..3).all(|d| w.output[d] * w.size[d] == w.input[d]);
     launch(&[sg, sk], &[&to], move || {
-        for_planes(planes, places, 4, |p, room: &mut Vec<T>| {
+        for_planes(planes, places, 4, |p, room: &mut Room<T>| {
             let (g, dx) = (&g.slice()[at + p * windows..][..windows], dx.part(p * places, places));
             if !(tiles && covered) {
                 dx.fill(T::ZERO);
             }
             if tiles {
                 let place = &bytes.slice()[kept_at + p * windows..][..windows];
-                room.resize(windows, T::ZERO);
+                if pairs::fits(&w) {
+                    return pairs::backward(&w, g, place, dx);
+                }
+                room.numbers.resize(windows, T::ZERO);
                 for tap in 0..w.places() {
-                    chosen(g, place, tap as u8, room);
-                    put_at(&taps, tap, room, dx);
+                    chosen(g, place, tap as u8, &mut room.numbers);
+                    put_at(&taps, tap, &room.numbers, dx);
                 }
                 return;
             }
@@ -337,7 +369,7 @@ fn max_backward_with<T: Float, P: Place>(w: Window, g: View<'_>, kept: View<'_>)
 fn mean<T: Float + Element>(op: AvgPool, x: View<'_>, backward: bool) -> Result<Fused> {
     let (mut layout, mut made) = (*x.layout, None);
     let x = dense(x, &mut layout, &mut made)?;
-    let w = op.window;
+    let w = trailing(&op.window);
     let (taps, planes) = (Taps::of(&w), x.shape()[0] * x.shape()[1]);
     let (places, windows, width) = (w.input.iter().product::<usize>(), w.windows(), w.output[2]);
     let (read, written) = if backward { (windows, places) } else { (places, windows) };
@@ -345,14 +377,15 @@ fn mean<T: Float + Element>(op: AvgPool, x: View<'_>, backward: bool) -> Result<
     let (src, offset, out) = (In::<T>::of(from), x.layout.offset(), Out::<T>::of(&to));
     let divisor = |i: usize| {
         let o = [i / (w.output[1] * width), i / width % w.output[1], i % width];
-        (0..w.rank).map(|d| op.divisor(d, o[d])).product::<usize>()
+        (0..w.rank).map(|d| op.divisor(d, o[3 - w.rank + d])).product::<usize>()
     };
     let scale: Vec<T> = (0..windows).map(|i| T::from_f64(1.0 / divisor(i) as f64)).collect();
     launch(&[from], &[&to], move || {
-        for_planes(planes, places, w.places(), |p, g: &mut Vec<T>| {
+        for_planes(planes, places, w.places(), |p, room: &mut Room<T>| {
             let (x, y) = (&src.slice()[offset + p * read..][..read], out.part(p * written, written));
             y.fill(T::ZERO);
             if backward {
+                let g = &mut room.numbers;
                 g.resize(windows, T::ZERO);
                 scaled(x, &scale, g);
                 taps.for_rows(|row, _, at, o| {

@@ -1,7 +1,8 @@
 //! Run-time choice of instruction sets.
 //!
 //! A kernel's loop is written once, in plain Rust that the compiler vectorizes, and compiled for each level; the level is
-//! detected once. No fused multiply-add is used: every level gives the same bits.
+//! detected once (`GRADUS_SIMD=avx2` or `baseline` lowers it, for tests and to compare machines). No fused multiply-add is
+//! used there: every level gives the same bits. (Products and convolutions do use it.)
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -19,7 +20,7 @@ pub enum Level {
 
 static LEVEL: AtomicU8 = AtomicU8::new(0);
 
-/// The best level here.
+/// The best level here, or what `GRADUS_SIMD` (`avx2`, `baseline`) lowers it to.
 #[inline(always)]
 pub fn level() -> Level {
     match LEVEL.load(Ordering::Relaxed) {
@@ -32,7 +33,6 @@ pub fn level() -> Level {
 
 #[cold]
 fn detect() -> Level {
-    #[allow(unused_mut)]
     let mut level = Level::Baseline;
     #[cfg(target_arch = "x86_64")]
     {
@@ -44,6 +44,12 @@ fn detect() -> Level {
             }
         }
     }
+    let asked = match std::env::var("GRADUS_SIMD").as_deref() {
+        Ok("baseline") => Level::Baseline,
+        Ok("avx2") => Level::Avx2,
+        _ => Level::Avx512,
+    };
+    level = level.min(asked);
     LEVEL.store(level as u8, Ordering::Relaxed);
     level
 }

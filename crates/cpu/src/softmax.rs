@@ -1,6 +1,7 @@
 //! Fused softmax and log-softmax along the last dimension, forward and backward: three passes over a row that stays in L1.
 
 use crate::elementwise::finish;
+use crate::lanes::{LANES, sums};
 use crate::launch::{In, Out, launch, storage};
 use crate::math::Float;
 use crate::memory::CpuStorage;
@@ -29,33 +30,27 @@ fn fits(x: &[View<'_>], dim: usize) -> bool {
 vectorized! {
     /// The largest of a row; NaN if it has one.
     pub(crate) fn row_max<T: Float>(x: &[T], low: T) -> T {
-        const LANES: usize = 16;
-        let mut m = [low; LANES];
-        let mut nan = [false; LANES];
-        for c in x.chunks(LANES) {
-            for (i, &v) in c.iter().enumerate() {
-                m[i] = if v > m[i] { v } else { m[i] };
-                nan[i] |= v.is_nan();
+        let (mut m, mut nan) = ([low; LANES], [false; LANES]);
+        let (blocks, rest) = x.as_chunks::<LANES>();
+        for block in blocks {
+            for i in 0..LANES {
+                m[i] = if block[i] > m[i] { block[i] } else { m[i] };
+                nan[i] |= block[i].is_nan();
             }
         }
         let mut all = low;
-        for &v in &m { all = if v > all { v } else { all }; }
-        if nan.contains(&true) { x.iter().copied().find(|v| v.is_nan()).unwrap_or(all) } else { all }
+        let mut some = nan.contains(&true);
+        for &v in m.iter().chain(rest) {
+            all = if v > all { v } else { all };
+            some |= v.is_nan();
+        }
+        if some { x.iter().copied().find(|v| v.is_nan()).unwrap_or(all) } else { all }
     }
     /// y = e^(x − max); gives Σ y, lane by lane.
     pub(crate) fn row_exp<T: Float>(x: &[T], max: T, y: &mut [T]) -> T {
-        const LANES: usize = 16;
-        let mut sum = [T::ZERO; LANES];
-        for (cx, cy) in x.chunks(LANES).zip(y.chunks_mut(LANES)) {
-            for (i, (&v, y)) in cx.iter().zip(cy).enumerate() {
-                let e = (v - max).exp();
-                *y = e;
-                sum[i] = sum[i] + e;
-            }
-        }
-        let mut all = T::ZERO;
-        for &s in &sum { all = all + s; }
-        all
+        let y = &mut y[..x.len()];
+        for (y, &x) in y.iter_mut().zip(x) { *y = (x - max).exp(); }
+        sums([&*y], |[y]| [y])[0]
     }
     fn row_scale<T: Float>(y: &mut [T], by: T) {
         for y in y { *y = *y * by; }
@@ -65,14 +60,7 @@ vectorized! {
         for (y, &x) in y.iter_mut().zip(x) { *y = (x - max) - log; }
     }
     fn row_dot<T: Float>(a: &[T], b: &[T]) -> T {
-        const LANES: usize = 16;
-        let mut sum = [T::ZERO; LANES];
-        for (ca, cb) in a.chunks(LANES).zip(b.chunks(LANES)) {
-            for (i, (&a, &b)) in ca.iter().zip(cb).enumerate() { sum[i] = sum[i] + a * b; }
-        }
-        let mut all = T::ZERO;
-        for &s in &sum { all = all + s; }
-        all
+        sums([a, b], |[a, b]| [a * b])[0]
     }
     fn row_softmax_grad<T: Float>(g: &[T], y: &[T], inner: T, dx: &mut [T]) {
         for ((d, &g), &y) in dx.iter_mut().zip(g).zip(y) { *d = y * (g - inner); }

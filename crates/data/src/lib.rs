@@ -12,28 +12,41 @@
 //! | training, validation and test parts | [`split`], [`stratified_split`] |
 //! | shuffled batches on a device | [`Loader`] |
 //! | samples mixed with each other | [`mixup`], [`cutmix`] |
-//! | 1,797 real handwritten digits | [`digits`] |
+//! | folders of images (feature `images`) | `ImageFolder` |
+//! | text as tokens, and windows of them | [`Characters`], [`TokenWindows`] |
+//! | 1,797 real handwritten digits; a million characters of English | [`digits`], [`king_james`] |
 
 mod collate;
 mod digits;
+#[cfg(feature = "images")]
+mod image_folder;
 mod in_memory;
 mod loader;
 mod mixing;
 mod source;
 mod split;
+mod text;
+mod tokens;
 
 pub use collate::{Batch, Collate, Sample};
 pub use digits::digits;
 pub use gradus_core::tensor::TensorData;
+#[cfg(feature = "images")]
+pub use image_folder::ImageFolder;
 pub use in_memory::InMemory;
 pub use loader::{Epoch, Loader, order};
 pub use mixing::{cutmix, mixup};
 pub use source::{Map, Source, Subset};
 pub use split::{split, stratified_split};
+pub use text::{Characters, king_james};
+pub use tokens::TokenWindows;
 
 /// What most programs need of this crate.
 pub mod prelude {
+    #[cfg(feature = "images")]
+    pub use crate::ImageFolder;
     pub use crate::{
-        Batch, Collate, InMemory, Loader, Map, Sample, Source, Subset, TensorData, digits, split, stratified_split,
+        Batch, Characters, Collate, InMemory, Loader, Map, Sample, Source, Subset, TensorData, TokenWindows, digits,
+        king_james, split, stratified_split,
     };
 }

@@ -39,7 +39,8 @@ pub use gradus_train as train;
 /// What most programs need.
 pub mod prelude {
     pub use crate::{
-        Backward, DType, Device, Devices, Error, Key, Result, SliceSpec, Tensor, checkpoint, enable_grad, grad, no_grad,
+        Backward, DType, Device, Devices, Error, Key, Precision, Result, SliceSpec, Tensor, checkpoint, enable_grad,
+        grad, no_grad, with_precision,
     };
     pub use gradus_data::prelude::*;
     pub use gradus_metrics::prelude::*;

@@ -13,6 +13,7 @@
 //! | clipping and noise | [`ClipNorm`], [`ClipValue`], [`GradientNoise`]; one's own: [`Transform`] |
 //! | conditions on the weights | [`MaxNorm`], [`UnitNorm`], [`NonNegative`]; one's own: [`Constraint`] |
 //! | averages of the weights | [`WeightAverage`], [`Optimizer::evaluation_weights`], [`with_weights`] |
+//! | gradients within the range of `f16` | [`LossScale`] |
 //! | saving and loading | [`Optimizer::state_dict`], [`Optimizer::load_state_dict`] |
 //!
 //! ```
@@ -47,6 +48,7 @@ mod demand;
 mod evaluation;
 mod group;
 mod lbfgs;
+mod loss_scale;
 mod optimizer;
 mod pattern;
 mod rule;
@@ -61,6 +63,7 @@ pub use constraints::{Constraint, MaxNorm, NonNegative, UnitNorm};
 pub use evaluation::with_weights;
 pub use group::Group;
 pub use lbfgs::Lbfgs;
+pub use loss_scale::LossScale;
 pub use optimizer::{Optimizer, StepReport};
 pub use pattern::{Pattern, Selection};
 pub use rule::{At, Call, Numbers, Rule};
@@ -81,8 +84,8 @@ pub use transforms::{
 /// What most programs need of this crate.
 pub mod prelude {
     pub use crate::{
-        Adafactor, Adam, AdamW, ClipNorm, ClipValue, Cosine, ElasticNet, Exponential, Group, L1, L2, Lbfgs, Lion, Muon,
-        NAdam, OneCycle, Optimizer, OptimizerBuilder, Plateau, RmsProp, Rule, Schedule, Sgd, StepDecay, Transform,
-        Warmup, WeightAverage, with_weights,
+        Adafactor, Adam, AdamW, ClipNorm, ClipValue, Cosine, ElasticNet, Exponential, Group, L1, L2, Lbfgs, Lion,
+        LossScale, Muon, NAdam, OneCycle, Optimizer, OptimizerBuilder, Plateau, RmsProp, Rule, Schedule, Sgd,
+        StepDecay, Transform, Warmup, WeightAverage, with_weights,
     };
 }

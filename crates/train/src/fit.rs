@@ -12,7 +12,7 @@ use crate::running::{GRADIENT_NORM, LOSS};
 use crate::state::{Best, RunState};
 use crate::step::Step;
 use crate::trainer::{Audit, Summary, Trainer};
-use gradus_core::{Device, Error, Key, Result, Tensor, no_grad};
+use gradus_core::{Device, Error, Key, Result, Tensor, no_grad, with_precision};
 use gradus_data::{Collate, Epoch, Loader, Source};
 use gradus_metrics::Metric;
 use gradus_nn::{Cx, Mode, Module, audit_gradients};
@@ -103,11 +103,15 @@ impl<M: Module> Trainer<M> {
         }
     }
 
-    /// Gives each callback, and the plateau, the state that the checkpoint has of it.
+    /// Gives each callback, the plateau and the scaling of the loss the state that the checkpoint has of it.
     fn hand_out_states(&mut self) -> Result<()> {
         let kept = self.position()?.plateau.clone();
         if let (Some((_, plateau)), false) = (&mut self.plateau, kept.is_empty()) {
             plateau.load_state(&kept.into_iter().map(|(name, x)| (name, x.0)).collect())?;
+        }
+        let kept = self.position()?.loss_scale.clone();
+        if let (Some(scale), false) = (&mut self.loss_scale, kept.is_empty()) {
+            scale.load_state(&kept.into_iter().map(|(name, x)| (name, x.0)).collect())?;
         }
         let states = self.position()?.callbacks.clone();
         let now: Vec<&str> = self.callbacks.iter().map(|c| c.name()).collect();
@@ -186,7 +190,8 @@ impl<M: Module> Trainer<M> {
         let shape =
             [train.samples_in(data.batch_index()), self.next_batches(data, train).map(|i| train.samples_in(i)).sum()];
         let mut captured = std::mem::take(&mut self.captured);
-        let records = self.capture;
+        // Whether a scaled loss overflowed is read back within the step: that cannot be replayed.
+        let records = self.capture && self.loss_scale.is_none();
         let mut whole = || {
             let samples = self.pass(data, train, step)?;
             self.audit_once(display)?;
@@ -227,13 +232,15 @@ impl<M: Module> Trainer<M> {
             let key = Key::new(seed).fold("pass").fold_in(part as u64);
             // A number would make each step another one than the recorded.
             let key = if self.capture { key.at_slot(&self.step_cell) } else { key.at(done as u32) };
-            let out = step(&self.model, &batch.map_err(at)?, &Cx::new(Mode::Train, key)).map_err(at)?;
+            let (batch, cx) = (batch.map_err(at)?, Cx::new(Mode::Train, key));
+            let out = with_precision(self.precision, || step(&self.model, &batch, &cx)).map_err(at)?;
             self.running.add(LOSS, &out.loss, samples as f64, epoch, done + 1)?;
             for (name, value) in &out.values {
                 self.running.add(name, value, samples as f64, epoch, done + 1)?;
             }
             self.running.read_some(train.device())?;
             let loss = if group.len() == 1 { out.loss } else { out.loss * (samples as f64 / total as f64) };
+            let loss = self.loss_scale.as_ref().map_or(Ok(loss.clone()), |s| s.scaled(&loss)).map_err(at)?;
             loss.try_backward().map_err(at)?;
         }
         Ok(total)
@@ -260,9 +267,12 @@ impl<M: Module> Trainer<M> {
         }
     }
 
-    /// One optimizer step. Gives its learning rate.
+    /// One optimizer step, unless the scaled gradients overflowed. Gives its learning rate.
     fn update(&mut self, device: Device) -> Result<f64> {
         let (epoch, step) = (self.position()?.epoch + 1, self.position()?.step + 1);
+        if !self.unscale()? {
+            return Ok(self.optimizer()?.learning_rate());
+        }
         let norm = if self.track_gradient_norm { norm_of(&self.model)? } else { None };
         let (model, optimizer) = self.parts()?;
         let report = optimizer.step(model)?;
@@ -271,6 +281,15 @@ impl<M: Module> Trainer<M> {
             self.running.read_some(device)?;
         }
         Ok(report.learning_rate)
+    }
+
+    /// Undoes the scaling of the loss, and notes what a checkpoint keeps of it; whether the gradients can be used.
+    fn unscale(&mut self) -> Result<bool> {
+        let Some(scale) = &mut self.loss_scale else { return Ok(true) };
+        let usable = scale.unscale(&self.model)?;
+        let state = scale.state().into_iter().map(|(name, x)| (name, Exact(x))).collect();
+        self.position()?.loss_scale = state;
+        Ok(usable)
     }
 
     /// Measures, tells, decides, and writes a checkpoint if one is due.
@@ -333,12 +352,15 @@ impl<M: Module> Trainer<M> {
             let mut metrics: Vec<&mut dyn Metric> =
                 self.metrics.iter_mut().map(|m| &mut **m as &mut dyn Metric).collect();
             let epoch = row.epoch;
-            let measured = evaluate(&self.model, valid, &mut metrics, step);
+            let measured = with_precision(self.precision, || evaluate(&self.model, valid, &mut metrics, step));
             for (name, value) in measured.map_err(|e| e.context(format!("validation after epoch {epoch}")))?.values() {
                 row.set(&format!("val/{name}"), value);
             }
         }
         row.set("lr", rate);
+        if let Some(scale) = &self.loss_scale {
+            row.set("skipped_steps", scale.skipped() as f64);
+        }
         let (model, optimizer) = self.parts()?;
         if let Some(penalty) = optimizer.penalty(model)? {
             row.set("penalty", penalty.item()?);

@@ -39,6 +39,9 @@ pub(crate) struct RunState {
     /// What the plateau remembers, where there is one.
     #[serde(default)]
     pub plateau: BTreeMap<String, Exact>,
+    /// The scaling of the loss, where there is one.
+    #[serde(default)]
+    pub loss_scale: BTreeMap<String, Exact>,
     /// The best epoch so far, where best weights are kept.
     pub best: Option<Best>,
     /// The checkpoints that are kept for their values.
@@ -99,6 +102,7 @@ impl RunState {
             history: History::default(),
             callbacks: BTreeMap::new(),
             plateau: BTreeMap::new(),
+            loss_scale: BTreeMap::new(),
             best: None,
             kept: Vec::new(),
             stopped: None,

@@ -10,11 +10,11 @@ use crate::running::Running;
 use crate::state::RunState;
 use crate::step::Step;
 use gradus_core::capture::Captured;
-use gradus_core::{Error, Result, Slot};
+use gradus_core::{Error, Precision, Result, Slot, with_precision};
 use gradus_data::{Collate, Loader, Source};
 use gradus_metrics::Metric;
 use gradus_nn::{Cx, GradientFlow, Module};
-use gradus_optim::{Group, Optimizer, OptimizerBuilder, Plateau, Schedule, Transform};
+use gradus_optim::{Group, LossScale, Optimizer, OptimizerBuilder, Plateau, Schedule, Transform};
 use std::path::PathBuf;
 
 /// Trains a model.
@@ -68,6 +68,9 @@ pub struct Trainer<M> {
     pub(crate) running: Running,
     /// What lowers the learning rate, and the name of the value that it watches.
     pub(crate) plateau: Option<(String, Plateau)>,
+    pub(crate) precision: Precision,
+    /// What scales the loss before its backward pass, in `f16`.
+    pub(crate) loss_scale: Option<LossScale>,
     pub(crate) audit: Audit,
     /// What the audit found; `None` before the first backward pass of this process.
     pub(crate) flow: Option<GradientFlow>,
@@ -132,6 +135,8 @@ impl<M: Module> Trainer<M> {
             state: None,
             running: Running::default(),
             plateau: None,
+            precision: Precision::F32,
+            loss_scale: None,
             audit: Audit::Warn,
             flow: None,
             capture: true,
@@ -195,6 +200,19 @@ impl<M: Module> Trainer<M> {
     /// remembers is part of every checkpoint.
     pub fn plateau(mut self, name: &str, plateau: Plateau) -> Self {
         self.plateau = Some((name.to_owned(), plateau));
+        self
+    }
+    /// What the step's products are computed in, in training and in validation ([`with_precision`]); parameters and their updates
+    /// stay in their own dtype. With [`Precision::F16`] the loss is scaled ([`LossScale`]): a step whose gradients overflow is
+    /// skipped, counted among the steps, and told in the history as `skipped_steps`.
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self.loss_scale = (precision == Precision::F16).then(LossScale::new);
+        self
+    }
+    /// With this scaling of the loss in place of the one that [`precision`](Self::precision) brings.
+    pub fn loss_scale(mut self, scale: LossScale) -> Self {
+        self.loss_scale = Some(scale);
         self
     }
     /// A metric of the validation data, `val/NAME` in the history. The step must give [`outputs`](Step::outputs).
@@ -304,7 +322,8 @@ impl<M: Module> Trainer<M> {
         data: &Loader<S>,
         step: impl FnMut(&M, &<S::Item as Collate>::Batch, &Cx) -> Result<Step>,
     ) -> Result<Evaluation> {
+        let precision = self.precision;
         let mut metrics: Vec<&mut dyn Metric> = self.metrics.iter_mut().map(|m| &mut **m as &mut dyn Metric).collect();
-        evaluate(&self.model, data, &mut metrics, step)
+        with_precision(precision, || evaluate(&self.model, data, &mut metrics, step))
     }
 }

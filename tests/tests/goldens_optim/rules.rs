@@ -191,28 +191,73 @@ fn follow_direction(tensors: &SafeTensors, id: &str, losses: &[f64], found: &[Ve
     Ok(distance(&unit(&found[0]), &unit(&want)))
 }
 
-/// The same for L-BFGS on ½·x·A·x − b·x, of which the file has the losses too.
-fn follow_lbfgs(tensors: &SafeTensors, config: &Value, mut optimizer: Lbfgs, determined: bool) -> Result<f64> {
-    let [a, b, x0] = ["A", "b", "x0"].map(|name| read(tensors, name, DType::F64));
-    let (a, b, mut model) = (a?, b?, vec![Param::new(x0?)]);
+/// What L-BFGS minimizes: ½·x·A·x − b·x, summed in PyTorch's order or, to see what rounding does, in the other one.
+struct Quadratic {
+    a: Tensor,
+    b: Tensor,
+    x0: Tensor,
+}
+
+impl Quadratic {
+    fn read(tensors: &SafeTensors) -> Result<Quadratic> {
+        let [a, b, x0] = ["A", "b", "x0"].map(|name| read(tensors, name, DType::F64));
+        Ok(Quadratic { a: a?, b: b?, x0: x0? })
+    }
+    fn loss(&self, x: &Tensor, turned: bool) -> Result<Tensor> {
+        let half = Tensor::try_full((), 0.5, x.place())?;
+        let square = if turned {
+            self.a.try_matmul(x)?.try_dot(x)?.try_mul(&half)?
+        } else {
+            x.try_mul(&half)?.try_matmul(&self.a)?.try_dot(x)?
+        };
+        square.try_sub(&self.b.try_dot(x)?)
+    }
+    /// The loss before and the place after each step.
+    fn steps(&self, mut optimizer: Lbfgs, count: usize, turned: bool) -> Result<(Vec<f64>, Vec<Vec<f64>>)> {
+        let mut model = vec![Param::new(self.x0.clone())];
+        let (mut losses, mut places) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            losses.push(optimizer.step(&mut model, |x| self.loss(x[0].value(), turned))?);
+            places.push(model[0].to_vec::<f64>()?);
+        }
+        Ok((losses, places))
+    }
+}
+
+/// How far L-BFGS is from the golden trajectory, and how far it is determined at all.
+///
+/// Where the curvature is nearly the same along all its steps, L-BFGS divides rounding by rounding: from seed 1, PyTorch's own
+/// places with lr 0.01 are 4e-5 apart after eight steps if the closure sums ½·x·(A·x) in place of (½·x·A)·x, and 5e-16 after
+/// five. So both sums are run here, and a step may be off by 4 times what they have come apart by then.
+fn follow_lbfgs(
+    tensors: &SafeTensors,
+    config: &Value,
+    optimizer: impl Fn() -> Lbfgs,
+    determined: bool,
+) -> Result<(f64, f64)> {
     let losses = super::numbers(&config["losses"]);
     let id = config["id"].as_str().unwrap_or_default();
-    let (mut furthest, mut found) = (0.0f64, (Vec::new(), Vec::new()));
+    if losses.is_empty() {
+        return Err(Error::data("the file has no losses"));
+    }
+    let quadratic = Quadratic::read(tensors)?;
+    let have = quadratic.steps(optimizer(), losses.len(), false)?;
+    if !determined {
+        return Ok((follow_direction(tensors, id, &have.0, &have.1)?, 0.0));
+    }
+    let turned = quadratic.steps(optimizer(), losses.len(), true)?;
+    let (mut furthest, mut spread) = (0.0f64, 0.0f64);
     for (t, loss) in losses.iter().enumerate() {
-        let have = optimizer.step(&mut model, |x| {
-            let x = x[0].value();
-            x.try_dot(&a.try_matmul(x)?)?.try_mul(&Tensor::try_full((), 0.5, x.place())?)?.try_sub(&b.try_dot(x)?)
-        })?;
-        found.0.push(have);
-        found.1.push(model[0].to_vec::<f64>()?);
         let want = read(tensors, &format!("{id}/t{:03}/x", t + 1), DType::F64)?.to_vec::<f64>()?;
-        furthest = furthest.max(distance(&model[0].to_vec::<f64>()?, &want)).max(distance(&[have], &[*loss]));
+        let off = distance(&have.1[t], &want).max(distance(&[have.0[t]], &[*loss]));
+        let apart = distance(&turned.1[t], &have.1[t]).max(distance(&[turned.0[t]], &[have.0[t]]));
+        spread = spread.max(apart);
+        // What rounding explains is not counted.
+        if off > ALLOWED.max(4.0 * spread) || off <= ALLOWED {
+            furthest = furthest.max(off);
+        }
     }
-    match (losses.is_empty(), determined) {
-        (true, _) => Err(Error::data("the file has no losses")),
-        (false, true) => Ok(furthest),
-        (false, false) => follow_direction(tensors, id, &found.0, &found.1),
-    }
+    Ok((furthest, spread))
 }
 
 fn lbfgs(s: &mut Settings<'_>) -> Lbfgs {
@@ -253,7 +298,12 @@ fn trajectories_are_pytorchs() {
                 if name == "LBFGS" {
                     let optimizer = lbfgs(&mut s);
                     s.finish()?;
-                    return follow_lbfgs(&tensors, config, optimizer, why.is_none()).map_err(text);
+                    let run = follow_lbfgs(&tensors, config, || optimizer.clone(), why.is_none());
+                    let (furthest, spread) = run.map_err(text)?;
+                    if 4.0 * spread > ALLOWED {
+                        gradus_tests::report::say(&format!("{}: rounding decides it to {spread:.0e}", what()));
+                    }
+                    return Ok(furthest);
                 }
                 let builder = adams(name, &mut s).or_else(|| others(name, &mut s)).ok_or("is not mapped")?;
                 s.finish()?;

@@ -1,10 +1,14 @@
 """Models in PyTorch on random weights: logits, and the losses of ten steps of AdamW.
 
 needs: pip install torch numpy safetensors
-run:   python generate.py   (in this directory; writes gpt2.safetensors, resnet18.safetensors, bilstm.safetensors)
+run:   python generate.py                  (in this directory; writes gpt2.safetensors, resnet18.safetensors, bilstm.safetensors)
+       python generate.py gpt2-124m DIR    (writes DIR/gpt2-124m.safetensors, 0.5 GB, in some minutes)
 
 Everything is computed in float64 from float32 weights, and stored in float32: what a float32 run may differ by is then its own error.
 """
+import os
+import sys
+
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -116,11 +120,29 @@ def record(name, model, inputs, loss_of, lr):
     save_file({k: v.contiguous() for k, v in store.items()}, f"{name}.safetensors")
 
 
-torch.manual_seed(0)
-tokens = torch.randint(0, 96, (4, 17))
-record("gpt2", Gpt2(), {"tokens": tokens[:, :-1], "target": tokens[:, 1:]},
-       lambda y, t: F.cross_entropy(y.flatten(0, 1), t.flatten()), 1e-3)
-record("resnet18", ResNet18(), {"images": torch.randn(4, 3, 32, 32), "target": torch.randint(0, 10, (4,))},
-       F.cross_entropy, 1e-3)
-record("bilstm", BiLstm(), {"tokens": torch.randint(0, 60, (6, 12)), "lengths": torch.tensor([12, 7, 3, 12, 1, 9]),
-                            "target": torch.randint(0, 4, (6,))}, F.cross_entropy, 1e-2)
+def next_token(y, t):
+    return F.cross_entropy(y.flatten(0, 1), t.flatten())
+
+
+def gpt2_124m(directory):
+    """GPT-2 at its full size (50257 tokens, 1024 places, width 768, 12 heads, 12 layers), on one text of 64 random tokens."""
+    torch.manual_seed(0)
+    tokens = torch.randint(0, 50257, (1, 65))
+    record(os.path.join(directory, "gpt2-124m"), Gpt2(50257, 1024, 768, 12, 12),
+           {"tokens": tokens[:, :-1], "target": tokens[:, 1:]}, next_token, 1e-4)
+
+
+def small():
+    torch.manual_seed(0)
+    tokens = torch.randint(0, 96, (4, 17))
+    record("gpt2", Gpt2(), {"tokens": tokens[:, :-1], "target": tokens[:, 1:]}, next_token, 1e-3)
+    record("resnet18", ResNet18(), {"images": torch.randn(4, 3, 32, 32), "target": torch.randint(0, 10, (4,))},
+           F.cross_entropy, 1e-3)
+    record("bilstm", BiLstm(), {"tokens": torch.randint(0, 60, (6, 12)), "lengths": torch.tensor([12, 7, 3, 12, 1, 9]),
+                                "target": torch.randint(0, 4, (6,))}, F.cross_entropy, 1e-2)
+
+
+if sys.argv[1:2] == ["gpt2-124m"]:
+    gpt2_124m(sys.argv[2])
+else:
+    small()

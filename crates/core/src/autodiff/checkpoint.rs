@@ -10,6 +10,7 @@ use super::node::{Grads, Node, Rule, Saved, Vjp};
 use super::{enable_grad, is_grad_enabled};
 use crate::error::{Error, Result, or_raise};
 use crate::op::Meta;
+use crate::precision::{Precision, precision, with_precision};
 use crate::tensor::Tensor;
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -64,7 +65,7 @@ pub fn try_checkpoint(
     let carriers: Vec<Tensor> = outside.iter().map(|n| carrier(n, &value)).collect();
     let refs: Vec<&Tensor> = carriers.iter().collect();
     let metas = outside.iter().map(|n| n.meta).collect();
-    let rule = Block { block: Box::new(block), args, outside, metas };
+    let rule = Block { block: Box::new(block), args, outside, metas, precision: precision() };
     let mut out = Node::call(Box::new(rule), &refs, Saved::default(), smallvec::smallvec![value]);
     out.pop().ok_or_else(|| Error::misuse("a checkpointed block gave no output"))
 }
@@ -95,6 +96,7 @@ struct Block {
     args: Vec<Tensor>,
     outside: Vec<Arc<Node>>,
     metas: Vec<Meta>,
+    precision: Precision,
 }
 
 impl Debug for Block {
@@ -109,7 +111,7 @@ impl Rule for Block {
     }
     fn vjp(&self, cx: &Vjp<'_>) -> Grads {
         let again = Restore(RECOMPUTING.replace(true));
-        let y = or_raise(enable_grad(|| (self.block)(&self.args)));
+        let y = or_raise(with_precision(self.precision, || enable_grad(|| (self.block)(&self.args))));
         drop(again);
         let how = if cx.graph() { Backward::graph() } else { Backward::default() };
         let wanted: Vec<_> = self.outside.iter().map(|n| Some(n.clone())).collect();

@@ -6,6 +6,7 @@ use crate::backend::WriteMode;
 use crate::capture::{self, Ask, Effect};
 use crate::error::{Error, Result, or_raise};
 use crate::op::Meta;
+use crate::precision::{Precision, with_precision};
 use crate::tensor::{Tensor, Value};
 use smallvec::SmallVec;
 use std::collections::{HashMap, HashSet};
@@ -264,12 +265,15 @@ pub(crate) fn inputs_of(node: &Node) -> impl Iterator<Item = &Arc<Node>> {
 
 impl Walk<'_> {
     fn run(mut self) -> Result<()> {
-        with_recording(self.how.create_graph, || {
+        // In the dtypes that the forward pass chose, wherever this is called.
+        let graph = self.how.create_graph;
+        let walk = || {
             while let Some(pending) = self.pending.pop() {
                 self.visit(pending)?;
             }
             Ok(())
-        })
+        };
+        with_precision(Precision::F32, || with_recording(graph, walk))
     }
 
     fn visit(&mut self, Pending { node, mut grads }: Pending) -> Result<()> {

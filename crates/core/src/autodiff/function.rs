@@ -5,6 +5,7 @@ use super::{no_grad, records};
 use crate::capture::{self, Ask, Effect};
 use crate::error::{Error, Result, or_raise};
 use crate::op::Tensors;
+use crate::precision::{Autocast, recast};
 use crate::tensor::Tensor;
 use std::fmt::Debug;
 
@@ -35,6 +36,10 @@ pub trait Function: Debug + Send + Sync + 'static {
     fn name(&self) -> &'static str;
     /// The outputs. Runs without recording.
     fn forward(&self, x: &[&Tensor]) -> Result<Vec<Tensor>>;
+    /// What it computes in under a half precision ([`with_precision`](crate::with_precision)).
+    fn autocast(&self) -> Autocast {
+        Autocast::Widest
+    }
     /// The gradients of the inputs, in tensors, so that they can be differentiated again. `cx` has every input and output.
     fn backward(&self, cx: &Vjp<'_>) -> Grads;
 }
@@ -48,6 +53,9 @@ pub fn apply_function(f: impl Function, x: &[&Tensor]) -> Tensors {
 /// Runs a custom function, with misuse returned as an error.
 #[track_caller]
 pub fn try_apply_function<F: Function>(f: F, x: &[&Tensor]) -> Result<Tensors> {
+    if let Some(cast) = recast(f.autocast(), x) {
+        return try_apply_function(f, &cast?.iter().collect::<Vec<_>>());
+    }
     match capture::ask(&f, x) {
         Ask::Eager | Ask::Define => call(f, x),
         Ask::Done(outputs) => outputs,

@@ -8,6 +8,7 @@ use crate::composite::Composite;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{Meta, Metas, Saves, Tensors, one};
+use crate::precision::Autocast;
 use crate::rng::Key;
 use crate::shape::Shape;
 use crate::tensor::Tensor;
@@ -90,6 +91,9 @@ fn check(x: &[Meta], mask: Option<&Meta>) -> Result<()> {
 impl Composite for Attention {
     fn name(&self) -> &'static str {
         "attention"
+    }
+    fn autocast(&self) -> Autocast {
+        Autocast::Half
     }
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
         check(&x[..x.len().min(3)], x.get(3))?;

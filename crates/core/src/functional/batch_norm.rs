@@ -4,6 +4,7 @@ use crate::autodiff::{Grads, Vjp};
 use crate::composite::Composite;
 use crate::error::{Error, Result};
 use crate::op::{Meta, Metas, Tensors, one};
+use crate::precision::Autocast;
 use crate::shape::Shape;
 use crate::tensor::Tensor;
 use smallvec::smallvec;
@@ -64,6 +65,9 @@ fn check(x: &[Meta]) -> Result<Shape> {
 impl Composite for BatchNorm {
     fn name(&self) -> &'static str {
         "batch_norm"
+    }
+    fn autocast(&self) -> Autocast {
+        Autocast::Full
     }
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
         let channels = check(x)?;

@@ -9,6 +9,7 @@ use crate::autodiff::{Grads, Vjp};
 use crate::composite::Composite;
 use crate::error::{Error, Result};
 use crate::op::{Meta, Metas, Saves, Tensors, one};
+use crate::precision::Autocast;
 use crate::shape::Shape;
 use crate::tensor::Tensor;
 use smallvec::smallvec;
@@ -103,6 +104,9 @@ impl Composite for Conv {
     fn name(&self) -> &'static str {
         "conv"
     }
+    fn autocast(&self) -> Autocast {
+        Autocast::Half
+    }
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
         self.check(x)?;
         let (xs, w) = (&x[0].shape, &x[1].shape);
@@ -167,6 +171,9 @@ impl Composite for ConvInputGrad {
     fn name(&self) -> &'static str {
         "conv_transpose"
     }
+    fn autocast(&self) -> Autocast {
+        Autocast::Half
+    }
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
         self.0.check(x)?;
         let (y, w) = (&x[0].shape, &x[1].shape);
@@ -217,6 +224,9 @@ impl Composite for ConvInputGrad {
 impl Composite for ConvWeightGrad {
     fn name(&self) -> &'static str {
         "conv_weight_grad"
+    }
+    fn autocast(&self) -> Autocast {
+        Autocast::Half
     }
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
         self.conv.check(x)?;

@@ -5,6 +5,7 @@ use crate::composite::Composite;
 use crate::error::{Error, Result};
 use crate::op::{Meta, Metas, Saves, Tensors, one};
 use crate::ops::{UnaryGrad, UnaryOp};
+use crate::precision::Autocast;
 use crate::tensor::Tensor;
 use smallvec::smallvec;
 
@@ -18,6 +19,9 @@ pub struct Linear {
 impl Composite for Linear {
     fn name(&self) -> &'static str {
         "linear"
+    }
+    fn autocast(&self) -> Autocast {
+        Autocast::Half
     }
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
         let (shape, w) = (&x[0].shape, &x[1].shape);

@@ -5,6 +5,7 @@ use crate::composite::Composite;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{Meta, Metas, Saves, Tensors, one};
+use crate::precision::Autocast;
 use crate::shape::Shape;
 use crate::tensor::Tensor;
 use smallvec::smallvec;
@@ -74,6 +75,9 @@ impl CrossEntropy {
 impl Composite for CrossEntropy {
     fn name(&self) -> &'static str {
         "cross_entropy"
+    }
+    fn autocast(&self) -> Autocast {
+        Autocast::Full
     }
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
         let (logits, target) = (&x[0], &x[1]);

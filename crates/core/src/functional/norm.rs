@@ -4,6 +4,7 @@ use crate::autodiff::{Grads, Vjp};
 use crate::composite::Composite;
 use crate::error::{Error, Result};
 use crate::op::{Meta, Metas, Tensors, one};
+use crate::precision::Autocast;
 use crate::shape::{IntoShape, Shape};
 use crate::tensor::Tensor;
 use smallvec::smallvec;
@@ -26,6 +27,9 @@ fn standardized(x: &Tensor, eps: f64) -> Result<(Tensor, Tensor)> {
 impl Composite for LayerNorm {
     fn name(&self) -> &'static str {
         "layer_norm"
+    }
+    fn autocast(&self) -> Autocast {
+        Autocast::Full
     }
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
         let shape = x[0].shape;

@@ -5,6 +5,7 @@ use crate::composite::Composite;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{Meta, Metas, Tensors, one};
+use crate::precision::Autocast;
 use crate::shape::{IntoShape, Shape};
 use crate::tensor::Tensor;
 use smallvec::smallvec;
@@ -32,6 +33,9 @@ fn rstd(x: &Tensor, eps: f64) -> Result<Tensor> {
 impl Composite for RmsNorm {
     fn name(&self) -> &'static str {
         "rms_norm"
+    }
+    fn autocast(&self) -> Autocast {
+        Autocast::Full
     }
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
         let shape = x[0].shape;

@@ -4,6 +4,7 @@ use crate::autodiff::{Grads, Vjp};
 use crate::composite::Composite;
 use crate::error::{Error, Result};
 use crate::op::{Meta, Metas, Saves, Tensors, one};
+use crate::precision::Autocast;
 use crate::tensor::Tensor;
 use smallvec::smallvec;
 
@@ -41,6 +42,9 @@ pub struct Softmax {
 impl Composite for Softmax {
     fn name(&self) -> &'static str {
         "softmax"
+    }
+    fn autocast(&self) -> Autocast {
+        Autocast::Full
     }
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
         float(&x[0])
@@ -88,6 +92,9 @@ pub struct LogSoftmax {
 impl Composite for LogSoftmax {
     fn name(&self) -> &'static str {
         "log_softmax"
+    }
+    fn autocast(&self) -> Autocast {
+        Autocast::Full
     }
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
         float(&x[0])

@@ -8,6 +8,7 @@ use crate::composite::Composite;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{Meta, Metas, Saves, Tensors, one};
+use crate::precision::Autocast;
 use crate::tensor::Tensor;
 use smallvec::smallvec;
 use std::f64::consts::PI;
@@ -39,6 +40,9 @@ macro_rules! gamma_functions {
         impl Composite for $op {
             fn name(&self) -> &'static str {
                 $name
+            }
+            fn autocast(&self) -> Autocast {
+                Autocast::Full
             }
             fn infer(&self, x: &[Meta]) -> Result<Metas> {
                 same_float(x)

@@ -4,6 +4,7 @@ use super::solve::solved;
 use super::{download, each, half_lower, host, misuse, square, upload};
 use crate::autodiff::{Function, Grads, Vjp, try_apply_function};
 use crate::error::Result;
+use crate::precision::Autocast;
 use crate::tensor::Tensor;
 use smallvec::smallvec;
 
@@ -14,6 +15,9 @@ struct Cholesky;
 impl Function for Cholesky {
     fn name(&self) -> &'static str {
         "cholesky"
+    }
+    fn autocast(&self) -> Autocast {
+        Autocast::Full
     }
     fn forward(&self, x: &[&Tensor]) -> Result<Vec<Tensor>> {
         let (a, n) = (download(x[0])?, x[0].dim(-1));

@@ -4,6 +4,7 @@ use super::host::{self, Lu};
 use super::{download, each, square, upload};
 use crate::autodiff::{Function, Grads, Vjp, apply_function, try_apply_function};
 use crate::error::Result;
+use crate::precision::Autocast;
 use crate::tensor::Tensor;
 use smallvec::smallvec;
 
@@ -14,6 +15,9 @@ struct Det;
 impl Function for Det {
     fn name(&self) -> &'static str {
         "det"
+    }
+    fn autocast(&self) -> Autocast {
+        Autocast::Full
     }
     fn forward(&self, x: &[&Tensor]) -> Result<Vec<Tensor>> {
         let (a, n) = (download(x[0])?, x[0].dim(-1));
@@ -45,6 +49,9 @@ impl Function for Cofactors {
     fn name(&self) -> &'static str {
         "cofactors"
     }
+    fn autocast(&self) -> Autocast {
+        Autocast::Full
+    }
     fn forward(&self, x: &[&Tensor]) -> Result<Vec<Tensor>> {
         let (a, n) = (download(x[0])?, x[0].dim(-1));
         Ok(vec![upload(each(&a, n, n, x[0]).flat_map(|a| cofactors(a, n)).collect(), &[n, n], x[0])?])
@@ -65,6 +72,9 @@ struct SlogDet;
 impl Function for SlogDet {
     fn name(&self) -> &'static str {
         "slogdet"
+    }
+    fn autocast(&self) -> Autocast {
+        Autocast::Full
     }
     fn forward(&self, x: &[&Tensor]) -> Result<Vec<Tensor>> {
         let (a, n) = (download(x[0])?, x[0].dim(-1));

@@ -3,6 +3,7 @@
 use super::{download, each, host, misuse, one_over_differences, square, upload};
 use crate::autodiff::{Function, Grads, Vjp, try_apply_function};
 use crate::error::Result;
+use crate::precision::Autocast;
 use crate::tensor::Tensor;
 use smallvec::smallvec;
 
@@ -13,6 +14,9 @@ struct Eigh;
 impl Function for Eigh {
     fn name(&self) -> &'static str {
         "eigh"
+    }
+    fn autocast(&self) -> Autocast {
+        Autocast::Full
     }
     fn forward(&self, x: &[&Tensor]) -> Result<Vec<Tensor>> {
         let (a, n) = (download(x[0])?, x[0].dim(-1));

@@ -3,6 +3,7 @@
 use super::{download, each, eye, square};
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::precision::{Precision, precision, with_precision};
 use crate::tensor::Tensor;
 
 /// The coefficients of the numerator of the [13/13] Padé approximant of eˣ.
@@ -45,6 +46,9 @@ impl Tensor {
             if self.dtype().is_half() {
                 // The coefficients are larger than any half.
                 return self.try_to_dtype(DType::F32)?.try_matrix_exp()?.try_to_dtype(self.dtype());
+            }
+            if precision() != Precision::F32 {
+                return with_precision(Precision::F32, || self.try_matrix_exp());
             }
             let s = halvings(self, n)?;
             let a = self * 0.5f64.powi(s);

@@ -1,6 +1,7 @@
 //! Least squares and the pseudoinverse.
 
 use super::{matrix, misuse};
+use crate::precision::{Precision, with_precision};
 use crate::tensor::Tensor;
 
 impl Tensor {
@@ -13,7 +14,7 @@ impl Tensor {
                 return Err(misuse("lstsq", &[self, b], format!("needs a matrix at least as tall as wide, and a right side [.., {m}, k]")));
             }
             let (q, r) = self.try_qr()?;
-            r.try_solve(&q.try_t()?.try_matmul(b)?)
+            with_precision(Precision::F32, || r.try_solve(&q.try_t()?.try_matmul(b)?))
         }
         /// The Moore–Penrose inverse V·diag(1/s)·Uᵀ `[.., n, m]`, where singular values up to `rtol` times the largest count as 0
         /// (`None`: max(m, n) times the dtype's precision). In PyTorch: `torch.linalg.pinv`.
@@ -27,7 +28,7 @@ impl Tensor {
             let least = s.detach().try_narrow(-1, 0, 1)? * rtol.unwrap_or(m.max(n) as f64 * precision);
             let zero = s.detach().try_le(&least)?;
             let inverse = s.try_masked_fill(&zero, 1.0)?.try_reciprocal()?.try_masked_fill(&zero, 0.0)?;
-            v.try_mul(&inverse.try_unsqueeze(-2)?)?.try_matmul(&u.try_t()?)
+            with_precision(Precision::F32, || v.try_mul(&inverse.try_unsqueeze(-2)?)?.try_matmul(&u.try_t()?))
         }
     }
 }

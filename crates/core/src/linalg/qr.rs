@@ -4,6 +4,7 @@ use super::solve::solved;
 use super::{diagonal, download, each, host, matrix, misuse, upload};
 use crate::autodiff::{Function, Grads, Vjp, try_apply_function};
 use crate::error::Result;
+use crate::precision::Autocast;
 use crate::tensor::Tensor;
 use smallvec::smallvec;
 
@@ -14,6 +15,9 @@ struct Qr;
 impl Function for Qr {
     fn name(&self) -> &'static str {
         "qr"
+    }
+    fn autocast(&self) -> Autocast {
+        Autocast::Full
     }
     fn forward(&self, x: &[&Tensor]) -> Result<Vec<Tensor>> {
         let (a, m, n) = (download(x[0])?, x[0].dim(-2), x[0].dim(-1));

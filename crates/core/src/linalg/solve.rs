@@ -4,6 +4,7 @@ use super::host::Lu;
 use super::{download, each, eye, misuse, square, upload};
 use crate::autodiff::{Function, Grads, Vjp, try_apply_function};
 use crate::error::Result;
+use crate::precision::Autocast;
 use crate::tensor::Tensor;
 use smallvec::smallvec;
 
@@ -14,6 +15,9 @@ struct Solve;
 impl Function for Solve {
     fn name(&self) -> &'static str {
         "solve"
+    }
+    fn autocast(&self) -> Autocast {
+        Autocast::Full
     }
     fn forward(&self, x: &[&Tensor]) -> Result<Vec<Tensor>> {
         let (a, b, n, k) = (download(x[0])?, download(x[1])?, x[0].dim(-1), x[1].dim(-1));
@@ -41,6 +45,9 @@ struct Inverse;
 impl Function for Inverse {
     fn name(&self) -> &'static str {
         "inv"
+    }
+    fn autocast(&self) -> Autocast {
+        Autocast::Full
     }
     fn forward(&self, x: &[&Tensor]) -> Result<Vec<Tensor>> {
         let (a, n) = (download(x[0])?, x[0].dim(-1));

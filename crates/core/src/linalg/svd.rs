@@ -3,6 +3,7 @@
 use super::{download, each, host, matrix, misuse, one_over_differences, upload};
 use crate::autodiff::{Function, Grads, Vjp, try_apply_function};
 use crate::error::Result;
+use crate::precision::Autocast;
 use crate::tensor::Tensor;
 use smallvec::smallvec;
 
@@ -14,6 +15,9 @@ struct Svd;
 impl Function for Svd {
     fn name(&self) -> &'static str {
         "svd"
+    }
+    fn autocast(&self) -> Autocast {
+        Autocast::Full
     }
     fn forward(&self, x: &[&Tensor]) -> Result<Vec<Tensor>> {
         let (a, m, n) = (download(x[0])?, x[0].dim(-2), x[0].dim(-1));

@@ -6,6 +6,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result, or_raise};
 use crate::layout::Layout;
 use crate::op::{Meta, Metas, Op, Outs, Saves, new, one};
+use crate::precision::Autocast;
 use crate::scalar::Scalar;
 use crate::shape::Shape;
 use crate::tensor::Tensor;
@@ -178,6 +179,16 @@ fn check(op: BinaryOp, dtype: DType) -> Result<()> {
     }
 }
 
+impl BinaryOp {
+    /// Powers and logarithms keep `f32` under a half precision.
+    const fn autocast(self) -> Autocast {
+        match self {
+            BinaryOp::Pow | BinaryOp::LogAddExp | BinaryOp::Xlogy => Autocast::Full,
+            _ => Autocast::Widest,
+        }
+    }
+}
+
 /// A function of two tensors' elements.
 #[derive(Clone, Copy, Debug)]
 pub struct Binary(pub BinaryOp);
@@ -185,6 +196,9 @@ pub struct Binary(pub BinaryOp);
 impl Op for Binary {
     fn name(&self) -> &'static str {
         self.0.name()
+    }
+    fn autocast(&self) -> Autocast {
+        self.0.autocast()
     }
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
         if x[0].dtype != x[1].dtype {
@@ -229,6 +243,9 @@ pub struct BinaryScalar {
 impl Op for BinaryScalar {
     fn name(&self) -> &'static str {
         self.op.name()
+    }
+    fn autocast(&self) -> Autocast {
+        self.op.autocast()
     }
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
         check(self.op, x[0].dtype)?;

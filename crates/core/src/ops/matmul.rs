@@ -4,6 +4,7 @@ use crate::autodiff::{Grads, Vjp};
 use crate::backend::{Backend, MatmulSpec, View};
 use crate::error::{Error, Result};
 use crate::op::{Meta, Metas, Op, Outs, new, one};
+use crate::precision::Autocast;
 use crate::shape::Shape;
 use crate::tensor::Tensor;
 use smallvec::smallvec;
@@ -23,6 +24,9 @@ fn with_matrix(batch: &Shape, rows: usize, columns: usize) -> Result<Shape> {
 impl Op for Matmul {
     fn name(&self) -> &'static str {
         "matmul"
+    }
+    fn autocast(&self) -> Autocast {
+        Autocast::Half
     }
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
         let (a, b) = (&x[0].shape, &x[1].shape);

@@ -5,6 +5,7 @@ use crate::backend::{Backend, Dims, View};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{Meta, Metas, Op, Outs, Saves, new, one};
+use crate::precision::Autocast;
 use crate::shape::Shape;
 use crate::tensor::Tensor;
 use smallvec::smallvec;
@@ -76,6 +77,12 @@ impl Reduce {
 impl Op for Reduce {
     fn name(&self) -> &'static str {
         self.op.name()
+    }
+    fn autocast(&self) -> Autocast {
+        match self.op {
+            ReduceOp::Sum | ReduceOp::Mean | ReduceOp::Prod => Autocast::Full,
+            _ => Autocast::Widest,
+        }
     }
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
         let Meta { dtype, shape } = x[0];

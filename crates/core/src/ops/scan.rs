@@ -5,6 +5,7 @@ use crate::backend::{Backend, View};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::op::{Meta, Metas, Op, Outs, Saves, new, one};
+use crate::precision::Autocast;
 use crate::tensor::Tensor;
 use smallvec::smallvec;
 
@@ -32,6 +33,9 @@ impl Op for Scan {
             ScanOp::Sum => "cumsum",
             ScanOp::Prod => "cumprod",
         }
+    }
+    fn autocast(&self) -> Autocast {
+        Autocast::Full
     }
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
         Ok(one(if x[0].dtype.is_float() { x[0].dtype } else { DType::I64 }, x[0].shape))

@@ -9,6 +9,7 @@ use crate::composite::Composite;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{Meta, Metas, Op, Outs, Saves, Tensors, new, one};
+use crate::precision::Autocast;
 use crate::tensor::Tensor;
 use smallvec::smallvec;
 
@@ -221,6 +222,18 @@ unary_ops! {
     BitNot => bit_not | try_bit_not, "torch.bitwise_not", Bits, saves NOTHING, on -9.0..=9.0;
 }
 
+impl UnaryOp {
+    /// Exponentials, logarithms, and what grows or steepens as they do, keep `f32` under a half precision.
+    const fn autocast(self) -> Autocast {
+        use UnaryOp::*;
+        match self {
+            Square | Rsqrt | Reciprocal | Exp | Exp2 | Expm1 | Log | Log2 | Log10 | Log1p | Tan | Asin | Acos
+            | Sinh | Cosh | Acosh | Atanh | Erfinv | LogSigmoid | Softplus => Autocast::Full,
+            _ => Autocast::Widest,
+        }
+    }
+}
+
 /// A function of each element.
 #[derive(Clone, Copy, Debug)]
 pub struct Unary(pub UnaryOp);
@@ -228,6 +241,9 @@ pub struct Unary(pub UnaryOp);
 impl Op for Unary {
     fn name(&self) -> &'static str {
         self.0.name()
+    }
+    fn autocast(&self) -> Autocast {
+        self.0.autocast()
     }
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
         let d = x[0].dtype;

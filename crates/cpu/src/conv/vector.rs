@@ -33,8 +33,25 @@ pub(super) trait Vector: Copy {
     unsafe fn load_lanes(p: *const Self::T, from: usize, to: usize) -> Self;
     /// The sums lane by lane.
     unsafe fn add(self, other: Self) -> Self;
+    /// The differences lane by lane.
+    unsafe fn sub(self, other: Self) -> Self;
     /// self + a·b.
     unsafe fn fma(self, a: Self, b: Self) -> Self;
+    /// Lane j of register i becomes lane i of register j, for the first [`LANES`](Vector::LANES) registers.
+    #[inline(always)]
+    unsafe fn transpose(v: &mut [Self; 16]) {
+        let mut cells = [[Self::T::ZERO; 16]; 16];
+        // SAFETY: a row has room for every vector's lanes; the instruction set by the caller.
+        unsafe {
+            for (cells, v) in cells.iter_mut().zip(&v[..Self::LANES]) {
+                v.store(cells.as_mut_ptr());
+            }
+            for (j, v) in v[..Self::LANES].iter_mut().enumerate() {
+                let column: [Self::T; 16] = std::array::from_fn(|i| cells[i][j]);
+                *v = Self::load(column.as_ptr());
+            }
+        }
+    }
     /// The sum of the lanes, in a fixed order.
     unsafe fn sum(self) -> Self::T;
 }
@@ -163,6 +180,11 @@ impl<T: Float, const N: usize> Vector for Plain<T, N> {
         self
     }
     #[inline(always)]
+    unsafe fn sub(mut self, other: Self) -> Self {
+        self.0.iter_mut().zip(&other.0).for_each(|(s, &x)| *s = *s - x);
+        self
+    }
+    #[inline(always)]
     unsafe fn fma(mut self, a: Self, b: Self) -> Self {
         for ((s, &a), &b) in self.0.iter_mut().zip(&a.0).zip(&b.0) {
             *s = *s + a * b;
@@ -180,8 +202,64 @@ mod x86 {
     use super::Vector;
     use std::arch::x86_64::*;
 
+    /// 16 rows of 16: pairs, then pairs of pairs inside quarters, then the quarters.
+    #[inline(always)]
+    unsafe fn transpose_16(v: &mut [__m512; 16]) {
+        // SAFETY: by the caller.
+        unsafe {
+            let mut a = *v;
+            for i in 0..8 {
+                a[2 * i] = _mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]);
+                a[2 * i + 1] = _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]);
+            }
+            let mut b = a; // b[4i + j]: column 4q + j of rows 4i to 4i + 3 in quarter q
+            for i in 0..4 {
+                let r: [__m512d; 4] = std::array::from_fn(|k| _mm512_castps_pd(a[4 * i + k]));
+                b[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(r[0], r[2]));
+                b[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(r[0], r[2]));
+                b[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(r[1], r[3]));
+                b[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(r[1], r[3]));
+            }
+            for j in 0..4 {
+                let low = _mm512_shuffle_f32x4::<0x88>(b[j], b[4 + j]); // quarters 0 and 2 of rows 0 to 7
+                let high = _mm512_shuffle_f32x4::<0xdd>(b[j], b[4 + j]); // quarters 1 and 3
+                let low2 = _mm512_shuffle_f32x4::<0x88>(b[8 + j], b[12 + j]);
+                let high2 = _mm512_shuffle_f32x4::<0xdd>(b[8 + j], b[12 + j]);
+                v[j] = _mm512_shuffle_f32x4::<0x88>(low, low2);
+                v[4 + j] = _mm512_shuffle_f32x4::<0x88>(high, high2);
+                v[8 + j] = _mm512_shuffle_f32x4::<0xdd>(low, low2);
+                v[12 + j] = _mm512_shuffle_f32x4::<0xdd>(high, high2);
+            }
+        }
+    }
+
+    /// 8 rows of 8: pairs, then pairs of pairs inside halves, then the halves.
+    #[inline(always)]
+    unsafe fn transpose_8(v: &mut [__m256; 16]) {
+        // SAFETY: by the caller.
+        unsafe {
+            let mut a = *v;
+            for i in 0..4 {
+                a[2 * i] = _mm256_unpacklo_ps(v[2 * i], v[2 * i + 1]);
+                a[2 * i + 1] = _mm256_unpackhi_ps(v[2 * i], v[2 * i + 1]);
+            }
+            let mut b = a;
+            for i in 0..2 {
+                let r = &a[4 * i..4 * i + 4];
+                b[4 * i] = _mm256_shuffle_ps::<0x44>(r[0], r[2]);
+                b[4 * i + 1] = _mm256_shuffle_ps::<0xee>(r[0], r[2]);
+                b[4 * i + 2] = _mm256_shuffle_ps::<0x44>(r[1], r[3]);
+                b[4 * i + 3] = _mm256_shuffle_ps::<0xee>(r[1], r[3]);
+            }
+            for j in 0..4 {
+                v[j] = _mm256_permute2f128_ps::<0x20>(b[j], b[4 + j]);
+                v[4 + j] = _mm256_permute2f128_ps::<0x31>(b[j], b[4 + j]);
+            }
+        }
+    }
+
     macro_rules! avx512 {
-        ($v:ident, $t:ident, $mask:ident, $lanes:literal, $zero:ident, $load:ident, $splat:ident, $store:ident, $masked:ident, $maskz:ident, $add:ident, $fma:ident, $sum:ident) => {
+        ($v:ident, $t:ident, $mask:ident, $lanes:literal, $zero:ident, $load:ident, $splat:ident, $store:ident, $masked:ident, $maskz:ident, $add:ident, $sub:ident, $fma:ident, $sum:ident, {$($transpose:item)*}) => {
             impl Vector for $v {
                 type T = $t;
                 const LANES: usize = $lanes;
@@ -225,6 +303,11 @@ mod x86 {
                     unsafe { $add(self, other) }
                 }
                 #[inline(always)]
+                unsafe fn sub(self, other: Self) -> Self {
+                    // SAFETY: by the caller.
+                    unsafe { $sub(self, other) }
+                }
+                #[inline(always)]
                 unsafe fn fma(self, a: Self, b: Self) -> Self {
                     // SAFETY: by the caller.
                     unsafe { $fma(a, b, self) }
@@ -234,6 +317,7 @@ mod x86 {
                     // SAFETY: by the caller.
                     unsafe { $sum(self) }
                 }
+                $($transpose)*
             }
         };
     }
@@ -249,8 +333,16 @@ mod x86 {
         _mm512_mask_storeu_ps,
         _mm512_maskz_loadu_ps,
         _mm512_add_ps,
+        _mm512_sub_ps,
         _mm512_fmadd_ps,
-        _mm512_reduce_add_ps
+        _mm512_reduce_add_ps,
+        {
+            #[inline(always)]
+            unsafe fn transpose(v: &mut [__m512; 16]) {
+                // SAFETY: by the caller.
+                unsafe { transpose_16(v) }
+            }
+        }
     );
     avx512!(
         __m512d,
@@ -264,12 +356,14 @@ mod x86 {
         _mm512_mask_storeu_pd,
         _mm512_maskz_loadu_pd,
         _mm512_add_pd,
+        _mm512_sub_pd,
         _mm512_fmadd_pd,
-        _mm512_reduce_add_pd
+        _mm512_reduce_add_pd,
+        {}
     );
 
     macro_rules! avx2 {
-        ($v:ident, $t:ident, $lanes:literal, $zero:ident, $load:ident, $splat:ident, $store:ident, $add:ident, $fma:ident) => {
+        ($v:ident, $t:ident, $lanes:literal, $zero:ident, $load:ident, $splat:ident, $store:ident, $add:ident, $sub:ident, $fma:ident, {$($transpose:item)*}) => {
             impl Vector for $v {
                 type T = $t;
                 const LANES: usize = $lanes;
@@ -319,6 +413,11 @@ mod x86 {
                     unsafe { $add(self, other) }
                 }
                 #[inline(always)]
+                unsafe fn sub(self, other: Self) -> Self {
+                    // SAFETY: by the caller.
+                    unsafe { $sub(self, other) }
+                }
+                #[inline(always)]
                 unsafe fn fma(self, a: Self, b: Self) -> Self {
                     // SAFETY: by the caller.
                     unsafe { $fma(a, b, self) }
@@ -331,6 +430,7 @@ mod x86 {
                     let half = $lanes / 2;
                     (0..half).fold(0.0, |s, i| s + (lanes[i] + lanes[i + half]))
                 }
+                $($transpose)*
             }
         };
     }
@@ -343,7 +443,15 @@ mod x86 {
         _mm256_set1_ps,
         _mm256_storeu_ps,
         _mm256_add_ps,
-        _mm256_fmadd_ps
+        _mm256_sub_ps,
+        _mm256_fmadd_ps,
+        {
+            #[inline(always)]
+            unsafe fn transpose(v: &mut [__m256; 16]) {
+                // SAFETY: by the caller.
+                unsafe { transpose_8(v) }
+            }
+        }
     );
     avx2!(
         __m256d,
@@ -354,6 +462,8 @@ mod x86 {
         _mm256_set1_pd,
         _mm256_storeu_pd,
         _mm256_add_pd,
-        _mm256_fmadd_pd
+        _mm256_sub_pd,
+        _mm256_fmadd_pd,
+        {}
     );
 }

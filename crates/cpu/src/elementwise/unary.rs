@@ -65,7 +65,7 @@ fn cost1(op: UnaryOp) -> usize {
     match op {
         Neg | Abs | Sign | Floor | Ceil | Round | Trunc | Frac | Square | Relu | Relu6 | BitNot | Softsign
         | HardSigmoid | HardSwish => 150,
-        Sqrt | Rsqrt | Reciprocal | Exp | Log | Tanh | Sigmoid | Silu | GeluTanh => 800,
+        Sqrt | Rsqrt | Reciprocal | Exp | Log | Tanh | Sigmoid | Silu | Gelu | GeluTanh | Erf => 800,
         _ => 8000,
     }
 }

@@ -1,0 +1,452 @@
+//! Convolutions over one or two dimensions with channels side by side: matrix products read in place, no columns written.
+//!
+//! An image is laid out once as a padded canvas of pixels ([`pixels`](super::pixels)). A row of results is then a product of as
+//! many rows as it has windows, a window's step apart on the canvas, and each tap (or, side by side, a row of taps) is a run of
+//! the sum. The transposed convolution is a convolution for each remainder of the stride, and the taps' gradient the product
+//! the other way: taps × windows × outputs. Work is cut by images, whatever the number of threads.
+
+use super::panel::{Panel, WHOLE, multiply};
+use super::pixels::{from_pixels, places, to_pixels, with_parts};
+use super::vector::{Real, Vector, by_level, lanes};
+use super::{Dense, unravel};
+use crate::elementwise::finish;
+use crate::launch::{Out, launch, storage};
+use crate::math::Float;
+use crate::memory::CpuStorage;
+use crate::threads::{for_chunks, for_ranges};
+use gradus_core::backend::View;
+use gradus_core::composite::Fused;
+use gradus_core::functional::conv::Conv;
+use gradus_core::functional::window::Window;
+use gradus_core::{Buffer, Result};
+
+/// Whether a convolution is one for these kernels.
+pub(super) fn fits(conv: &Conv) -> bool {
+    conv.groups == 1 && conv.window.rank <= 2
+}
+
+/// A window's lengths as rows and columns.
+fn plane(w: &Window, lens: [usize; 3]) -> [usize; 2] {
+    if w.rank == 1 { [1, lens[0]] } else { [lens[0], lens[1]] }
+}
+
+/// Windows that are a product: those of one remainder of the stride.
+#[derive(Clone, Debug)]
+struct Pass {
+    /// Where the runs of taps begin, from a window's first number, and how long they are.
+    runs: Vec<usize>,
+    run: usize,
+    /// The taps, in the order of the runs.
+    taps: Vec<usize>,
+    /// Rows and columns of windows.
+    count: [usize; 2],
+    /// The canvas number of the first window, and how far apart rows and columns of windows are there.
+    from: usize,
+    from_step: [usize; 2],
+    /// The same of the results, in places.
+    to: usize,
+    to_step: [usize; 2],
+    /// Where its packed weights begin, in numbers.
+    packed: usize,
+}
+
+/// A convolution between two stacks of planes.
+#[derive(Clone, Debug)]
+struct Plan {
+    images: usize,
+    reads: usize,
+    writes: usize,
+    /// Numbers of a canvas place, and results' channels up to a multiple of a register.
+    pitch: usize,
+    wide: usize,
+    read_places: Vec<u32>,
+    write_places: Vec<u32>,
+    /// Numbers of a canvas.
+    canvas: usize,
+    /// Whether places around the image are read as zeros.
+    padded: bool,
+    passes: Vec<Pass>,
+    taps: usize,
+    read_step: usize,
+    write_step: usize,
+    /// Places of the results that no pass reaches.
+    leaves_gaps: bool,
+}
+
+/// Each remainder of the stride has the taps `k` with `k·dilation ≡ remainder`.
+fn taps_of(w: &Window, remainder: [usize; 3]) -> Vec<usize> {
+    let has = |k: [usize; 3]| (0..3).all(|d| k[d] * w.dilation[d] % w.stride[d] == remainder[d]);
+    (0..w.places()).filter(|&k| has(unravel(k, w.size))).collect()
+}
+
+/// Taps at these numbers of a canvas as runs: side by side, taps of one row are one run.
+fn runs_of(starts: &[usize], channels: usize) -> (Vec<usize>, usize) {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for &start in starts {
+        match runs.last_mut() {
+            Some((first, len)) if *first + *len == start => *len += channels,
+            _ => runs.push((start, channels)),
+        }
+    }
+    if runs.iter().all(|r| r.1 == runs[0].1) {
+        return (runs.iter().map(|r| r.0).collect(), runs[0].1);
+    }
+    (starts.to_vec(), channels)
+}
+
+/// Numbers between places: channels alone where few, else up to a multiple of a register, since whole registers are written.
+fn pitch_of(channels: usize, lanes: usize) -> usize {
+    if channels < lanes { channels } else { channels.next_multiple_of(lanes) }
+}
+
+impl Plan {
+    fn forward(w: &Window, images: usize, reads: usize, writes: usize, lanes: usize) -> Plan {
+        let [input, output, before, stride] = [w.input, w.output, w.before, w.stride].map(|lens| plane(w, lens));
+        let (dilation, before) = (plane(w, w.dilation), if w.rank == 1 { [0, before[1]] } else { before });
+        let stride = if w.rank == 1 { [1, stride[1]] } else { stride };
+        let size = plane(w, w.size);
+        let reach = |d: usize| (output[d] - 1) * stride[d] + (size[d] - 1) * dilation[d] + 1;
+        let lens = [reach(0).max(before[0] + input[0]), reach(1).max(before[1] + input[1])];
+        let pitch = pitch_of(reads, lanes);
+        let taps: Vec<usize> = (0..w.places()).collect();
+        let starts: Vec<usize> =
+            taps.iter().map(|k| (k / size[1] * dilation[0] * lens[1] + k % size[1] * dilation[1]) * pitch).collect();
+        let (runs, run) = if pitch == reads { runs_of(&starts, reads) } else { (starts, reads) };
+        let pass = Pass {
+            runs,
+            run,
+            taps,
+            count: output,
+            from: 0,
+            from_step: [stride[0] * lens[1] * pitch, stride[1] * pitch],
+            to: 0,
+            to_step: [output[1], 1],
+            packed: 0,
+        };
+        Plan {
+            images,
+            reads,
+            writes,
+            pitch,
+            wide: writes.next_multiple_of(lanes),
+            read_places: places(input[0], input[1], lens[1], before[0] * lens[1] + before[1]),
+            write_places: places(output[0], output[1], output[1], 0),
+            canvas: lens[0] * lens[1] * pitch,
+            padded: lens != input,
+            passes: vec![pass],
+            taps: w.places(),
+            read_step: w.places(),
+            write_step: reads * w.places(),
+            leaves_gaps: false,
+        }
+    }
+
+    /// x from y: place `q` of x gets tap `k` of window `o` where `o·stride + k·dilation = q + before`. For the places with one
+    /// remainder `r` of `q + before` by the stride, these are the taps whose distance has the same remainder, at
+    /// `o = ⌊(q + before)/stride⌋ − ⌊k·dilation/stride⌋`: a convolution of stride 1.
+    fn transposed(w: &Window, images: usize, reads: usize, writes: usize, lanes: usize) -> Plan {
+        let reach: [usize; 3] = std::array::from_fn(|d| (w.span(d) - 1) / w.stride[d]);
+        let last: [usize; 3] = std::array::from_fn(|d| (w.input[d] - 1 + w.before[d]) / w.stride[d]);
+        // Rows and columns: of one dimension, it is the columns.
+        let (row, column) = if w.rank == 1 { (1, 0) } else { (0, 1) };
+        let lens = [row, column].map(|d| (reach[d] + last[d] + 1).max(reach[d] + w.output[d]));
+        let pitch = pitch_of(reads, lanes);
+        let (mut passes, mut packed, mut leaves_gaps) = (Vec::new(), 0, false);
+        for phase in 0..w.stride.iter().product() {
+            let r = unravel(phase, w.stride);
+            let taps = taps_of(w, r);
+            let first: [usize; 3] = std::array::from_fn(|d| w.before[d].saturating_sub(r[d]).div_ceil(w.stride[d]));
+            let end: [usize; 3] =
+                std::array::from_fn(|d| (w.input[d] + w.before[d]).saturating_sub(r[d]).div_ceil(w.stride[d]));
+            let count: [usize; 3] = std::array::from_fn(|d| end[d].saturating_sub(first[d]));
+            if count.contains(&0) {
+                continue;
+            }
+            if taps.is_empty() {
+                leaves_gaps = true;
+                continue;
+            }
+            let at: [usize; 3] = std::array::from_fn(|d| first[d] * w.stride[d] + r[d] - w.before[d]);
+            let back = |k: usize, d: usize| reach[d] - unravel(k, w.size)[d] * w.dilation[d] / w.stride[d];
+            let starts: Vec<usize> = taps.iter().map(|&k| (back(k, row) * lens[1] + back(k, column)) * pitch).collect();
+            passes.push(Pass {
+                runs: starts,
+                run: reads,
+                count: [count[row], count[column]],
+                from: (first[row] * lens[1] + first[column]) * pitch,
+                from_step: [lens[1] * pitch, pitch],
+                to: at[row] * w.input[column] + at[column],
+                to_step: [w.stride[row] * w.input[column], w.stride[column]],
+                packed,
+                taps,
+            });
+            packed += passes[passes.len() - 1].taps.len() * reads * writes.next_multiple_of(lanes);
+        }
+        let (from, to) = ([w.output[row], w.output[column]], [w.input[row], w.input[column]]);
+        Plan {
+            images,
+            reads,
+            writes,
+            pitch,
+            wide: writes.next_multiple_of(lanes),
+            read_places: places(from[0], from[1], lens[1], reach[row] * lens[1] + reach[column]),
+            write_places: places(to[0], to[1], to[1], 0),
+            canvas: lens[0] * lens[1] * pitch,
+            padded: lens != from,
+            passes,
+            taps: w.places(),
+            read_step: writes * w.places(),
+            write_step: w.places(),
+            leaves_gaps,
+        }
+    }
+
+    /// Nanoseconds for all images, estimated.
+    fn work(&self) -> usize {
+        let windows: usize = self.passes.iter().map(|p| p.count[0] * p.count[1] * p.taps.len()).sum();
+        self.images * (windows * self.reads * self.wide / 50 + self.write_places.len() * self.wide / 8)
+    }
+    fn packed(&self) -> usize {
+        self.passes.iter().map(|p| p.taps.len() * self.reads * self.wide).sum()
+    }
+    /// The weights of each pass: tap by tap and channel by channel, the written channels side by side.
+    fn pack<T: Real>(&self, w: &[T], out: &Out<T>) {
+        for pass in &self.passes {
+            for_chunks(pass.taps.len(), self.packed() / 2, |t| {
+                let out = out.part(pass.packed + t * self.reads * self.wide, self.reads * self.wide);
+                for (c, out) in out.chunks_exact_mut(self.wide).enumerate() {
+                    for (o, out) in out.iter_mut().enumerate() {
+                        let at = c * self.read_step + o * self.write_step + pass.taps[t];
+                        *out = if o < self.writes { w[at] } else { T::ZERO };
+                    }
+                }
+            });
+        }
+    }
+    /// Numbers of an image's canvas, and what a register may write beyond it.
+    fn canvas_room(&self) -> usize {
+        self.canvas + 16
+    }
+}
+
+/// Lays an image out on its canvas.
+#[inline(always)]
+unsafe fn fill_canvas<V: Vector>(p: &Plan, images: &[V::T], image: usize, canvas: &mut [V::T]) {
+    let len = p.reads * p.read_places.len();
+    let planes = &images[image * len..][..len];
+    if p.padded {
+        canvas.fill(V::T::ZERO);
+    }
+    // SAFETY: the canvas has room for every place and a register more; a register's surplus lanes are zeros, and the places
+    // after it are written later.
+    unsafe { to_pixels::<V>(planes, p.reads, &p.read_places, p.pitch, canvas.as_mut_ptr()) }
+}
+
+/// One image of a convolution.
+#[derive(Clone, Copy)]
+struct Job<'a, T> {
+    p: &'a Plan,
+    from: &'a [T],
+    weights: &'a [T],
+    /// A number for each written channel, up to a multiple of a register, or none.
+    bias: &'a [T],
+    image: usize,
+    /// The written channels, from a multiple of a register on.
+    channels: (usize, usize),
+}
+
+impl<T> Job<'_, T> {
+    /// Written channels, up to a multiple of a register.
+    fn wide(&self) -> usize {
+        (self.channels.1.min(self.p.wide)).max(self.channels.0) - self.channels.0
+    }
+}
+
+by_level! {
+    /// Convolves an image; `out` holds all images' results.
+    unsafe fn convolve_image<T>(j: Job<'_, T>, room: [&mut [T]; 2], out: &Out<T>) => convolve_image_of
+}
+
+#[inline(always)]
+unsafe fn convolve_image_of<V: Vector>(j: Job<'_, V::T>, room: [&mut [V::T]; 2], out: &Out<V::T>) {
+    let (p, [canvas, target], wide, first) = (j.p, room, j.wide(), j.channels.0);
+    // SAFETY: the canvas holds every tap of every window, the target every place; the results' planes are this call's alone.
+    unsafe {
+        fill_canvas::<V>(p, j.from, j.image, canvas);
+        let start = if j.bias.is_empty() { std::ptr::null() } else { j.bias.as_ptr().add(first) };
+        if p.leaves_gaps {
+            for place in target.chunks_exact_mut(wide) {
+                match j.bias.is_empty() {
+                    true => place.fill(V::T::ZERO),
+                    false => place.copy_from_slice(&j.bias[first..first + wide]),
+                }
+            }
+        }
+        for pass in &p.passes {
+            for row in 0..pass.count[0] {
+                let panel = Panel {
+                    rows: pass.count[1],
+                    run: pass.run,
+                    runs: &pass.runs,
+                    a: canvas.as_ptr().add(pass.from + row * pass.from_step[0]),
+                    a_row: pass.from_step[1],
+                    a_column: 1,
+                    b: j.weights.as_ptr().add(pass.packed + first),
+                    b_row: p.wide,
+                    start,
+                    start_row: 0,
+                    out: target.as_mut_ptr().add((pass.to + row * pass.to_step[0]) * wide),
+                    out_row: pass.to_step[1] * wide,
+                };
+                multiply::<V>(&panel, wide);
+            }
+        }
+        let (count, plane) = (p.writes.min(first + wide) - first, p.write_places.len());
+        let planes = out.part((j.image * p.writes + first) * plane, count * plane);
+        from_pixels::<V>(target.as_ptr(), &p.write_places, wide, count, planes);
+    }
+}
+
+/// y from x.
+pub(super) fn forward<T: Real>(conv: &Conv, x: &[View<'_>]) -> Result<Fused> {
+    let (images, reads, writes) = (x[0].shape()[0], x[0].shape()[1], x[1].shape()[0]);
+    convolve::<T>(x, Plan::forward(&conv.window, images, reads, writes, lanes::<T>()))
+}
+
+/// x from y.
+pub(super) fn transposed<T: Real>(conv: &Conv, x: &[View<'_>]) -> Result<Fused> {
+    let (images, reads, writes) = (x[0].shape()[0], x[0].shape()[1], x[1].shape()[1]);
+    convolve::<T>(x, Plan::transposed(&conv.window, images, reads, writes, lanes::<T>()))
+}
+
+fn convolve<T: Real>(x: &[View<'_>], p: Plan) -> Result<Fused> {
+    let (size, results) = (size_of::<T>(), p.writes * p.write_places.len());
+    let (to, room) = (CpuStorage::new(p.images * results * size)?, CpuStorage::new((p.packed() + p.wide) * size)?);
+    let (out, packed) = (Out::<T>::of(&to), Out::<T>::of(&room));
+    let inputs = x.iter().map(|v| Dense::<T>::of(*v)).collect::<Result<Vec<_>>>()?;
+    let reads = x.iter().map(|v| storage(v.buffer)).collect::<Result<Vec<_>>>()?;
+    // Few images are cut into blocks of output channels, too.
+    let block = 2 * lanes::<T>();
+    let blocks = p.wide.div_ceil(block);
+    let cuts = blocks.min(8usize.div_ceil(p.images));
+    launch(&reads, &[&to, &room], move || {
+        p.pack(inputs[1].slice(), &packed);
+        let bias = packed.part(p.packed(), p.wide);
+        if let Some(b) = inputs.get(2) {
+            bias.fill(T::ZERO);
+            bias[..p.writes].copy_from_slice(b.slice());
+        }
+        let bias = if inputs.len() > 2 { &*bias } else { &[] };
+        for_chunks(p.images * cuts, p.work(), |i| {
+            let (image, cut) = (i / cuts, i % cuts);
+            let channels = (blocks * cut / cuts * block, blocks * (cut + 1) / cuts * block);
+            let job =
+                Job { p: &p, from: inputs[0].slice(), weights: &packed.slice()[..p.packed()], bias, image, channels };
+            let sizes = [p.canvas_room(), p.write_places.len() * job.wide()];
+            // SAFETY: each call has planes of its own.
+            with_parts(sizes, |room| unsafe { convolve_image(job, room, &out) })
+        });
+    });
+    Ok(Fused::one(finish(to)?))
+}
+
+/// Some images of the taps' gradient.
+#[derive(Clone, Copy)]
+struct Part<'a, T> {
+    p: &'a Plan,
+    x: &'a [T],
+    g: &'a [T],
+    /// Images, from and to.
+    images: (usize, usize),
+}
+
+by_level! {
+    /// The gradients of taps, `dw[run][number of the run][written]`, and biases, from some images.
+    unsafe fn correlate_images<T>(c: Part<'_, T>, room: [&mut [T]; 2], dw: &mut [T], db: &mut [T]) => correlate_images_of
+}
+
+#[inline(always)]
+unsafe fn correlate_images_of<V: Vector>(c: Part<'_, V::T>, room: [&mut [V::T]; 2], dw: &mut [V::T], db: &mut [V::T]) {
+    let (p, pass, [canvas, grads]) = (c.p, &c.p.passes[0], room);
+    dw.fill(V::T::ZERO);
+    db.fill(V::T::ZERO);
+    for image in c.images.0..c.images.1 {
+        let len = p.writes * p.write_places.len();
+        // SAFETY: the canvas holds every tap of every window, `grads` every place, `dw` a row for every number of each run.
+        unsafe {
+            fill_canvas::<V>(p, c.x, image, canvas);
+            to_pixels::<V>(&c.g[image * len..][..len], p.writes, &p.write_places, p.wide, grads.as_mut_ptr());
+            for row in 0..pass.count[0] {
+                let g = grads.as_ptr().add(row * pass.count[1] * p.wide);
+                for (i, run) in pass.runs.iter().enumerate() {
+                    let out = dw.as_mut_ptr().add(i * pass.run * p.wide);
+                    let panel = Panel {
+                        rows: pass.run,
+                        run: pass.count[1],
+                        runs: WHOLE,
+                        a: canvas.as_ptr().add(row * pass.from_step[0] + run),
+                        a_row: 1,
+                        a_column: pass.from_step[1],
+                        b: g,
+                        b_row: p.wide,
+                        start: out,
+                        start_row: p.wide,
+                        out,
+                        out_row: p.wide,
+                    };
+                    multiply::<V>(&panel, p.wide);
+                }
+            }
+            for first in (0..p.wide).step_by(V::LANES) {
+                let mut sum = V::load(db.as_ptr().add(first));
+                for place in 0..p.write_places.len() {
+                    sum = sum.add(V::load(grads.as_ptr().add(place * p.wide + first)));
+                }
+                sum.store(db.as_mut_ptr().add(first));
+            }
+        }
+    }
+}
+
+/// The gradients of the taps, and of the bias.
+pub(super) fn weight_grad<T: Real>(conv: &Conv, x: &[View<'_>]) -> Result<[Buffer; 2]> {
+    let (images, reads, writes) = (x[0].shape()[0], x[0].shape()[1], x[1].shape()[1]);
+    let p = Plan::forward(&conv.window, images, reads, writes, lanes::<T>());
+    let (size, parts) = (size_of::<T>(), images.min(8));
+    let (tw, tb) = (CpuStorage::new(reads * writes * p.taps * size)?, CpuStorage::new(writes * size)?);
+    let (weights, len) = (p.packed(), p.packed() + p.wide);
+    let room = CpuStorage::new(parts * len * size)?;
+    let inputs = [Dense::<T>::of(x[0])?, Dense::<T>::of(x[1])?];
+    let (dw, db, partial) = (Out::<T>::of(&tw), Out::<T>::of(&tb), Out::<T>::of(&room));
+    launch(&[storage(x[0].buffer)?, storage(x[1].buffer)?], &[&tw, &tb, &room], move || {
+        for_chunks(parts, p.work(), |i| {
+            let images = (images * i / parts, images * (i + 1) / parts);
+            let part = Part { p: &p, x: inputs[0].slice(), g: inputs[1].slice(), images };
+            let (dw, db) = (partial.part(i * len, weights), partial.part(i * len + weights, p.wide));
+            let sizes = [p.canvas_room(), p.write_places.len() * p.wide];
+            // SAFETY: each call has a part of its own.
+            with_parts(sizes, |room| unsafe { correlate_images(part, room, dw, db) })
+        });
+        sum_parts(&partial, parts, len);
+        for_chunks(writes, writes * reads * p.taps * 2, |o| {
+            let sums = partial.whole();
+            for (i, w) in dw.part(o * reads * p.taps, reads * p.taps).iter_mut().enumerate() {
+                let (c, k) = (i / p.taps, i % p.taps);
+                *w = sums[(k * reads + c) * p.wide + o];
+            }
+        });
+        db.slice().copy_from_slice(&partial.whole()[weights..][..writes]);
+    });
+    Ok([finish(tw)?, finish(tb)?])
+}
+
+/// Adds parts of `len` numbers, in order, to the first.
+pub(super) fn sum_parts<T: Real>(partial: &Out<T>, parts: usize, len: usize) {
+    for_ranges(len, 1 << 12, 200 * parts, |start, n| {
+        let sum = partial.part(start, n);
+        for part in 1..parts {
+            let more = partial.part(part * len + start, n);
+            sum.iter_mut().zip(more).for_each(|(s, x)| *s = *s + *x);
+        }
+    });
+}

@@ -1,0 +1,123 @@
+//! A small matrix product whose columns lie in lanes: the inner loop of the convolutions that hold channels side by side.
+//!
+//! out\[i, j\] = Σ_p a\[i, p\] · b\[p, j\], with a's numbers spread over a register and b's rows read as registers. Twelve rows of
+//! two registers fill AVX-512's register file: 24 multiply-adds for 14 loads. Six rows of two fill AVX2's.
+
+use super::vector::Vector;
+
+/// The operands of a product; lengths and distances in numbers.
+#[derive(Clone, Copy)]
+pub(super) struct Panel<'a, T> {
+    /// Rows of a and out.
+    pub(super) rows: usize,
+    /// What is summed over lies in runs of so many numbers of a row, and b's rows one after another ...
+    pub(super) run: usize,
+    /// ... and a's runs begin here.
+    pub(super) runs: &'a [usize],
+    pub(super) a: *const T,
+    /// How far apart a's rows and columns are.
+    pub(super) a_row: usize,
+    pub(super) a_column: usize,
+    pub(super) b: *const T,
+    pub(super) b_row: usize,
+    /// What the sums begin with; null: zeros.
+    pub(super) start: *const T,
+    pub(super) start_row: usize,
+    pub(super) out: *mut T,
+    pub(super) out_row: usize,
+}
+
+/// The only run of a product whose operands lie in one piece.
+pub(super) const WHOLE: &[usize] = &[0];
+
+/// out = start + a·b, for `columns` columns: whole registers.
+///
+/// # Safety
+/// The operands must hold what they name, and `out` must be held alone; the instruction set by V.
+#[inline(always)]
+pub(super) unsafe fn multiply<V: Vector>(p: &Panel<'_, V::T>, columns: usize) {
+    debug_assert!(columns.is_multiple_of(V::LANES));
+    let most = if V::ROWS == 8 { 12 } else { 6 };
+    // Blocks of about the same height: a block of one row would wait for each of its sums.
+    let height = p.rows.div_ceil(p.rows.div_ceil(most).max(1)).max(1);
+    for column in (0..columns).step_by(2 * V::LANES) {
+        for row in (0..p.rows).step_by(height) {
+            // SAFETY: inside the operands.
+            unsafe {
+                let part = Panel {
+                    a: p.a.add(row * p.a_row),
+                    b: p.b.add(column),
+                    start: if p.start.is_null() { p.start } else { p.start.add(row * p.start_row + column) },
+                    out: p.out.add(row * p.out_row + column),
+                    rows: height.min(p.rows - row),
+                    ..*p
+                };
+                if column + 2 * V::LANES <= columns { rows::<V, 2>(&part) } else { rows::<V, 1>(&part) }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn rows<V: Vector, const N: usize>(p: &Panel<'_, V::T>) {
+    // SAFETY: by the caller.
+    unsafe {
+        match p.rows {
+            1 => tile::<V, 1, N>(p),
+            2 => tile::<V, 2, N>(p),
+            3 => tile::<V, 3, N>(p),
+            4 => tile::<V, 4, N>(p),
+            5 => tile::<V, 5, N>(p),
+            6 => tile::<V, 6, N>(p),
+            7 => tile::<V, 7, N>(p),
+            8 => tile::<V, 8, N>(p),
+            9 => tile::<V, 9, N>(p),
+            10 => tile::<V, 10, N>(p),
+            11 => tile::<V, 11, N>(p),
+            _ => tile::<V, 12, N>(p),
+        }
+    }
+}
+
+#[inline(always)]
+#[allow(clippy::needless_range_loop)] // the loops must unroll
+unsafe fn tile<V: Vector, const R: usize, const N: usize>(p: &Panel<'_, V::T>) {
+    // SAFETY: by the caller.
+    unsafe {
+        let mut acc = [[V::zero(); N]; R];
+        if !p.start.is_null() {
+            for i in 0..R {
+                for j in 0..N {
+                    acc[i][j] = V::load(p.start.add(i * p.start_row + j * V::LANES));
+                }
+            }
+        }
+        let mut b = p.b;
+        for &run in p.runs {
+            // A base for every three rows: the addresses then fit the processor's registers.
+            let mut a = p.a.add(run);
+            for _ in 0..p.run {
+                let (a1, a2, a3) =
+                    (a.wrapping_add(3 * p.a_row), a.wrapping_add(6 * p.a_row), a.wrapping_add(9 * p.a_row));
+                let bases = [a, a1, a2, a3];
+                let mut bs = [V::zero(); N];
+                for j in 0..N {
+                    bs[j] = V::load(b.add(j * V::LANES));
+                }
+                for i in 0..R {
+                    let x = V::splat(bases[i / 3].add(i % 3 * p.a_row));
+                    for j in 0..N {
+                        acc[i][j] = acc[i][j].fma(x, bs[j]);
+                    }
+                }
+                a = a.wrapping_add(p.a_column);
+                b = b.add(p.b_row);
+            }
+        }
+        for i in 0..R {
+            for j in 0..N {
+                acc[i][j].store(p.out.add(i * p.out_row + j * V::LANES));
+            }
+        }
+    }
+}

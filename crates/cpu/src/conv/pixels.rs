@@ -1,0 +1,109 @@
+//! Images with their channels side by side: `[channel, place]` and `[place, channel]`, by blocks transposed in registers.
+//!
+//! Rows of images are seldom a multiple of a register, and masks and scalar rests cost more than the arithmetic around them. In
+//! this layout every register holds the channels of one place, so a kernel never sees where a row ends.
+
+use super::vector::{Real, Vector};
+use super::with_room;
+
+/// Copies planes of one image to pixels: number `p` of channel `c` goes to `out[places[p]·pitch + c]`; channels beyond the last,
+/// up to a multiple of a register, are written as zeros.
+///
+/// # Safety
+/// `image` holds `channels` planes of `places.len()` numbers; `out` has room for every place. The instruction set by V.
+#[inline(always)]
+pub(super) unsafe fn to_pixels<V: Vector>(
+    image: &[V::T],
+    channels: usize,
+    places: &[u32],
+    pitch: usize,
+    out: *mut V::T,
+) {
+    let (lanes, plane) = (V::LANES, places.len());
+    if pitch == 1 {
+        for (&x, &place) in image.iter().zip(places) {
+            // SAFETY: by the caller.
+            unsafe { *out.add(place as usize) = x }
+        }
+        return;
+    }
+    for first in (0..channels).step_by(lanes) {
+        let count = lanes.min(channels - first);
+        let mut p = 0;
+        while p < plane {
+            // The last block goes over some places a second time, if the plane has room for a block.
+            p = p.min(plane.saturating_sub(lanes));
+            let n = lanes.min(plane - p);
+            // SAFETY: `count` channels and `n` places are there.
+            unsafe {
+                let mut v = [V::zero(); 16];
+                for (i, v) in v.iter_mut().enumerate().take(count) {
+                    let from = image.as_ptr().add((first + i) * plane + p);
+                    *v = if n == lanes { V::load(from) } else { V::load_lanes(from, 0, n) };
+                }
+                V::transpose(&mut v);
+                for (v, &place) in v.iter().zip(&places[p..p + n]) {
+                    v.store(out.add(place as usize * pitch + first));
+                }
+            }
+            p += lanes;
+        }
+    }
+}
+
+/// The way back: `image[c, p] = pixels[places[p]·pitch + c]` for `channels` channels.
+///
+/// # Safety
+/// As [`to_pixels`]; a place holds channels up to a multiple of a register.
+#[inline(always)]
+pub(super) unsafe fn from_pixels<V: Vector>(
+    pixels: *const V::T,
+    places: &[u32],
+    pitch: usize,
+    channels: usize,
+    image: &mut [V::T],
+) {
+    let (lanes, plane) = (V::LANES, places.len());
+    debug_assert!(image.len() >= channels * plane);
+    for first in (0..channels).step_by(lanes) {
+        let count = lanes.min(channels - first);
+        let mut p = 0;
+        while p < plane {
+            p = p.min(plane.saturating_sub(lanes));
+            let n = lanes.min(plane - p);
+            // SAFETY: as above.
+            unsafe {
+                let mut v = [V::zero(); 16];
+                for (v, &place) in v.iter_mut().zip(&places[p..p + n]) {
+                    *v = V::load(pixels.add(place as usize * pitch + first));
+                }
+                V::transpose(&mut v);
+                for (i, v) in v.iter().enumerate().take(count) {
+                    let to = image.as_mut_ptr().add((first + i) * plane + p);
+                    if n == lanes { v.store(to) } else { v.store_lanes(to, 0, n) }
+                }
+            }
+            p += lanes;
+        }
+    }
+}
+
+/// Where the numbers of a plane `[rows, columns]` lie in a canvas of rows `pitch` long, from place `first` on.
+pub(super) fn places(rows: usize, columns: usize, pitch: usize, first: usize) -> Vec<u32> {
+    (0..rows * columns).map(|i| (first + i / columns * pitch + i % columns) as u32).collect()
+}
+
+/// Runs `f` with parts of the thread's room, each on a cache line of its own.
+pub(super) fn with_parts<T: Real, const N: usize>(lens: [usize; N], f: impl FnOnce([&mut [T]; N])) {
+    let line = 64 / size_of::<T>();
+    let sizes = lens.map(|n| n.next_multiple_of(line) + line); // a line apart: parts of 4 KiB's multiples would collide
+    with_room(sizes.iter().sum::<usize>() + line, |room: &mut [T]| {
+        let start = room.as_ptr().align_offset(64);
+        let mut rest = &mut room[start..];
+        f(std::array::from_fn(|i| {
+            let (part, more) = std::mem::take(&mut rest).split_at_mut(sizes[i]);
+            rest = more;
+            &mut part[..lens[i]]
+        }))
+    });
+}

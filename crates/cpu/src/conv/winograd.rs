@@ -1,0 +1,487 @@
+//! 3×3 convolutions of stride 1 by Winograd's F(2×2, 3×3): 16 multiplications for four results, in place of 36.
+//!
+//! With d the 4×4 numbers that a 2×2 tile of results sees, and w the taps, the tile is Aᵀ[(G·w·Gᵀ) ∘ (Bᵀ·d·B)]A. Summed over
+//! channels, each of the 16 places of the product in the middle is a matrix product of its own (tiles × channels × outputs). The
+//! same three transforms give the input's gradient (a convolution of the results' gradient with the taps turned around) and, by
+//! transposition, the taps' gradient: Gᵀ[Σ (A·g·Aᵀ) ∘ (Bᵀ·d·B)]G. Channels lie side by side ([`pixels`](super::pixels)), so that
+//! every register is full. (Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks", 2015.)
+//!
+//! Work is cut by images, whatever the number of threads.
+
+use super::Dense;
+use super::direct::sum_parts;
+use super::panel::{Panel, WHOLE, multiply};
+use super::pixels::{from_pixels, places, to_pixels, with_parts};
+use super::transforms::{
+    gather_output, gather_taps, load_square, spread_grad, spread_input, spread_taps, store_square,
+};
+use super::vector::{Real, Vector, by_level, lanes};
+use crate::elementwise::finish;
+use crate::launch::{Out, launch, storage};
+use crate::math::Float;
+use crate::memory::CpuStorage;
+use crate::threads::for_chunks;
+use gradus_core::backend::View;
+use gradus_core::composite::Fused;
+use gradus_core::functional::conv::Conv;
+use gradus_core::functional::window::Window;
+use gradus_core::{Buffer, Result};
+use std::ops::Range;
+
+/// So many tiles go through the three steps at a time: what they need stays in the second cache.
+const STRIP: usize = 48;
+/// Fewer channels leave registers empty, and products too short.
+const FEWEST: usize = 8;
+
+/// A 3×3 convolution of stride 1 between two stacks of planes.
+#[derive(Clone, Debug)]
+struct Tiling {
+    images: usize,
+    /// Numbers of a register.
+    lanes: usize,
+    /// Channels read and written, and the same up to a multiple of a register.
+    reads: usize,
+    writes: usize,
+    c: usize,
+    o: usize,
+    /// Places of a plane read and written.
+    read_plane: usize,
+    write_plane: usize,
+    /// Where a read plane lies in its canvas (padded, and large enough for whole tiles), and how many places that has.
+    read_places: Vec<u32>,
+    canvas: usize,
+    /// Where a written plane lies in its canvas of whole tiles, and how many places that has.
+    write_places: Vec<u32>,
+    target: usize,
+    /// The canvas places of each tile of a gang of images, read and written.
+    origins: Vec<u32>,
+    targets: Vec<u32>,
+    /// Rows of the canvases.
+    read_pitch: usize,
+    write_pitch: usize,
+    /// Images that go together: at least a strip of tiles.
+    gang: usize,
+    tiles: usize,
+}
+
+/// Whether a convolution is one for these kernels.
+pub(super) fn fits(conv: &Conv, reads: usize, writes: usize) -> bool {
+    let w = &conv.window;
+    let plain = conv.groups == 1 && w.rank == 2 && w.stride == [1; 3] && w.dilation == [1; 3];
+    let padding = |d: usize| {
+        let both = (w.output[d] + 2).checked_sub(w.input[d]);
+        w.before[d] <= 2 && both.and_then(|b| b.checked_sub(w.before[d])).is_some_and(|after| after <= 2)
+    };
+    plain && w.size == [3, 3, 1] && padding(0) && padding(1) && reads >= FEWEST && writes >= FEWEST
+}
+
+impl Tiling {
+    fn new<T: Real>(
+        images: usize,
+        reads: usize,
+        writes: usize,
+        from: [usize; 2],
+        to: [usize; 2],
+        before: [usize; 2],
+    ) -> Tiling {
+        let lanes = lanes::<T>();
+        let count = [to[0].div_ceil(2), to[1].div_ceil(2)];
+        let (read_pitch, write_pitch) = (2 * count[1] + 2, 2 * count[1]);
+        let (canvas, target) = ((2 * count[0] + 2) * read_pitch, 2 * count[0] * write_pitch);
+        let tiles = count[0] * count[1];
+        let gang = STRIP.div_ceil(tiles).min(images);
+        let at = |pitch: usize, plane: usize| {
+            (0..gang * tiles)
+                .map(|t| (t / tiles * plane + t % tiles / count[1] * 2 * pitch + t % count[1] * 2) as u32)
+                .collect::<Vec<u32>>()
+        };
+        Tiling {
+            images,
+            lanes,
+            reads,
+            writes,
+            c: reads.next_multiple_of(lanes),
+            o: writes.next_multiple_of(lanes),
+            read_plane: from[0] * from[1],
+            write_plane: to[0] * to[1],
+            read_places: places(from[0], from[1], read_pitch, before[0] * read_pitch + before[1]),
+            canvas,
+            write_places: places(to[0], to[1], write_pitch, 0),
+            target,
+            origins: at(read_pitch, canvas),
+            targets: at(write_pitch, target),
+            read_pitch,
+            write_pitch,
+            gang,
+            tiles,
+        }
+    }
+    fn forward<T: Real>(w: &Window, images: usize, reads: usize, writes: usize) -> Tiling {
+        let plane = |lens: [usize; 3]| [lens[0], lens[1]];
+        Tiling::new::<T>(images, reads, writes, plane(w.input), plane(w.output), plane(w.before))
+    }
+    /// From the results' gradient to the input's.
+    fn backward<T: Real>(w: &Window, images: usize, reads: usize, writes: usize) -> Tiling {
+        let plane = |lens: [usize; 3]| [lens[0], lens[1]];
+        let before = [2 - w.before[0], 2 - w.before[1]];
+        Tiling::new::<T>(images, reads, writes, plane(w.output), plane(w.input), before)
+    }
+    /// Nanoseconds for all images, estimated.
+    fn work(&self) -> usize {
+        self.images * self.tiles * (self.c * self.o / 4 + 8 * (self.c + self.o)) / 16
+    }
+    /// The images of gang `i`.
+    fn gang(&self, i: usize) -> Range<usize> {
+        i * self.gang..self.images.min((i + 1) * self.gang)
+    }
+    fn gangs(&self) -> usize {
+        self.images.div_ceil(self.gang)
+    }
+}
+
+/// Where the taps of a filter lie among the weights.
+#[derive(Clone, Copy)]
+struct Filters {
+    read_step: usize,
+    write_step: usize,
+    /// The last tap comes first: the filters of the input's gradient.
+    turned: bool,
+}
+
+by_level! {
+    /// The transformed taps of read channel `channel`, for all written channels: `out[place][channel][written]`.
+    unsafe fn transform_taps<T>(t: &Tiling, f: Filters, channel: usize, w: &[T], out: &Out<T>) => transform_taps_of
+}
+
+#[inline(always)]
+unsafe fn transform_taps_of<V: Vector>(t: &Tiling, f: Filters, channel: usize, w: &[V::T], out: &Out<V::T>) {
+    let half = V::T::ONE / (V::T::ONE + V::T::ONE);
+    for first in (0..t.o).step_by(V::LANES) {
+        let mut taps = [[V::T::ZERO; 16]; 9];
+        if channel < t.reads {
+            for (k, taps) in taps.iter_mut().enumerate() {
+                let k = if f.turned { 8 - k } else { k };
+                for (lane, tap) in taps[..V::LANES.min(t.writes.saturating_sub(first))].iter_mut().enumerate() {
+                    *tap = w[channel * f.read_step + (first + lane) * f.write_step + k];
+                }
+            }
+        }
+        // SAFETY: the arrays hold a register; `out` has 16 places of c·o numbers, of which this channel's row is this call's.
+        unsafe {
+            let w = load_square::<V, 3>(taps.as_ptr().cast(), 48, 16);
+            let place = t.c * t.o;
+            let out = out.ptr().add(channel * t.o + first);
+            store_square(spread_taps(w, V::splat(&half)), out, 4 * place, place);
+        }
+    }
+}
+
+/// The transformed input of `tiles`: `out[place][tile][channel]`.
+#[inline(always)]
+unsafe fn transform_input<V: Vector>(t: &Tiling, tiles: Range<usize>, canvas: *const V::T, out: *mut V::T) {
+    let place = STRIP * t.c;
+    for (i, &origin) in t.origins[tiles].iter().enumerate() {
+        for first in (0..t.c).step_by(V::LANES) {
+            // SAFETY: the canvas holds 4×4 places from each tile's first on.
+            unsafe {
+                let d = load_square::<V, 4>(canvas.add(origin as usize * t.c + first), t.read_pitch * t.c, t.c);
+                store_square(spread_input(d), out.add(i * t.c + first), 4 * place, place);
+            }
+        }
+    }
+}
+
+/// One chunk of a convolution: some images, some of the written channels.
+#[derive(Clone, Copy)]
+struct Pass<'a, T> {
+    t: &'a Tiling,
+    /// All images' planes.
+    from: &'a [T],
+    /// Transformed taps.
+    taps: &'a [T],
+    /// A number for each written channel, or none.
+    bias: &'a [T],
+    /// The gang.
+    gang: usize,
+    /// The written channels, from a multiple of a register on.
+    channels: (usize, usize),
+}
+
+impl<T> Pass<'_, T> {
+    /// Written channels, up to a multiple of a register.
+    fn wide(&self) -> usize {
+        (self.channels.1 - self.channels.0).next_multiple_of(self.t.lanes)
+    }
+    /// Room for canvases, their transform, the products and the results.
+    fn room(&self) -> [usize; 4] {
+        let (t, wide) = (self.t, self.wide());
+        [t.gang * t.canvas * t.c, 16 * STRIP * t.c, 16 * STRIP * wide, t.gang * t.target * wide]
+    }
+}
+
+by_level! {
+    /// Convolves a gang of images; `out` holds all images' results.
+    unsafe fn convolve_gang<T>(p: Pass<'_, T>, room: [&mut [T]; 4], out: &Out<T>) => convolve_gang_of
+}
+
+#[inline(always)]
+unsafe fn convolve_gang_of<V: Vector>(p: Pass<'_, V::T>, room: [&mut [V::T]; 4], out: &Out<V::T>) {
+    let (t, images, [canvas, spread, product, target]) = (p.t, p.t.gang(p.gang), room);
+    let ((from, to), wide) = (p.channels, p.wide());
+    // SAFETY: every part of the room is as large as its step needs; the results' planes are this call's alone.
+    unsafe {
+        fill_canvas::<V>(t, p.from, images.clone(), canvas);
+        let tiles = images.len() * t.tiles;
+        let step = tiles.div_ceil(tiles.div_ceil(STRIP)); // strips of about the same length
+        for first in (0..tiles).step_by(step) {
+            let strip = first..tiles.min(first + step);
+            transform_input::<V>(t, strip.clone(), canvas.as_ptr(), spread.as_mut_ptr());
+            for place in 0..16 {
+                let panel = Panel {
+                    rows: strip.len(),
+                    run: t.c,
+                    runs: WHOLE,
+                    a: spread.as_ptr().add(place * STRIP * t.c),
+                    a_row: t.c,
+                    a_column: 1,
+                    b: p.taps.as_ptr().add(place * t.c * t.o + from),
+                    b_row: t.o,
+                    start: std::ptr::null(),
+                    start_row: 0,
+                    out: product.as_mut_ptr().add(place * STRIP * wide),
+                    out_row: wide,
+                };
+                multiply::<V>(&panel, wide);
+            }
+            transform_output::<V>(&p, strip, wide, product.as_ptr(), target.as_mut_ptr());
+        }
+        for (i, image) in images.enumerate() {
+            let planes = out.part((image * t.writes + from) * t.write_plane, (to - from) * t.write_plane);
+            from_pixels::<V>(target.as_ptr().add(i * t.target * wide), &t.write_places, wide, to - from, planes);
+        }
+    }
+}
+
+/// Lays images out on their canvases, with zeros around.
+#[inline(always)]
+unsafe fn fill_canvas<V: Vector>(t: &Tiling, from: &[V::T], images: Range<usize>, canvas: &mut [V::T]) {
+    if t.canvas != t.read_plane {
+        canvas.fill(V::T::ZERO);
+    }
+    for (i, image) in images.enumerate() {
+        let planes = &from[image * t.reads * t.read_plane..][..t.reads * t.read_plane];
+        // SAFETY: the canvas has room for every image's places.
+        unsafe {
+            to_pixels::<V>(planes, t.reads, &t.read_places, t.c, canvas.as_mut_ptr().add(i * t.canvas * t.c));
+        }
+    }
+}
+
+/// The tiles of results from the 16 products, with the bias added.
+#[inline(always)]
+unsafe fn transform_output<V: Vector>(
+    p: &Pass<'_, V::T>,
+    tiles: Range<usize>,
+    wide: usize,
+    product: *const V::T,
+    target: *mut V::T,
+) {
+    let t = p.t;
+    for (i, &at) in t.targets[tiles].iter().enumerate() {
+        for first in (0..wide).step_by(V::LANES) {
+            // SAFETY: the products hold 16 places of a strip's tiles, the target whole tiles.
+            unsafe {
+                let place = STRIP * wide;
+                let mut y = gather_output(load_square::<V, 4>(product.add(i * wide + first), 4 * place, place));
+                if !p.bias.is_empty() {
+                    let from = p.channels.0 + first;
+                    let bias = V::load_lanes(p.bias.as_ptr().add(from), 0, V::LANES.min(p.channels.1 - from));
+                    for y in y.as_flattened_mut() {
+                        *y = y.add(bias);
+                    }
+                }
+                store_square(y, target.add(at as usize * wide + first), t.write_pitch * wide, wide);
+            }
+        }
+    }
+}
+
+/// y from x.
+pub(super) fn forward<T: Real>(conv: &Conv, x: &[View<'_>]) -> Result<Fused> {
+    let (images, reads, writes) = (x[0].shape()[0], x[0].shape()[1], x[1].shape()[0]);
+    let t = Tiling::forward::<T>(&conv.window, images, reads, writes);
+    convolve::<T>(x, t, Filters { read_step: 9, write_step: 9 * reads, turned: false })
+}
+
+/// x from y.
+pub(super) fn transposed<T: Real>(conv: &Conv, x: &[View<'_>]) -> Result<Fused> {
+    let (images, reads, writes) = (x[0].shape()[0], x[0].shape()[1], x[1].shape()[1]);
+    let t = Tiling::backward::<T>(&conv.window, images, reads, writes);
+    convolve::<T>(x, t, Filters { read_step: 9 * writes, write_step: 9, turned: true })
+}
+
+fn convolve<T: Real>(x: &[View<'_>], t: Tiling, filters: Filters) -> Result<Fused> {
+    let size = size_of::<T>();
+    let (to, room) =
+        (CpuStorage::new(t.images * t.writes * t.write_plane * size)?, CpuStorage::new(16 * t.c * t.o * size)?);
+    let (out, taps) = (Out::<T>::of(&to), Out::<T>::of(&room));
+    let inputs = x.iter().map(|v| Dense::<T>::of(*v)).collect::<Result<Vec<_>>>()?;
+    let reads = x.iter().map(|v| storage(v.buffer)).collect::<Result<Vec<_>>>()?;
+    // Few images are cut into blocks of output channels, too.
+    let block = 2 * lanes::<T>();
+    let blocks = t.writes.div_ceil(block);
+    let cuts = blocks.min(8usize.div_ceil(t.gangs()));
+    launch(&reads, &[&to, &room], move || {
+        // SAFETY: each call has a channel of its own.
+        for_chunks(t.c, t.c * t.o, |c| unsafe { transform_taps(&t, filters, c, inputs[1].slice(), &taps) });
+        let bias = inputs.get(2).map_or(&[][..], |b| b.slice());
+        for_chunks(t.gangs() * cuts, t.work(), |i| {
+            let (gang, cut) = (i / cuts, i % cuts);
+            let channels = (blocks * cut / cuts * block, t.writes.min(blocks * (cut + 1) / cuts * block));
+            let pass = Pass { t: &t, from: inputs[0].slice(), taps: taps.slice(), bias, gang, channels };
+            // SAFETY: each call has planes of its own.
+            with_parts(pass.room(), |room| unsafe { convolve_gang(pass, room, &out) })
+        });
+    });
+    Ok(Fused::one(finish(to)?))
+}
+
+/// One part of the taps' gradient: some images.
+#[derive(Clone, Copy)]
+struct Part<'a, T> {
+    t: &'a Tiling,
+    x: &'a [T],
+    g: &'a [T],
+    /// The gangs, from and to.
+    gangs: (usize, usize),
+}
+
+impl<T> Part<'_, T> {
+    /// Room for canvases of both, the transforms of both, and the sums.
+    fn room(&self) -> [usize; 5] {
+        let t = self.t;
+        [t.gang * t.canvas * t.c, t.gang * t.target * t.o, 16 * STRIP * t.c, 16 * STRIP * t.o, 16 * t.c * t.o]
+    }
+}
+
+by_level! {
+    /// The gradients of taps `dw[tap][channel][written]` and biases from some gangs of images.
+    unsafe fn correlate_gangs<T>(p: Part<'_, T>, room: [&mut [T]; 5], dw: &mut [T], db: &mut [T]) => correlate_gangs_of
+}
+
+#[inline(always)]
+unsafe fn correlate_gangs_of<V: Vector>(p: Part<'_, V::T>, room: [&mut [V::T]; 5], dw: &mut [V::T], db: &mut [V::T]) {
+    let (t, [canvas, grads, spread, spread_g, sums]) = (p.t, room);
+    db.fill(V::T::ZERO);
+    // SAFETY: every part of the room is as large as its step needs.
+    unsafe {
+        sums.fill(V::T::ZERO);
+        for gang in p.gangs.0..p.gangs.1 {
+            let images = t.gang(gang);
+            fill_canvas::<V>(t, p.x, images.clone(), canvas);
+            fill_grads::<V>(t, p.g, images.clone(), grads);
+            let tiles = images.len() * t.tiles;
+            let step = tiles.div_ceil(tiles.div_ceil(STRIP));
+            for first in (0..tiles).step_by(step) {
+                let strip = first..tiles.min(first + step);
+                transform_input::<V>(t, strip.clone(), canvas.as_ptr(), spread.as_mut_ptr());
+                transform_grads::<V>(t, strip.clone(), grads.as_ptr(), spread_g.as_mut_ptr(), db);
+                for place in 0..16 {
+                    let out = sums.as_mut_ptr().add(place * t.c * t.o);
+                    let panel = Panel {
+                        rows: t.c,
+                        run: strip.len(),
+                        runs: WHOLE,
+                        a: spread.as_ptr().add(place * STRIP * t.c),
+                        a_row: 1,
+                        a_column: t.c,
+                        b: spread_g.as_ptr().add(place * STRIP * t.o),
+                        b_row: t.o,
+                        start: out,
+                        start_row: t.o,
+                        out,
+                        out_row: t.o,
+                    };
+                    multiply::<V>(&panel, t.o);
+                }
+            }
+        }
+        let half = V::T::ONE / (V::T::ONE + V::T::ONE);
+        let plane = t.c * t.o;
+        for first in (0..plane).step_by(V::LANES) {
+            let u = load_square::<V, 4>(sums.as_ptr().add(first), 4 * plane, plane);
+            store_square(gather_taps(u, V::splat(&half)), dw.as_mut_ptr().add(first), 3 * plane, plane);
+        }
+    }
+}
+
+/// Lays the results' gradients out in whole tiles.
+#[inline(always)]
+unsafe fn fill_grads<V: Vector>(t: &Tiling, g: &[V::T], images: Range<usize>, grads: &mut [V::T]) {
+    if t.target != t.write_plane {
+        grads.fill(V::T::ZERO);
+    }
+    for (i, image) in images.enumerate() {
+        let planes = &g[image * t.writes * t.write_plane..][..t.writes * t.write_plane];
+        // SAFETY: there is room for every image's places.
+        unsafe {
+            to_pixels::<V>(planes, t.writes, &t.write_places, t.o, grads.as_mut_ptr().add(i * t.target * t.o));
+        }
+    }
+}
+
+/// A·g·Aᵀ of `tiles`: `out[place][tile][channel]`; and each tile's sum, added to `db`.
+#[inline(always)]
+unsafe fn transform_grads<V: Vector>(
+    t: &Tiling,
+    tiles: Range<usize>,
+    grads: *const V::T,
+    out: *mut V::T,
+    db: &mut [V::T],
+) {
+    let place = STRIP * t.o;
+    for first in (0..t.o).step_by(V::LANES) {
+        // SAFETY: `db` holds all channels, `grads` whole tiles.
+        unsafe {
+            let mut sum = V::load(db.as_ptr().add(first));
+            for (i, &at) in t.targets[tiles.clone()].iter().enumerate() {
+                let g = load_square::<V, 2>(grads.add(at as usize * t.o + first), t.write_pitch * t.o, t.o);
+                let spread = spread_grad(g);
+                sum = sum.add(spread[1][1]);
+                store_square(spread, out.add(i * t.o + first), 4 * place, place);
+            }
+            sum.store(db.as_mut_ptr().add(first));
+        }
+    }
+}
+
+/// The gradients of the taps, and of the bias.
+pub(super) fn weight_grad<T: Real>(conv: &Conv, x: &[View<'_>]) -> Result<[Buffer; 2]> {
+    let (images, reads, writes) = (x[0].shape()[0], x[0].shape()[1], x[1].shape()[1]);
+    let t = Tiling::forward::<T>(&conv.window, images, reads, writes);
+    let size = size_of::<T>();
+    let (tw, tb) = (CpuStorage::new(reads * writes * 9 * size)?, CpuStorage::new(writes * size)?);
+    let parts = t.gangs().min(8);
+    let (plane, len) = (t.c * t.o, 9 * t.c * t.o + t.o);
+    let room = CpuStorage::new(parts * len * size)?;
+    let inputs = [Dense::<T>::of(x[0])?, Dense::<T>::of(x[1])?];
+    let (dw, db, partial) = (Out::<T>::of(&tw), Out::<T>::of(&tb), Out::<T>::of(&room));
+    launch(&[storage(x[0].buffer)?, storage(x[1].buffer)?], &[&tw, &tb, &room], move || {
+        for_chunks(parts, t.work(), |i| {
+            let gangs = (t.gangs() * i / parts, t.gangs() * (i + 1) / parts);
+            let part = Part { t: &t, x: inputs[0].slice(), g: inputs[1].slice(), gangs };
+            let (dw, db) = (partial.part(i * len, 9 * plane), partial.part(i * len + 9 * plane, t.o));
+            // SAFETY: each call has a part of its own.
+            with_parts(part.room(), |room| unsafe { correlate_gangs(part, room, dw, db) })
+        });
+        sum_parts(&partial, parts, len);
+        for_chunks(t.writes, t.writes * t.reads * 9 * 2, |o| {
+            let sums = partial.whole();
+            for (i, w) in dw.part(o * t.reads * 9, t.reads * 9).iter_mut().enumerate() {
+                *w = sums[i % 9 * plane + i / 9 * t.o + o];
+            }
+        });
+        db.slice().copy_from_slice(&partial.whole()[9 * plane..][..t.writes]);
+    });
+    Ok([finish(tw)?, finish(tb)?])
+}

@@ -1,0 +1,91 @@
+//! Convolutions of `f32`, which run by kernels of their own, against the definition in `f64`: results and all gradients, over
+//! shapes that meet every edge of those kernels (odd lengths, padding, channels that fill no register, few and many images);
+//! and the same bits for any number of threads.
+
+use gradus_core::functional::conv::ConvOptions;
+use gradus_core::{Backward, DType, Tensor, by_definition, grad};
+
+/// x, w, b, and a weight for each result.
+fn tensors(x: &[usize], w: &[usize], options: &ConvOptions, transposed: bool) -> [Tensor; 4] {
+    let cpu = gradus_cpu::device();
+    let b = if transposed { w[1] * options.groups } else { w[0] };
+    let [x, w, b] = [(x, 1), (w, 2), (&[b], 3)].map(|(shape, seed)| Tensor::randn(shape, cpu, seed));
+    let y = run(&[x.clone(), w.clone(), b.clone()], options, transposed);
+    let g = Tensor::randn(y.dims(), cpu, 4);
+    [x, w, b, g]
+}
+
+fn run(x: &[Tensor], options: &ConvOptions, transposed: bool) -> Tensor {
+    match (x[1].rank(), transposed) {
+        (3, false) => x[0].conv1d(&x[1], Some(&x[2]), options),
+        (3, true) => x[0].conv_transpose1d(&x[1], Some(&x[2]), options),
+        (_, false) => x[0].conv2d(&x[1], Some(&x[2]), options),
+        (_, true) => x[0].conv_transpose2d(&x[1], Some(&x[2]), options),
+    }
+}
+
+/// y, and the gradients of Σ g·y.
+fn with_gradients(t: &[Tensor; 4], options: &ConvOptions, transposed: bool) -> Vec<Tensor> {
+    let leaves: Vec<Tensor> = t[..3].iter().map(Tensor::requires_grad).collect();
+    let y = run(&leaves, options, transposed);
+    let grads = grad(&[&(&y * &t[3]).sum()], &leaves.iter().collect::<Vec<_>>(), Backward::default());
+    std::iter::once(y.detach()).chain(grads).collect()
+}
+
+fn numbers(t: &Tensor) -> Vec<f64> {
+    t.to_dtype(DType::F64).to_vec().expect("numbers")
+}
+
+fn check(x: &[usize], w: &[usize], options: ConvOptions, transposed: bool) {
+    let single = tensors(x, w, &options, transposed);
+    let double = single.clone().map(|t| t.to_dtype(DType::F64));
+    let got = gradus_cpu::with_threads(1, || with_gradients(&single, &options, transposed));
+    let want = by_definition(|| with_gradients(&double, &options, transposed));
+    for ((what, got), want) in ["y", "dx", "dw", "db"].into_iter().zip(&got).zip(&want) {
+        assert_eq!(got.dims(), want.dims());
+        let (got, want) = (numbers(got), numbers(want));
+        let size = (want.iter().map(|v| v * v).sum::<f64>() / want.len() as f64).sqrt();
+        let error = got.iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        // Sums of up to some thousand products of normal numbers, each rounded to 2⁻²⁴.
+        let allowed = 1e-5 * size;
+        assert!(error <= allowed, "x {x:?}, w {w:?}, {options:?}: {what} is off by {error:e}, beyond {allowed:e}");
+    }
+    for threads in [2, 5] {
+        let again = gradus_cpu::with_threads(threads, || with_gradients(&single, &options, transposed));
+        for (a, b) in again.iter().zip(&got) {
+            let bits = |t: &Tensor| numbers(t).into_iter().map(f64::to_bits).collect::<Vec<_>>();
+            assert!(bits(a) == bits(b), "x {x:?}, w {w:?}: {threads} threads gave other bits than one");
+        }
+    }
+}
+
+fn o() -> ConvOptions {
+    ConvOptions::default()
+}
+
+#[test]
+fn three_by_three_of_stride_one() {
+    for (images, from, to, lens) in
+        [(1, 8, 8, [3, 3]), (3, 16, 32, [8, 8]), (5, 20, 9, [7, 12]), (2, 33, 48, [9, 18]), (70, 8, 16, [4, 5])]
+    {
+        for padding in 0..3 {
+            check(&[images, from, lens[0], lens[1]], &[to, from, 3, 3], o().padding(padding), false);
+        }
+    }
+    check(&[2, 16, 6, 9], &[24, 16, 3, 3], o().padding([2, 0]), false);
+    check(&[3, 16, 6, 9], &[16, 24, 3, 3], o().padding(1), true);
+}
+
+#[test]
+fn other_sizes_strides_and_few_channels() {
+    for images in [1, 5] {
+        check(&[images, 1, 12, 13], &[32, 1, 3, 3], o(), false);
+        check(&[images, 3, 9, 8], &[16, 3, 3, 3], o().padding(1), false);
+        check(&[images, 16, 9, 12], &[33, 16, 3, 3], o().stride(2).padding(1), false);
+        check(&[images, 20, 8, 7], &[5, 20, 1, 1], o().stride(2), false);
+        check(&[images, 17, 11, 10], &[40, 17, 5, 4], o().stride([3, 2]).padding([2, 1]).dilation([1, 2]), false);
+        check(&[images, 7, 30], &[18, 7, 5], o().stride(2).padding(3).dilation(2), false);
+        check(&[images, 18, 5, 6], &[18, 20, 4, 4], o().stride(2).padding(1), true);
+        check(&[images, 6, 9], &[6, 3, 2], o().stride(3), true);
+    }
+}
