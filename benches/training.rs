@@ -96,15 +96,16 @@ pub fn steps(c: &mut Criterion) {
         group.bench_function(format!("{name}, eager"), |b| {
             b.iter(|| step(&mut t.model, &mut t.optimizer, &t.x, &t.y).expect("a step"))
         });
-        let mut captured = Captured::new();
-        let mut replayed = || {
-            t.optimizer.prepare().expect("the next learning rate");
-            let run = |x: &[Tensor]| Ok(vec![step(&mut t.model, &mut t.optimizer, &x[0], &x[1])?]);
-            captured.run(&[&t.x, &t.y], run).expect("a step that can be recorded")
-        };
-        (0..2).for_each(|_| drop(replayed())); // once eagerly, once to record: what is timed are replays
-        group.bench_function(format!("{name}, replayed"), |b| b.iter(&mut replayed));
-        assert!(captured.is_recorded(), "{name}: the step was not recorded");
+        for (how, mut captured) in [("guarded", Captured::new()), ("unchecked", Captured::unchecked())] {
+            let mut replayed = || {
+                t.optimizer.prepare().expect("the next learning rate");
+                let run = |x: &[Tensor]| Ok(vec![step(&mut t.model, &mut t.optimizer, &x[0], &x[1])?]);
+                captured.run(&[&t.x, &t.y], run).expect("a step that can be recorded")
+            };
+            (0..2).for_each(|_| drop(replayed())); // once eagerly, once to record: what is timed are replays
+            group.bench_function(format!("{name}, replayed {how}"), |b| b.iter(&mut replayed));
+            assert!(captured.is_recorded(), "{name}: the step was not recorded");
+        }
     }
     group.finish();
 }

@@ -4,6 +4,7 @@ use crate::autodiff::{Node, is_grad_enabled};
 use crate::composite::is_defined_only;
 use crate::layout::Layout;
 use crate::op::Tensors;
+use crate::precision::precision;
 use crate::tensor::{Tensor, Value};
 use crate::{DType, Device};
 use std::any::TypeId;
@@ -122,7 +123,7 @@ impl Source {
 
 /// The modes of this thread that say what a call does.
 pub(super) fn modes() -> u8 {
-    is_grad_enabled() as u8 | (is_defined_only() as u8) << 1
+    is_grad_enabled() as u8 | (is_defined_only() as u8) << 1 | (precision() as u8) << 2
 }
 
 impl Event {
