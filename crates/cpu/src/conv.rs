@@ -58,7 +58,7 @@ pub(crate) fn register(table: &KernelTable) {
     table.register(|c: FusedCall<'_, ConvWeightGrad>| {
         by_dtype(c.x, |x, dtype| match dtype {
             DType::F32 if direct::fits(&c.op.conv) => {
-                let [dw, db] = match winograd::fits(&c.op.conv, x[0].shape()[1], x[1].shape()[1]) {
+                let [dw, db] = match winograd::fits_weight_grad(&c.op.conv, x[0], x[1]) {
                     true => winograd::weight_grad::<f32>(&c.op.conv, x)?,
                     false => direct::weight_grad::<f32>(&c.op.conv, x)?,
                 };

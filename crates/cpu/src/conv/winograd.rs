@@ -32,6 +32,8 @@ use std::ops::Range;
 const STRIP: usize = 48;
 /// Fewer channels leave registers empty, and products too short.
 const FEWEST: usize = 8;
+/// Fewer places of a batch's images leave the taps' gradient to the direct products ([`fits_weight_grad`]).
+const FEWEST_PLACES: usize = 4096;
 
 /// A 3×3 convolution of stride 1 between two stacks of planes.
 #[derive(Clone, Debug)]
@@ -73,6 +75,16 @@ pub(super) fn fits(conv: &Conv, reads: usize, writes: usize) -> bool {
         w.before[d] <= 2 && both.and_then(|b| b.checked_sub(w.before[d])).is_some_and(|after| after <= 2)
     };
     plain && w.size == [3, 3, 1] && padding(0) && padding(1) && reads >= FEWEST && writes >= FEWEST
+}
+
+/// Whether the taps' gradient goes this way, from inputs x and gradients g of results.
+///
+/// The tile's transforms mix its places, so that a sum whose every product is zero comes out as a rounding error. Where activations are
+/// sparse and places are few, some taps have just such sums, and optimizers that divide by a gradient's size (Adam) make a whole
+/// step of the error. Over thousands of places no live channel has them, and dead ones stay exactly zero here too.
+pub(super) fn fits_weight_grad(conv: &Conv, x: View<'_>, g: View<'_>) -> bool {
+    let places = g.elements() / g.shape()[1].max(1);
+    places >= FEWEST_PLACES && fits(conv, x.shape()[1], g.shape()[1])
 }
 
 impl Tiling {
