@@ -30,12 +30,14 @@ mod pool;
 mod random;
 mod reduce;
 mod simd;
+mod small_matmul;
 mod softmax;
 mod special;
 mod strided;
 mod threads;
 mod unary_grad;
 mod update;
+mod vector;
 
 pub use memory::{CpuStorage, trim};
 pub use simd::{Level, level};

@@ -1,14 +1,16 @@
 //! Matrix products, by the kernels of the `gemm` crates (`f32` and `f64` alone: the whole of `gemm` takes twice as long to
 //! build, for complex numbers that nobody here multiplies); batches and epilogues around them.
 //!
-//! Transposed operands are read by their strides, never copied. Small products run without packing; a batch is shared out
+//! Transposed operands are read by their strides, never copied. Small products have kernels of their own ([`crate::small_matmul`]); a batch is shared out
 //! among the threads product by product. The work is cut by its shape alone, so the bits do not depend on the threads.
 
 use crate::elementwise::{finish, refused};
 use crate::launch::{In, Out, launch, storage};
 use crate::memory::CpuStorage;
 use crate::simd::vectorized;
+use crate::small_matmul;
 use crate::threads::{for_chunks, in_pool};
+use crate::{math::Float, vector};
 use gemm_common::Parallelism;
 use gradus_core::backend::{MatmulSpec, View};
 use gradus_core::ops::UnaryOp;
@@ -49,8 +51,7 @@ pub(crate) struct Matrix<T> {
 }
 
 /// A type that the `gemm` kernels multiply.
-trait Real: Element {
-    const ZERO: Self;
+trait Real: Element + vector::Real {
     /// out = a·b for `out` `[m, n]` with rows `pitch` apart, a `[m, k]`, b `[k, n]`, none of them empty.
     ///
     /// # Safety
@@ -68,7 +69,6 @@ trait Real: Element {
 macro_rules! real {
     ($t:ty, $gemm:path) => {
         impl Real for $t {
-            const ZERO: $t = 0.0;
             unsafe fn multiply(
                 out: *mut $t,
                 pitch: usize,
@@ -175,7 +175,7 @@ fn product<T: Real>(a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>, epilogue: O
             return;
         }
         if k == 0 {
-            out.slice().fill(T::ZERO);
+            out.slice().fill(<T as Float>::ZERO);
         } else {
             let one_product = |i: usize, part: Part, threads: Parallelism| {
                 let (pa, pb) = (sa.x.slice()[sa.starts[i]..].as_ptr(), sb.x.slice()[sb.starts[i]..].as_ptr());
@@ -185,7 +185,14 @@ fn product<T: Real>(a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>, epilogue: O
                     Matrix { ptr: pb.wrapping_offset(column as isize * sb.columns), row: sb.rows, column: sb.columns };
                 let size = [part.rows.len(), k, part.columns.len()];
                 // SAFETY: core checked that the layouts lie inside their buffers; parts and products are disjoint.
-                unsafe { T::multiply(out.ptr().add(i * m * n + row * n + column), n, size, x, y, threads) }
+                unsafe {
+                    let to = out.ptr().add(i * m * n + row * n + column);
+                    if small_matmul::fits(size, y) {
+                        small_matmul::multiply(to, n, size, x, y);
+                    } else {
+                        T::multiply(to, n, size, x, y, threads);
+                    }
+                }
             };
             if batch == 1 && m * n * k >= SHARED_FROM {
                 let shared = |n| if n > 1 { Parallelism::Rayon(n) } else { Parallelism::None };

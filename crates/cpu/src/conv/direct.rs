@@ -7,13 +7,13 @@
 
 use super::panel::{Panel, WHOLE, multiply};
 use super::pixels::{from_pixels, places, to_pixels, with_parts};
-use super::vector::{Real, Vector, by_level, lanes};
 use super::{Dense, unravel};
 use crate::elementwise::finish;
 use crate::launch::{Out, launch, storage};
 use crate::math::Float;
 use crate::memory::CpuStorage;
 use crate::threads::{for_chunks, for_ranges};
+use crate::vector::{Real, Vector, by_level, lanes};
 use gradus_core::backend::View;
 use gradus_core::composite::Fused;
 use gradus_core::functional::conv::Conv;

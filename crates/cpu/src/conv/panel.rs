@@ -3,7 +3,7 @@
 //! out\[i, j\] = Σ_p a\[i, p\] · b\[p, j\], with a's numbers spread over a register and b's rows read as registers. Twelve rows of
 //! two registers fill AVX-512's register file: 24 multiply-adds for 14 loads. Six rows of two fill AVX2's.
 
-use super::vector::Vector;
+use crate::vector::Vector;
 
 /// The operands of a product; lengths and distances in numbers.
 #[derive(Clone, Copy)]
