@@ -5,8 +5,8 @@
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
-use gradus::functional::conv::ConvOptions;
-use gradus::functional::pool::PoolOptions;
+use gradus::functional::convolution::ConvOptions;
+use gradus::functional::pooling::PoolOptions;
 use gradus::prelude::*;
 use std::hint::black_box;
 use std::time::Instant;

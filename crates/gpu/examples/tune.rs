@@ -7,7 +7,7 @@
 //! With `--dry` it prints the table and writes nothing. The numbers are tried one after the other, each with those before it
 //! already chosen. A candidate must be a twentieth faster than what stands, so that noise changes nothing.
 
-use gradus_core::functional::conv::ConvOptions;
+use gradus_core::functional::convolution::ConvOptions;
 use gradus_core::{DType, Device, Error, Result, Tensor};
 use gradus_gpu::strategies::{Strategies, TABLE, column_of, rewritten, set_strategies, strategies};
 use std::time::Instant;
