@@ -12,6 +12,7 @@
 
 mod attention;
 mod batch_norm;
+mod bf16_matmul;
 mod conv;
 mod crew;
 mod dropout;

@@ -8,8 +8,8 @@ use crate::elementwise::{finish, refused};
 use crate::launch::{In, Out, launch, storage};
 use crate::memory::CpuStorage;
 use crate::simd::vectorized;
-use crate::small_matmul;
 use crate::threads::{for_chunks, in_pool};
+use crate::{bf16_matmul, small_matmul};
 use crate::{math::Float, vector};
 use gemm_common::Parallelism;
 use gradus_core::backend::{MatmulSpec, View};
@@ -20,15 +20,15 @@ use std::ops::Range;
 
 /// One side of a product: where each matrix of the batch begins, and its strides.
 #[derive(Clone)]
-struct Side<T> {
+pub(crate) struct Side<T> {
     x: In<T>,
     starts: SmallVec<[usize; 1]>,
-    rows: isize,
-    columns: isize,
+    pub(crate) rows: isize,
+    pub(crate) columns: isize,
 }
 
 impl<T> Side<T> {
-    fn of(v: View<'_>) -> Result<Side<T>> {
+    pub(crate) fn of(v: View<'_>) -> Result<Side<T>> {
         let (shape, rank) = (v.shape(), v.shape().rank());
         let strides = v.layout.strides();
         let starts = if rank == 2 {
@@ -39,6 +39,10 @@ impl<T> Side<T> {
             lead.offsets().collect()
         };
         Ok(Side { x: In::of(storage(v.buffer)?), starts, rows: strides[rank - 2], columns: strides[rank - 1] })
+    }
+    /// The first element of matrix `i`; to be called inside a launched kernel only.
+    pub(crate) fn start(&self, i: usize) -> *const T {
+        self.x.slice()[self.starts[i]..].as_ptr()
     }
 }
 
@@ -178,7 +182,7 @@ fn product<T: Real>(a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>, epilogue: O
             out.slice().fill(<T as Float>::ZERO);
         } else {
             let one_product = |i: usize, part: Part, threads: Parallelism| {
-                let (pa, pb) = (sa.x.slice()[sa.starts[i]..].as_ptr(), sb.x.slice()[sb.starts[i]..].as_ptr());
+                let (pa, pb) = (sa.start(i), sb.start(i));
                 let (row, column) = (part.rows.start, part.columns.start);
                 let x = Matrix { ptr: pa.wrapping_offset(row as isize * sa.rows), row: sa.rows, column: sa.columns };
                 let y =
@@ -249,7 +253,7 @@ pub(crate) fn matmul(a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>) -> Result<
     match a.dtype {
         DType::F32 => product::<f32>(a, b, spec, Some(finish_row)),
         DType::F64 => product::<f64>(a, b, spec, None),
-        DType::F16 | DType::Bf16 => through_f32(a, b, spec),
+        DType::F16 | DType::Bf16 => halves(a, b, spec),
         DType::I64 => integers::<i64>(a, b),
         DType::I32 => integers::<i32>(a, b),
         DType::U32 => integers::<u32>(a, b),
@@ -258,16 +262,23 @@ pub(crate) fn matmul(a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>) -> Result<
     }
 }
 
-/// Halves are widened, multiplied in `f32`, and rounded once.
-fn through_f32(a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>) -> Result<Buffer> {
+/// Halves are multiplied in `f32` and rounded once: by the processor's own instruction, or widened before.
+fn halves(a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>) -> Result<Buffer> {
     use crate::elementwise::cast;
-    let (wa, wb) = (cast(a, DType::F32)?, cast(b, DType::F32)?);
-    let (la, lb) = (gradus_core::Layout::dense(*a.shape()), gradus_core::Layout::dense(*b.shape()));
-    let view = |buffer, layout| View { buffer, layout, dtype: DType::F32 };
-    let y = matmul(view(&wa, &la), view(&wb, &lb), spec)?;
     let mut shape = *a.shape();
-    let last = shape.rank() - 1;
-    shape[last] = b.shape()[last];
+    let (rows, last) = (shape.rank() - 2, shape.rank() - 1);
+    let (m, k, n) = (shape[rows], shape[last], b.shape()[last]);
+    fn view<'a>(buffer: &'a Buffer, layout: &'a gradus_core::Layout) -> View<'a> {
+        View { buffer, layout, dtype: DType::F32 }
+    }
+    let y = if a.dtype == DType::Bf16 && bf16_matmul::fits(m, k, n) {
+        bf16_matmul::product(a, b)?
+    } else {
+        let (wa, wb) = (cast(a, DType::F32)?, cast(b, DType::F32)?);
+        let (la, lb) = (gradus_core::Layout::dense(*a.shape()), gradus_core::Layout::dense(*b.shape()));
+        matmul(view(&wa, &la), view(&wb, &lb), spec)?
+    };
+    shape[last] = n;
     let ly = gradus_core::Layout::dense(shape);
     cast(view(&y, &ly), a.dtype)
 }
