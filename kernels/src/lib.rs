@@ -23,6 +23,7 @@
 // Coefficients are given as published.
 #![allow(clippy::excessive_precision)]
 
+pub mod attention;
 pub mod batch_norm;
 pub mod binary;
 pub mod compare;

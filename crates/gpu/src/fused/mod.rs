@@ -7,6 +7,7 @@ use crate::memory::GpuBuffer;
 use crate::runtime::GpuRuntime;
 use cubecl::prelude::{CubeCount, CubeDim};
 use gradus_core::composite::FusedCall;
+use gradus_core::functional::attention::{Attention, AttentionGrad};
 use gradus_core::functional::batch_norm::{BatchNorm, BatchNormGrad};
 use gradus_core::functional::conv::{Conv, ConvInputGrad, ConvWeightGrad};
 use gradus_core::functional::dropout::Dropout;
@@ -22,6 +23,7 @@ use gradus_core::{Backend, DType, Layout, Meta, Result, Shape, View};
 use gradus_kernels::rows::LANES;
 
 mod activation;
+mod attention;
 mod batch_norm;
 mod conv;
 mod dropout;
@@ -61,6 +63,8 @@ impl<R: GpuRuntime> Gpu<R> {
         table.register(|c: FusedCall<'_, LogSoftmaxGrad>| self.softmax_grad(c.x, c.op.dim, true));
         table.register(|c: FusedCall<'_, LayerNorm>| self.layer_norm(c.x, c.op.eps));
         table.register(|c: FusedCall<'_, LayerNormGrad>| self.layer_norm_grad(c.x));
+        table.register(|c: FusedCall<'_, Attention>| self.attention(c.op, c.x));
+        table.register(|c: FusedCall<'_, AttentionGrad>| self.attention_grad(&c.op.0, c.x));
         table.register(|c: FusedCall<'_, CrossEntropy>| self.cross_entropy(c.op, c.x));
         table.register(|c: FusedCall<'_, CrossEntropyGrad>| self.cross_entropy_grad(&c.op.0, c.x));
         table.register(|c: FusedCall<'_, BatchNorm>| self.batch_norm(c.x, c.op.eps));
