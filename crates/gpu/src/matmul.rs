@@ -12,7 +12,7 @@ use crate::types::F32;
 use cubecl::prelude::*;
 use gradus_core::backend::{MatmulSpec, Operand};
 use gradus_core::ops::BinaryOp;
-use gradus_core::{Buffer, DType, Error, ErrorKind, Layout, Result, Shape, View};
+use gradus_core::{Buffer, DType, Error, ErrorKind, Layout, Result, Shape, View, allows_tf32};
 use gradus_kernels::matmul::{MatrixLaunch, SIDE, matmul_kernel};
 use gradus_kernels::strided::PlaceLaunch;
 use gradus_products::{Float, Matrices};
@@ -26,15 +26,15 @@ pub(crate) enum Choice {
     Burn,
 }
 
-/// The choice of the table for products `[m, k] × [k, n]`.
-pub(crate) fn choice(table: &Strategies, dtype: DType, m: usize, n: usize, k: usize, tensor_cores: bool) -> Choice {
+/// The choice of the table for products `[m, k] × [k, n]`; `exact` if those of `f32` must not be rounded to TF32.
+pub(crate) fn choice(table: &Strategies, dtype: DType, m: usize, n: usize, k: usize, exact: bool) -> Choice {
     let large = |power: usize| {
         let multiplications = m.saturating_mul(n).saturating_mul(k);
         m.min(n).min(k) >= 128 && multiplications.checked_shr(power as u32).is_some_and(|n| n > 0)
     };
     match dtype {
-        // Where there are tensor cores, Burn may round f32 to TF32: ours keeps every bit.
-        DType::F32 if large(table.burn_f32) && !tensor_cores => Choice::Burn,
+        // On tensor cores, Burn may round f32 to TF32: ours keeps every bit.
+        DType::F32 if large(table.burn_f32) && !exact => Choice::Burn,
         DType::F16 | DType::Bf16 if large(table.burn_half) => Choice::Burn,
         _ => Choice::Own(match m.min(n) {
             least if least <= table.product_tile_16 => 1,
@@ -62,7 +62,7 @@ impl<R: GpuRuntime> Gpu<R> {
             return self.done(self.reserve(0, a.dtype)?);
         }
         let tensor_cores = !self.client.properties().features.matmul.cmma.is_empty();
-        match choice(&self.strategies(), a.dtype, p.m, p.n, p.k, tensor_cores) {
+        match choice(&self.strategies(), a.dtype, p.m, p.n, p.k, tensor_cores && !allows_tf32()) {
             Choice::Own(t) => self.own_product(a, b, spec, &p, t),
             Choice::Burn => self.burn_product(a, b, spec, &p),
         }
