@@ -5,8 +5,8 @@
 //! softmax", 2018); ln Σ e^s is kept. Backward computes p_j = e^(s_j−lse) again; with δ = Σ g·y: ds_j = p_j·(g·v_j − δ)·scale,
 //! dq = Σ_j ds_j·k_j, dk_j = Σ_i ds_ij·q_i, dv_j = Σ_i p_ij·g_i. Dropout multiplies p where it meets v, and g·v.
 //!
-//! A cube of 16 × 16 threads has a tile of `16·T` queries (in the gradients of keys and values: keys) and walks over tiles of
-//! the other side, of which causal attention skips those that nobody sees. Operands pass through shared memory 16 columns
+//! A cube of `side × side` threads has a tile of `side·t` queries (in the gradients of keys and values: keys) and walks over
+//! tiles of the other side, of which causal attention skips those that nobody sees. Operands pass through shared memory 16 columns
 //! (or rows) at a time, as in [`crate::matmul`]; each output is one thread's, so there are no atomics, and every sum has an
 //! order that shapes alone decide. Arithmetic is plain `f32`; tensor cores are not used. CPU reference: the definition.
 
@@ -28,11 +28,13 @@ pub enum Mask {
 /// What a kernel is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Form {
-    /// A tile has `16·t` queries and as many keys.
+    /// Rows (and columns) of threads of a cube: 4, 8 or 16.
+    pub side: usize,
+    /// A thread has `t` queries and as many keys of a tile.
     pub t: usize,
-    /// Sixteens of columns of queries and keys.
+    /// A thread's columns of queries and keys.
     pub width: usize,
-    /// Sixteens of columns of values.
+    /// A thread's columns of values.
     pub values: usize,
     /// Whether query i sees keys 0 to i alone.
     pub causal: bool,
@@ -43,8 +45,9 @@ pub struct Form {
 }
 
 impl Form {
-    fn tile(self) -> usize {
-        16 * self.t
+    /// Queries, or keys, of a tile.
+    pub fn tile(self) -> usize {
+        self.side * self.t
     }
     /// A row of a tile in shared memory: one more than the tile, so that rows begin in different banks.
     fn pitch(self) -> usize {
@@ -54,7 +57,7 @@ impl Form {
         self.tile() * self.pitch()
     }
     fn stage(self) -> usize {
-        (32 * self.pitch()).max(256 * self.width.max(self.values))
+        (32 * self.pitch()).max(16 * self.side * self.width.max(self.values))
     }
     /// Bytes of shared memory.
     pub fn shared(self) -> usize {
@@ -143,7 +146,7 @@ fn zeros(#[comptime] n: usize) -> Array<f32> {
     x
 }
 
-/// `out[i, j] = Σ_d a[a0 + ty + 16i, d] · b[b0 + tx + 16j, d]`.
+/// `out[i, j] = Σ_d a[a0 + ty + side·i, d] · b[b0 + tx + side·j, d]`.
 #[cube]
 fn products<T: Numeric>(
     a: &Array<T>,
@@ -161,26 +164,32 @@ fn products<T: Numeric>(
     let t = comptime!(form.t);
     let pitch = comptime!(form.pitch());
     let (tx, ty) = (UNIT_POS_X as usize, UNIT_POS_Y as usize);
-    let me = ty * 16 + tx;
+    let me = ty * comptime!(form.side) + tx;
     let mut out = zeros(comptime!(t * t));
     let mut d0 = 0usize;
     while d0 < width {
         #[unroll]
-        for i in 0..t {
-            // 256 threads load 16·T rows of 16 columns of each operand; the columns of a row lie side by side.
-            let d = me % 16;
-            let r = me / 16 + comptime!(16 * i);
+        for i in 0..comptime!(16 * t / form.side) {
+            // The threads load a tile's rows of 16 columns of each operand; the columns of a row lie side by side.
+            let e = me + comptime!(form.side * form.side * i);
+            let d = e % 16;
+            let r = e / 16;
             stage[d * pitch + r] = number::<T>(a, at_a, a0 + r, rows_a, d0 + d, width);
             stage[comptime!(16 * pitch) + d * pitch + r] = number::<T>(b, at_b, b0 + r, rows_b, d0 + d, width);
         }
         sync_cube();
         for d in 0..16usize {
+            let mut vb = Array::<f32>::new(t);
+            #[unroll]
+            for j in 0..t {
+                vb[j] = stage[d * pitch + tx + comptime!(16 * pitch + form.side * j)];
+            }
             #[unroll]
             for i in 0..t {
-                let v = stage[d * pitch + ty + comptime!(16 * i)];
+                let va = stage[d * pitch + ty + comptime!(form.side * i)];
                 #[unroll]
                 for j in 0..t {
-                    out[comptime!(i * t + j)] += v * stage[d * pitch + tx + comptime!(16 * pitch + 16 * j)];
+                    out[comptime!(i * t + j)] += va * vb[j];
                 }
             }
         }
@@ -190,7 +199,7 @@ fn products<T: Numeric>(
     out
 }
 
-/// `out[i, c] += Σ_j weights[ty + 16i, j] · x[x0 + j, tx + 16c]`, where weights beyond the last row are 0.
+/// `out[i, c] += Σ_j weights[ty + side·i, j] · x[x0 + j, tx + side·c]`, where weights beyond the last row are 0.
 #[cube]
 fn weighted<T: Numeric>(
     weights: &SharedMemory<f32>,
@@ -207,25 +216,30 @@ fn weighted<T: Numeric>(
     let t = comptime!(form.t);
     let pitch = comptime!(form.pitch());
     let (tx, ty) = (UNIT_POS_X as usize, UNIT_POS_Y as usize);
-    let me = ty * 16 + tx;
+    let me = ty * comptime!(form.side) + tx;
     let count = min(comptime!(form.tile()), rows - x0);
     let mut j0 = 0usize;
     while j0 < count {
         #[unroll]
-        for i in 0..columns {
-            let e = me + comptime!(256 * i);
-            let c = e % comptime!(16 * columns);
-            let j = e / comptime!(16 * columns);
+        for i in 0..comptime!(16 * columns / form.side) {
+            let e = me + comptime!(form.side * form.side * i);
+            let c = e % comptime!(form.side * columns);
+            let j = e / comptime!(form.side * columns);
             stage[e] = number::<T>(x, at, x0 + j0 + j, rows, c, width);
         }
         sync_cube();
-        for j in 0..16usize {
+        for j in 0..min(16usize, count - j0) {
+            let mut vb = Array::<f32>::new(columns);
+            #[unroll]
+            for c in 0..columns {
+                vb[c] = stage[j * comptime!(form.side * columns) + tx + comptime!(form.side * c)];
+            }
             #[unroll]
             for i in 0..t {
-                let w = weights[(ty + comptime!(16 * i)) * pitch + j0 + j];
+                let w = weights[(ty + comptime!(form.side * i)) * pitch + j0 + j];
                 #[unroll]
                 for c in 0..columns {
-                    out[comptime!(i * columns + c)] += w * stage[j * comptime!(16 * columns) + tx + comptime!(16 * c)];
+                    out[comptime!(i * columns + c)] += w * vb[c];
                 }
             }
         }
@@ -274,11 +288,11 @@ fn dropout(i: usize, j: usize, p: &Problem) -> f32 {
     select((word >> 8u32) < p.threshold, p.kept, f32::new(0.0))
 }
 
-/// A row's sum of what its 16 threads found, in their order.
+/// A row's sum of what its threads found, in their order.
 #[cube]
 fn row_sum(shared: &SharedMemory<f32>, row: usize, #[comptime] form: Form) -> f32 {
     let mut sum = f32::new(0.0);
-    for x in 0..16usize {
+    for x in 0..comptime!(form.side) {
         sum += shared[row * comptime!(form.pitch()) + x];
     }
     sum
@@ -334,8 +348,8 @@ pub fn attention_kernel<T: Numeric, M: Numeric>(
                 let at = comptime!(i * t + j);
                 s[at] = score::<M>(
                     s[at],
-                    i0 + ty + comptime!(16 * i),
-                    j0 + tx + comptime!(16 * j),
+                    i0 + ty + comptime!(form.side * i),
+                    j0 + tx + comptime!(form.side * j),
                     mask,
                     &of_mask,
                     &p,
@@ -343,14 +357,14 @@ pub fn attention_kernel<T: Numeric, M: Numeric>(
                 );
                 largest = max(largest, s[at]);
             }
-            weights[(ty + comptime!(16 * i)) * pitch + tx] = largest;
+            weights[(ty + comptime!(form.side * i)) * pitch + tx] = largest;
         }
         sync_cube();
         #[unroll]
         for i in 0..t {
             let mut largest = most[i];
-            for x in 0..16usize {
-                largest = max(largest, weights[(ty + comptime!(16 * i)) * pitch + x]);
+            for x in 0..comptime!(form.side) {
+                largest = max(largest, weights[(ty + comptime!(form.side * i)) * pitch + x]);
             }
             let shrunk = (most[i] - largest).exp();
             most[i] = largest;
@@ -369,9 +383,9 @@ pub fn attention_kernel<T: Numeric, M: Numeric>(
                 let mut e = select(s[at] == f32::new(UNSEEN), f32::new(0.0), (s[at] - most[i]).exp());
                 sums[i] += e;
                 if comptime!(form.dropout) {
-                    e *= dropout(i0 + ty + comptime!(16 * i), j0 + tx + comptime!(16 * j), &p);
+                    e *= dropout(i0 + ty + comptime!(form.side * i), j0 + tx + comptime!(form.side * j), &p);
                 }
-                weights[(ty + comptime!(16 * i)) * pitch + tx + comptime!(16 * j)] = e;
+                weights[(ty + comptime!(form.side * i)) * pitch + tx + comptime!(form.side * j)] = e;
             }
         }
         sync_cube();
@@ -380,13 +394,13 @@ pub fn attention_kernel<T: Numeric, M: Numeric>(
     }
     #[unroll]
     for i in 0..t {
-        weights[(ty + comptime!(16 * i)) * pitch + tx] = sums[i];
+        weights[(ty + comptime!(form.side * i)) * pitch + tx] = sums[i];
     }
     sync_cube();
     #[unroll]
     for i in 0..t {
-        let row = i0 + ty + comptime!(16 * i);
-        let sum = row_sum(&weights, ty + comptime!(16 * i), form);
+        let row = i0 + ty + comptime!(form.side * i);
+        let sum = row_sum(&weights, ty + comptime!(form.side * i), form);
         let none = sum == f32::new(0.0);
         let over = select(none, f32::new(1.0), sum);
         if row < p.queries {
@@ -396,7 +410,7 @@ pub fn attention_kernel<T: Numeric, M: Numeric>(
             }
             #[unroll]
             for c in 0..columns {
-                let column = tx + comptime!(16 * c);
+                let column = tx + comptime!(form.side * c);
                 if column < p.values {
                     out[at * p.values + column] = T::cast_from(y[comptime!(i * columns + c)] / over);
                 }
@@ -441,23 +455,23 @@ pub fn attention_dq_kernel<T: Numeric, M: Numeric>(
 
     #[unroll]
     for i in 0..t {
-        let row = i0 + ty + comptime!(16 * i);
+        let row = i0 + ty + comptime!(form.side * i);
         let mut along = f32::new(0.0);
         #[unroll]
         for c in 0..comptime!(form.values) {
-            let column = tx + comptime!(16 * c);
+            let column = tx + comptime!(form.side * c);
             along += number::<T>(g, &of_g, row, p.queries, column, p.values)
                 * number::<T>(y, &of_y, row, p.queries, column, p.values);
         }
-        weights[(ty + comptime!(16 * i)) * pitch + tx] = along;
+        weights[(ty + comptime!(form.side * i)) * pitch + tx] = along;
     }
     sync_cube();
     let mut deltas = zeros(t);
     let mut logs = zeros(t);
     #[unroll]
     for i in 0..t {
-        let row = i0 + ty + comptime!(16 * i);
-        deltas[i] = row_sum(&weights, ty + comptime!(16 * i), form);
+        let row = i0 + ty + comptime!(form.side * i);
+        deltas[i] = row_sum(&weights, ty + comptime!(form.side * i), form);
         if row < p.queries {
             logs[i] = lse[first + row];
             if tx == 0 {
@@ -480,14 +494,15 @@ pub fn attention_dq_kernel<T: Numeric, M: Numeric>(
             #[unroll]
             for j in 0..t {
                 let at = comptime!(i * t + j);
-                let (row, column) = (i0 + ty + comptime!(16 * i), j0 + tx + comptime!(16 * j));
+                let (row, column) = (i0 + ty + comptime!(form.side * i), j0 + tx + comptime!(form.side * j));
                 let s = score::<M>(s[at], row, column, mask, &of_mask, &p, form);
                 let e = select(s == f32::new(UNSEEN), f32::new(0.0), (s - logs[i]).exp());
                 let mut of_p = dp[at];
                 if comptime!(form.dropout) {
                     of_p *= dropout(row, column, &p);
                 }
-                weights[(ty + comptime!(16 * i)) * pitch + tx + comptime!(16 * j)] = e * (of_p - deltas[i]) * p.scale;
+                weights[(ty + comptime!(form.side * i)) * pitch + tx + comptime!(form.side * j)] =
+                    e * (of_p - deltas[i]) * p.scale;
             }
         }
         sync_cube();
@@ -498,7 +513,7 @@ pub fn attention_dq_kernel<T: Numeric, M: Numeric>(
     for i in 0..t {
         #[unroll]
         for c in 0..columns {
-            let (row, column) = (i0 + ty + comptime!(16 * i), tx + comptime!(16 * c));
+            let (row, column) = (i0 + ty + comptime!(form.side * i), tx + comptime!(form.side * c));
             if row < p.queries && column < p.width {
                 dq[(first + row) * p.width + column] = T::cast_from(d[comptime!(i * columns + c)]);
             }
@@ -549,7 +564,7 @@ pub fn attention_dkv_kernel<T: Numeric, M: Numeric>(
         let dp = products::<T>(v, &of_v, j0, p.keys, g, &of_g, i0, p.queries, p.values, &mut stage, form);
         #[unroll]
         for j in 0..t {
-            let row = i0 + tx + comptime!(16 * j);
+            let row = i0 + tx + comptime!(form.side * j);
             let mut log = f32::new(0.0);
             let mut along = f32::new(0.0);
             if row < p.queries {
@@ -559,7 +574,7 @@ pub fn attention_dkv_kernel<T: Numeric, M: Numeric>(
             #[unroll]
             for i in 0..t {
                 let at = comptime!(i * t + j);
-                let column = j0 + ty + comptime!(16 * i);
+                let column = j0 + ty + comptime!(form.side * i);
                 let z = score::<M>(s[at], row, column, mask, &of_mask, &p, form);
                 let e = select(z == f32::new(UNSEEN), f32::new(0.0), (z - log).exp());
                 let mut of_p = dp[at];
@@ -570,7 +585,7 @@ pub fn attention_dkv_kernel<T: Numeric, M: Numeric>(
                     kept *= factor;
                 }
                 s[at] = e * (of_p - along) * p.scale;
-                weights[(ty + comptime!(16 * i)) * pitch + tx + comptime!(16 * j)] = kept;
+                weights[(ty + comptime!(form.side * i)) * pitch + tx + comptime!(form.side * j)] = kept;
             }
         }
         sync_cube();
@@ -579,7 +594,8 @@ pub fn attention_dkv_kernel<T: Numeric, M: Numeric>(
         for i in 0..t {
             #[unroll]
             for j in 0..t {
-                weights[(ty + comptime!(16 * i)) * pitch + tx + comptime!(16 * j)] = s[comptime!(i * t + j)];
+                weights[(ty + comptime!(form.side * i)) * pitch + tx + comptime!(form.side * j)] =
+                    s[comptime!(i * t + j)];
             }
         }
         sync_cube();
@@ -589,18 +605,18 @@ pub fn attention_dkv_kernel<T: Numeric, M: Numeric>(
     let first_key = dense_head(&p, p.keys);
     #[unroll]
     for i in 0..t {
-        let row = j0 + ty + comptime!(16 * i);
+        let row = j0 + ty + comptime!(form.side * i);
         if row < p.keys {
             #[unroll]
             for c in 0..comptime!(form.width) {
-                let column = tx + comptime!(16 * c);
+                let column = tx + comptime!(form.side * c);
                 if column < p.width {
                     dk[(first_key + row) * p.width + column] = T::cast_from(d_k[comptime!(i * form.width + c)]);
                 }
             }
             #[unroll]
             for c in 0..comptime!(form.values) {
-                let column = tx + comptime!(16 * c);
+                let column = tx + comptime!(form.side * c);
                 if column < p.values {
                     dv[(first_key + row) * p.values + column] = T::cast_from(d_v[comptime!(i * form.values + c)]);
                 }

@@ -5,7 +5,7 @@
 mod adapter;
 
 use adapter::{devices, turn};
-use gradus_core::{Device, ErrorKind, Key, Precision, Result, Tensor, no_grad, with_precision};
+use gradus_core::{DType, Device, ErrorKind, Precision, Result, Tensor, no_grad, with_precision};
 use gradus_data::{Characters, Loader, TokenWindows, king_james};
 use gradus_gpu::profile::profile;
 use gradus_nn::loss::CrossEntropy;
@@ -56,6 +56,9 @@ struct Size(usize, usize, usize, usize, usize);
 
 /// The tiny size of `examples/gpt.rs`.
 const TINY: Size = Size(2, 2, 64, 32, 12);
+
+/// The least of everything.
+const LEAST: Size = Size(1, 2, 16, 8, 2);
 
 /// A run on a device.
 struct Run {
@@ -156,5 +159,50 @@ fn two_hundred_losses_are_the_cpu_s_and_it_writes() {
         assert_eq!(text.chars().count(), 40);
         let (_, step) = profile(|| run.steps(1).expect("it trains"));
         println!("one step: {step}");
+    }
+}
+
+#[test]
+fn memory_does_not_grow_over_500_steps() {
+    let _turn = turn();
+    for device in devices() {
+        let mut run = Run::new(device, LEAST).expect("it is set up");
+        let mut report = |steps: usize| {
+            let losses = run.steps(steps).expect("it trains");
+            assert!(losses.iter().all(|l| l.is_finite()), "{losses:?}");
+            drop(losses);
+            let memory = device.backend().memory();
+            let [in_use, peak, reserved] = [memory.in_use, memory.peak, memory.reserved].map(|b| b >> 10);
+            println!("{device} after {} steps: {in_use} KiB in use, {peak} peak, {reserved} reserved", run.step);
+            memory
+        };
+        report(20);
+        let early = report(30);
+        let late = report(450);
+        assert!(late.in_use <= early.in_use && late.peak <= early.peak + (1 << 20), "{early:?} then {late:?}");
+        // The runtime's pools may round up once more, and no further.
+        assert!(late.reserved <= early.reserved + (16 << 20), "{early:?} then {late:?}");
+    }
+}
+
+#[test]
+fn a_half_precision_that_the_device_lacks_is_refused_by_name() {
+    let _turn = turn();
+    for device in devices() {
+        for (precision, dtype) in [(Precision::F16, DType::F16), (Precision::Bf16, DType::Bf16)] {
+            let x = Tensor::try_randn([5, 7], device, 0).expect("it draws");
+            let w = Tensor::try_randn([3, 7], device, 1).expect("it draws");
+            let product = with_precision(precision, || x.try_linear(&w, None));
+            match product {
+                Ok(y) => assert!(device.backend().supports(dtype) && y.dtype() == dtype, "{device} gave {}", y.dtype()),
+                Err(error) => {
+                    let text = error.to_string();
+                    println!("{text}");
+                    assert!(!device.backend().supports(dtype) && error.kind() == ErrorKind::Unsupported, "{text}");
+                    let name = dtype.to_string();
+                    assert!(text.contains(&name) && text.contains(device.name()) && text.contains("use "), "{text}");
+                }
+            }
+        }
     }
 }

@@ -18,6 +18,9 @@ use smallvec::smallvec;
 /// The most columns of a head that the kernels hold in registers.
 const WIDEST: usize = 256;
 
+/// The most numbers of a result that a thread holds, if a smaller tile helps.
+const HELD: usize = 64;
+
 /// The most cubes of one dimension of a launch.
 const CUBES: usize = 65_535;
 
@@ -60,8 +63,8 @@ impl Call<'_> {
     }
     /// A cube for each tile of `rows` of each head.
     fn cubes(&self, rows: usize) -> (CubeCount, CubeDim) {
-        let tiles = rows.div_ceil(16 * self.form.t);
-        (CubeCount::Static(tiles as u32, self.heads as u32, self.batches as u32), CubeDim::new_2d(16, 16))
+        let (tiles, side) = (rows.div_ceil(self.form.tile()), self.form.side as u32);
+        (CubeCount::Static(tiles as u32, self.heads as u32, self.batches as u32), CubeDim::new_2d(side, side))
     }
     fn statistic(&self) -> Result<Meta> {
         Ok(Meta::new(DType::F32, Shape::try_new(&[self.batches, self.heads, self.queries])?))
@@ -79,7 +82,7 @@ impl<R: GpuRuntime> Gpu<R> {
         let (sq, sv) = (q.shape(), v.shape());
         let (batches, heads, queries, keys, width, values) = (sq[0], sq[1], sq[2], sv[2], sq[3], sv[3]);
         let empty = [q, k, v].iter().any(|x| x.elements() == 0);
-        let large = width.max(values) > WIDEST || batches.max(heads).max(queries.max(keys).div_ceil(16)) > CUBES;
+        let large = width.max(values) > WIDEST || batches.max(heads).max(queries.max(keys).div_ceil(4)) > CUBES;
         // The dropout's words are counted in 32 bits.
         let many = op.dropout.is_some() && batches * heads * queries * keys > 1 << 32;
         if !covered(q.dtype) || empty || large || many {
@@ -90,21 +93,23 @@ impl<R: GpuRuntime> Gpu<R> {
             Some(m) if m.dtype == DType::Bool => Mask::Seen,
             Some(_) => Mask::Added,
         };
+        let side = self.strategies().cube_side;
         let mut form = Form {
+            side,
             t: match queries.max(keys) {
-                0..=16 => 1,
-                17..=32 => 2,
-                _ => 4,
-            },
-            width: width.div_ceil(16),
-            values: values.div_ceil(16),
+                0..=16 => 16,
+                17..=32 => 32,
+                _ => 64,
+            } / side,
+            width: width.div_ceil(side),
+            values: values.div_ceil(side),
             causal: op.causal,
             mask: of_mask,
             dropout: op.dropout.is_some(),
         };
-        // A thread holds t·columns numbers of each result.
-        if form.t == 4 && form.width.max(form.values) > 8 {
-            form.t = 2;
+        // A thread holds t · columns numbers of each result.
+        while form.t * form.width.max(form.values) > HELD && form.t > 1 {
+            form.t /= 2;
         }
         let room = self.client.properties().hardware.max_shared_memory_size;
         while form.shared() > room && form.t > 1 {
@@ -207,6 +212,10 @@ impl<R: GpuRuntime> Gpu<R> {
                 c.form,
                 c.types,
             );
+        }
+        self.launched();
+        // SAFETY: as above; δ was written for each query.
+        unsafe {
             attention_dkv_kernel::launch_unchecked::<R>(
                 &self.client,
                 columns,
@@ -231,7 +240,6 @@ impl<R: GpuRuntime> Gpu<R> {
                 c.types,
             );
         }
-        self.launched();
         self.launched();
         Ok(Some(Fused { outputs: smallvec![self.done(dq)?, self.done(dk)?, self.done(dv)?], ..Fused::default() }))
     }
