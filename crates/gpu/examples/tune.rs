@@ -64,6 +64,7 @@ fn knobs(device: Device) -> Result<Vec<Knob>> {
     let squares = [[128; 3], [256; 3], [512; 3]];
     let sum_of_rows = |x: &Tensor| x.try_sum_dims(&[1], false);
     let mut knobs = vec![
+        Knob { name: "cube_side", candidates: &[4, 8, 16], work: products(device, DType::F32, &squares)? },
         Knob {
             name: "product_tile_16",
             candidates: &[8, 16, 32, 64],

@@ -5,6 +5,7 @@ use crate::composite::Composite;
 use crate::error::Result;
 use crate::functional::attention::{Attention, AttentionGrad, AttentionOptions};
 use crate::functional::batch_norm::BatchNormGrad;
+use crate::functional::global_norm::GlobalNorm;
 use crate::functional::lstm::{LstmStep, LstmStepGrad};
 use crate::functional::rms_norm::RmsNormGrad;
 use crate::rng::Key;
@@ -16,6 +17,7 @@ pub(super) fn entries() -> Vec<Entry> {
     entries.extend(attention());
     entries.push(attention_grad());
     entries.extend(lstm());
+    entries.push(global_norm());
     entries.push(einsum());
     entries
 }
@@ -167,6 +169,13 @@ fn lstm() -> Vec<Entry> {
         .case(reals(&with_grads(gates)), |x| composed(LstmStepGrad, x))
         .large(reals(&with_grads(large)), |x| composed(LstmStepGrad, x).map(|mut y| y.swap_remove(0))),
     ]
+}
+
+fn global_norm() -> Entry {
+    Entry::new("global_norm", "torch.nn.utils.get_total_norm", "The 2-norm of several tensors as if they were one.")
+        .case(reals(&[&[3, 4], &[5], &[2, 1, 2]]), |x| composed(GlobalNorm, x))
+        .case(reals(&[&[]]), |x| composed(GlobalNorm, x))
+        .large(reals(&[&[190, 211], &[301]]), |x| composed(GlobalNorm, x).map(|mut y| y.swap_remove(0)))
 }
 
 fn einsum() -> Entry {

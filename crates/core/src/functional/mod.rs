@@ -13,6 +13,7 @@ pub mod einsum;
 pub mod elementwise;
 pub mod embedding_bag;
 pub mod fold;
+pub mod global_norm;
 pub mod grid_sample;
 pub mod group_norm;
 pub mod interpolate;
