@@ -30,6 +30,7 @@ mod norm;
 mod pool;
 mod random;
 mod reduce;
+mod rms_norm;
 mod simd;
 mod small_matmul;
 mod softmax;
@@ -90,6 +91,7 @@ impl Cpu {
         lstm::register(&kernels);
         norm::register(&kernels);
         pool::register(&kernels);
+        rms_norm::register(&kernels);
         softmax::register(&kernels);
         special::register(&kernels);
         unary_grad::register(&kernels);
