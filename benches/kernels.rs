@@ -53,6 +53,22 @@ pub fn elementwise(c: &mut Criterion) {
     group.finish();
 }
 
+/// What users write of several elementwise functions. The bytes are those of one pass: inputs read, the result written.
+pub fn chains(c: &mut Criterion) {
+    let mut group = c.benchmark_group("chain");
+    for n in [1 << 12, 1 << 20] {
+        let (x, y) = (randn(&[n], 0), randn(&[n], 1));
+        group.throughput(Throughput::Bytes(12 * n as u64));
+        group.bench_function(BenchmarkId::new("x * 2 + y", n), |b| b.iter(|| black_box(&x * 2.0 + &y)));
+        group.bench_function(BenchmarkId::new("tanh(x * 2 + y) * y", n), |b| {
+            b.iter(|| black_box((&x * 2.0 + &y).tanh() * &y))
+        });
+        group.throughput(Throughput::Bytes(8 * n as u64));
+        group.bench_function(BenchmarkId::new("sigmoid(x) * x", n), |b| b.iter(|| black_box(x.sigmoid() * &x)));
+    }
+    group.finish();
+}
+
 pub fn reductions(c: &mut Criterion) {
     let mut group = c.benchmark_group("reduce 1024x1024");
     let x = randn(&[1024, 1024], 0);

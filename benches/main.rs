@@ -2,17 +2,19 @@
 //! feature `wgpu` or `cuda` those whose name begins with `gpu` are there as well.
 //!
 //! Short by default, so that the whole table is there in two minutes; `-- --measurement-time 5 --sample-size 100 gemm` looks
-//! closer. `-- --test` runs each once.
+//! closer. `-- --test` runs each once. At the end stands each bench's share of what the machine can do (`limits.rs`): elements are
+//! floating-point operations everywhere, and bytes those that must be read and written.
 #![allow(missing_docs, reason = "criterion's macros make undocumented items")]
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod devices;
 mod kernels;
+mod limits;
 mod networks;
 mod training;
 
-use criterion::{Criterion, criterion_group, criterion_main};
-use std::time::Duration;
+use criterion::{Criterion, criterion_group};
+use std::time::{Duration, SystemTime};
 
 /// Ten samples in half a second, after a fifth to warm up.
 fn short() -> Criterion {
@@ -24,8 +26,8 @@ criterion_group! {
     name = benches;
     config = short();
     targets =
-        kernels::gemm, kernels::elementwise, kernels::reductions,
-        networks::rows, networks::attention, networks::convolution,
+        kernels::gemm, kernels::elementwise, kernels::chains, kernels::reductions,
+        networks::rows, networks::attention, networks::convolution, networks::images, networks::lookups,
         training::overhead, training::optimizers, training::steps,
 }
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
@@ -35,7 +37,11 @@ criterion_group! {
     targets = devices::kernels,
 }
 
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
-criterion_main!(benches, on_devices);
-#[cfg(not(any(feature = "wgpu", feature = "cuda")))]
-criterion_main!(benches);
+fn main() {
+    let start = SystemTime::now();
+    benches();
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    on_devices();
+    Criterion::default().configure_from_args().final_summary();
+    limits::print_shares(start);
+}

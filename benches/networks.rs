@@ -1,5 +1,5 @@
-//! Functions that networks are made of: each forward alone, and forward and backward. The elements of attention and
-//! convolution are floating-point operations of the forward pass (its backward has twice as many), those of the others numbers.
+//! Functions that networks are made of: each forward alone, and forward and backward. Attention and convolution count
+//! floating-point operations, whose backward has twice as many; the others the bytes that each pass must read and write.
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
@@ -12,19 +12,33 @@ fn randn(shape: &[usize], seed: u64) -> Tensor {
     Tensor::randn(shape, Device::cpu(), seed)
 }
 
-/// Benches f(x), and f(x) with the gradients of x and `weights`.
+/// Of the forward pass, and of both passes together.
+type Work = (Throughput, Throughput);
+
+/// Products: the backward pass has one for each of the two factors.
+fn flops(forward: usize) -> Work {
+    (Throughput::Elements(forward as u64), Throughput::Elements(3 * forward as u64))
+}
+
+/// So many bytes an element.
+fn bytes(elements: usize, forward: usize, both: usize) -> Work {
+    (Throughput::Bytes((elements * forward) as u64), Throughput::Bytes((elements * both) as u64))
+}
+
+/// Benches f(x), and f(x) with the gradients of the floating-point inputs.
 fn both(
     group: &mut BenchmarkGroup<'_, WallTime>,
     name: &str,
-    elements: usize,
+    work: Work,
     x: &[Tensor],
     f: impl Fn(&[Tensor]) -> Tensor,
 ) {
-    group.throughput(Throughput::Elements(elements as u64));
+    group.throughput(work.0);
     group.bench_function(format!("{name}, forward"), |b| b.iter(|| black_box(f(x))));
     let leaves: Vec<Tensor> =
         x.iter().map(|t| if t.dtype().is_float() { t.requires_grad() } else { t.clone() }).collect();
     let seed = f(x).ones_like();
+    group.throughput(work.1);
     group.bench_function(format!("{name}, forward and backward"), |b| {
         b.iter(|| {
             f(&leaves).backward_with(Some(&seed), Backward::default());
@@ -33,20 +47,22 @@ fn both(
     });
 }
 
+/// Forward: read x, write y. Backward: read x (or y) and y's gradient, write x's.
 pub fn rows(c: &mut Criterion) {
     let mut group = c.benchmark_group("rows");
     let (rows, width) = (512, 768);
+    let work = || bytes(rows * width, 8, 20);
     let x = randn(&[rows, width], 0);
     let affine = [x.clone(), randn(&[width], 1), randn(&[width], 2)];
-    both(&mut group, "softmax 512x768", rows * width, std::slice::from_ref(&x), |x| x[0].softmax(-1));
-    both(&mut group, "log_softmax 512x768", rows * width, &[x], |x| x[0].log_softmax(-1));
-    both(&mut group, "layer_norm 512x768", rows * width, &affine, |x| {
-        x[0].layer_norm([768], Some(&x[1]), Some(&x[2]), 1e-5)
-    });
+    both(&mut group, "softmax 512x768", work(), std::slice::from_ref(&x), |x| x[0].softmax(-1));
+    both(&mut group, "log_softmax 512x768", work(), &[x], |x| x[0].log_softmax(-1));
+    both(&mut group, "layer_norm 512x768", work(), &affine, |x| x[0].layer_norm([768], Some(&x[1]), Some(&x[2]), 1e-5));
+    both(&mut group, "rms_norm 512x768", work(), &affine[..2], |x| x[0].rms_norm([768], Some(&x[1]), None));
     for (rows, classes) in [(64, 10), (512, 8192)] {
         let target = Tensor::randint(0, classes as i64, [rows], Device::cpu(), 3);
         let name = format!("cross_entropy {rows}x{classes}");
-        both(&mut group, &name, rows * classes, &[randn(&[rows, classes], 4), target], |x| x[0].cross_entropy(&x[1]));
+        let work = bytes(rows * classes, 4, 12); // its result is one number
+        both(&mut group, &name, work, &[randn(&[rows, classes], 4), target], |x| x[0].cross_entropy(&x[1]));
     }
     group.finish();
 }
@@ -55,28 +71,58 @@ pub fn attention(c: &mut Criterion) {
     let mut group = c.benchmark_group("attention");
     let [batch, heads, tokens, width] = [4, 8, 128, 64];
     let x: Vec<Tensor> = (0..3).map(|i| randn(&[batch, heads, tokens, width], i)).collect();
-    let flops = 4 * batch * heads * tokens * tokens * width;
-    for (name, options) in
-        [("4x8x128x64", AttentionOptions::default()), ("4x8x128x64, causal", AttentionOptions::causal())]
-    {
-        both(&mut group, name, flops, &x, |x| x[0].attention(&x[1], &x[2], &options));
+    let all = 4 * batch * heads * tokens * tokens * width;
+    both(&mut group, "4x8x128x64", flops(all), &x, |x| x[0].attention(&x[1], &x[2], &AttentionOptions::default()));
+    both(&mut group, "4x8x128x64, causal", flops(all / 2), &x, |x| {
+        x[0].attention(&x[1], &x[2], &AttentionOptions::causal())
+    });
+    group.finish();
+}
+
+/// The two convolutions of a small network for images of 28×28; those of a residual network: with a stride, 1×1, and depthwise.
+pub fn convolution(c: &mut Criterion) {
+    let mut group = c.benchmark_group("conv2d");
+    for (batch, inputs, outputs, size, window, stride, groups) in [
+        (64, 1, 32, 28, 3, 1, 1),
+        (64, 32, 64, 26, 3, 1, 1),
+        (128, 16, 16, 32, 3, 1, 1),
+        (128, 32, 64, 16, 3, 2, 1),
+        (128, 32, 64, 16, 1, 1, 1),
+        (32, 64, 64, 28, 3, 1, 64),
+    ] {
+        let options = ConvOptions::default().padding(window / 2).stride(stride).groups(groups);
+        let inner = inputs / groups;
+        let weight = randn(&[outputs, inner, window, window], 1);
+        let x = [randn(&[batch, inputs, size, size], 0), weight, randn(&[outputs], 2)];
+        let out = size.div_ceil(stride);
+        let work = flops(2 * batch * outputs * inner * window * window * out * out);
+        let name = format!("{batch}x{inputs}x{size}x{size} to {outputs}, {window}x{window}/{stride}, groups {groups}");
+        both(&mut group, &name, work, &x, |x| x[0].conv2d(&x[1], Some(&x[2]), &options));
     }
     group.finish();
 }
 
-/// The two convolutions of a small network for images of 28×28, and a pool.
-pub fn convolution(c: &mut Criterion) {
-    let mut group = c.benchmark_group("conv2d");
-    let options = ConvOptions::default();
-    for (inputs, outputs, size) in [(1, 32, 28), (32, 64, 26)] {
-        let x = [randn(&[64, inputs, size, size], 0), randn(&[outputs, inputs, 3, 3], 1), randn(&[outputs], 2)];
-        let flops = 2 * 64 * outputs * inputs * 9 * (size - 2) * (size - 2);
-        let name = format!("64x{inputs}x{size}x{size} to {outputs}, 3x3");
-        both(&mut group, &name, flops, &x, |x| x[0].conv2d(&x[1], Some(&x[2]), &options));
-    }
+pub fn images(c: &mut Criterion) {
+    let mut group = c.benchmark_group("images");
+    let x = [randn(&[64, 64, 24, 24], 0), randn(&[64], 1), randn(&[64], 2)];
+    let numbers = 64 * 64 * 24 * 24;
+    // Forward: read x, write a quarter. Backward: read a quarter, write x's gradient.
     let pool = gradus::functional::pooling::PoolOptions::new(2);
-    both(&mut group, "max_pool 2, 64x64x24x24", 64 * 64 * 24 * 24, &[randn(&[64, 64, 24, 24], 0)], |x| {
-        x[0].max_pool2d(&pool)
+    both(&mut group, "max_pool 2, 64x64x24x24", bytes(numbers, 5, 10), &x[..1], |x| x[0].max_pool2d(&pool));
+    // Statistics need a pass of their own, forward (x) and backward (x and y's gradient).
+    both(&mut group, "batch_norm 64x64x24x24", bytes(numbers, 12, 32), &x, |x| {
+        x[0].batch_norm_train(Some(&x[1]), Some(&x[2]), 1e-5).0
     });
+    group.finish();
+}
+
+/// 4,096 rows of a table: read and written forward; backward reads their gradients, and writes that of the whole table.
+pub fn lookups(c: &mut Criterion) {
+    let mut group = c.benchmark_group("embedding");
+    let (tokens, width, rows) = (8192, 256, 4096);
+    let x = [randn(&[tokens, width], 0), Tensor::randint(0, tokens as i64, [rows], Device::cpu(), 1)];
+    let read = 4 * rows * width;
+    let work = (Throughput::Bytes(2 * read as u64), Throughput::Bytes((3 * read + 4 * tokens * width) as u64));
+    both(&mut group, "4096 of 8192x256", work, &x, |x| x[0].embedding(&x[1]));
     group.finish();
 }

@@ -92,7 +92,9 @@ pub fn steps(c: &mut Criterion) {
         ("MLP 784-128-10, batch 64, AdamW", Training::new([64, 784, 128, 10], AdamW::new(1e-3))),
     ];
     for (name, mut t) in cases {
-        group.throughput(Throughput::Elements(t.x.dim(0) as u64)); // samples
+        // Products of a linear layer: forward, and backward to the weight and, but for the first layer's, to the input.
+        let products = 2 * t.model.fc1.weight.elements() + 3 * t.model.fc2.weight.elements();
+        group.throughput(Throughput::Elements((2 * t.x.dim(0) * products) as u64));
         group.bench_function(format!("{name}, eager"), |b| {
             b.iter(|| step(&mut t.model, &mut t.optimizer, &t.x, &t.y).expect("a step"))
         });
