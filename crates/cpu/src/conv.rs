@@ -9,12 +9,10 @@
 //! images are added in a fixed order.
 
 mod direct;
-mod panel;
 mod pixels;
 mod planes;
 mod tiles;
 mod transforms;
-mod vector;
 mod winograd;
 
 use crate::elementwise::{copy, finish};
@@ -23,6 +21,7 @@ use crate::memory::CpuStorage;
 use crate::pool::trailing;
 use crate::reduce::Shared;
 use crate::threads::for_chunks;
+use crate::vector::{Real, lanes};
 use gradus_core::backend::View;
 use gradus_core::composite::{Fused, FusedCall, KernelTable};
 use gradus_core::functional::conv::{Conv, ConvInputGrad, ConvWeightGrad};
@@ -32,7 +31,6 @@ use planes::{Planes, Vectors, copy_planes, copy_vectors};
 use smallvec::smallvec;
 use std::cell::RefCell;
 use tiles::{Correlation, PACK, Product, SLACK, correlations, products};
-use vector::{Real, lanes};
 
 pub(crate) fn register(table: &KernelTable) {
     table.register(|c: FusedCall<'_, Conv>| {

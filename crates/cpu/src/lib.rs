@@ -26,16 +26,20 @@ mod math;
 mod matmul;
 mod memory;
 mod norm;
+mod panel;
 mod pool;
 mod random;
+mod recurrent;
 mod reduce;
 mod simd;
 mod softmax;
 mod special;
 mod strided;
+mod tall;
 mod threads;
 mod unary_grad;
 mod update;
+mod vector;
 
 pub use memory::{CpuStorage, trim};
 pub use simd::{Level, level};
@@ -72,6 +76,7 @@ impl Cpu {
         lstm::register(&kernels);
         norm::register(&kernels);
         pool::register(&kernels);
+        recurrent::register(&kernels);
         softmax::register(&kernels);
         special::register(&kernels);
         unary_grad::register(&kernels);

@@ -3,8 +3,8 @@
 //! Rows of images are seldom a multiple of a register, and masks and scalar rests cost more than the arithmetic around them. In
 //! this layout every register holds the channels of one place, so a kernel never sees where a row ends.
 
-use super::vector::{Real, Vector};
 use super::with_room;
+use crate::vector::{Real, Vector};
 
 /// Copies planes of one image to pixels: number `p` of channel `c` goes to `out[places[p]·pitch + c]`; channels beyond the last,
 /// up to a multiple of a register, are written as zeros.

@@ -5,7 +5,7 @@
 //! constant. A convolution is then a matrix product whose right side is read in place, shifted, and never written out.
 
 use super::tiles::SLACK;
-use super::vector::{Real, Vector, by_level};
+use crate::vector::{Real, Vector, by_level};
 use std::ops::Range;
 
 /// How an image is laid out in planes.

@@ -4,8 +4,8 @@
 //! up to four output channels times six taps and walks over the windows. Both read images in place ([`Planes`](super::planes)).
 
 use super::planes::Vectors;
-use super::vector::{Real, Vector, by_level};
 use crate::math::Float;
+use crate::vector::{Real, Vector, by_level};
 use std::mem::MaybeUninit;
 
 /// Packed weights hold so many output channels side by side.

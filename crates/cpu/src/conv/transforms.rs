@@ -3,7 +3,7 @@
 //! Each is one pass over rows and one over columns. They are macros and not functions of closures, since what a closure calls
 //! is compiled without the instruction set.
 
-use super::vector::Vector;
+use crate::vector::Vector;
 
 macro_rules! two_passes {
     ($(#[$meta:meta])* $name:ident, $from:literal to $to:literal, ($($x:ident),*$(; $half:ident)?) => $pass:expr) => {
