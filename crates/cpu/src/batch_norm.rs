@@ -5,29 +5,52 @@
 //! Sums are taken in the tensor's own type over one image's channel, and in f64 over the images: fixed, and exact enough for
 //! millions of places.
 
+mod rows;
+
 use crate::elementwise::finish;
-use crate::lanes::{LANES, sums};
+use crate::lanes::LANES;
 use crate::launch::{In, Out, launch, storage};
 use crate::math::Float;
 use crate::memory::CpuStorage;
-use crate::simd::vectorized;
+use crate::simd::prefetch;
 use crate::threads::for_chunks;
 use gradus_core::backend::View;
 use gradus_core::composite::{Fused, FusedCall, KernelTable};
-use gradus_core::functional::batch_norm::{BatchNorm, BatchNormGrad, ChannelAffine};
+use gradus_core::functional::batch_norm::{BatchNorm, BatchNormGrad, BatchNormRelu, BatchNormReluGrad, ChannelAffine};
+use gradus_core::functional::running_average::RunningAverage;
 use gradus_core::{DType, Element, Meta, Result};
+use rows::*;
 use smallvec::smallvec;
 use std::ops::Range;
 
 pub(crate) fn register(table: &KernelTable) {
     table.register(|c: FusedCall<'_, BatchNorm>| match kind(c.x) {
-        Some(DType::F32) => forward::<f32>(c.op.eps, c.x, c.outputs[1]).map(Some),
-        Some(DType::F64) => forward::<f64>(c.op.eps, c.x, c.outputs[1]).map(Some),
+        Some(DType::F32) => forward::<f32>(c.op.eps, c.x, c.outputs[1], false).map(Some),
+        Some(DType::F64) => forward::<f64>(c.op.eps, c.x, c.outputs[1], false).map(Some),
         _ => Ok(None),
     });
     table.register(|c: FusedCall<'_, BatchNormGrad>| match kind(c.x) {
-        Some(DType::F32) => backward::<f32>(c.x).map(Some),
-        Some(DType::F64) => backward::<f64>(c.x).map(Some),
+        Some(DType::F32) => backward::<f32>(c.x, Flow::All).map(Some),
+        Some(DType::F64) => backward::<f64>(c.x, Flow::All).map(Some),
+        _ => Ok(None),
+    });
+    // Of few places in a row, activation and residual are passes of their own: by definition.
+    table.register(|c: FusedCall<'_, BatchNormRelu>| match kind(c.x) {
+        Some(DType::F32) if !Sizes::of(c.x[0]).is_narrow() => {
+            forward::<f32>(c.op.eps, c.x, c.outputs[1], true).map(Some)
+        }
+        _ => Ok(None),
+    });
+    table.register(|c: FusedCall<'_, BatchNormReluGrad>| {
+        let flow = if c.op.residual { Flow::WhereOutput } else { Flow::WherePositive };
+        match kind(c.x) {
+            Some(DType::F32) if !Sizes::of(c.x[0]).is_narrow() => backward::<f32>(c.x, flow).map(Some),
+            _ => Ok(None),
+        }
+    });
+    table.register(|c: FusedCall<'_, RunningAverage>| match kind(c.x) {
+        Some(DType::F32) => average::<f32>(c.op.momentum, c.x).map(Some),
+        Some(DType::F64) => average::<f64>(c.op.momentum, c.x).map(Some),
         _ => Ok(None),
     });
     table.register(|c: FusedCall<'_, ChannelAffine>| match kind(c.x) {
@@ -37,6 +60,16 @@ pub(crate) fn register(table: &KernelTable) {
     });
 }
 
+/// Where the gradient of the output flows on.
+#[derive(Clone, Copy, PartialEq)]
+enum Flow {
+    All,
+    /// Where the normalized number is positive.
+    WherePositive,
+    /// Where the output is positive; it flows to a residual, too.
+    WhereOutput,
+}
+
 fn kind(x: &[View<'_>]) -> Option<DType> {
     (x.iter().all(|v| v.layout.is_dense()) && x[0].elements() > 0).then_some(x[0].dtype)
 }
@@ -44,44 +77,6 @@ fn kind(x: &[View<'_>]) -> Option<DType> {
 /// A float that converts to and from f64.
 trait Number: Float + Element {}
 impl<T: Float + Element> Number for T {}
-
-vectorized! {
-    fn sum<T: Float>(x: &[T]) -> T {
-        sums([x], |[x]| [x])[0]
-    }
-    fn squares<T: Float>(x: &[T], mean: T) -> T {
-        sums([x], |[x]| [(x - mean) * (x - mean)])[0]
-    }
-    /// (Σ g, Σ g·(x − mean)).
-    fn moments<T: Float>(g: &[T], x: &[T], mean: T) -> (T, T) {
-        let [s, p] = sums([g, x], |[g, x]| [g, g * (x - mean)]);
-        (s, p)
-    }
-    fn normalize<T: Float>(x: &[T], mean: T, scale: T, shift: T, y: &mut [T]) {
-        for (y, &x) in y.iter_mut().zip(x) { *y = (x - mean) * scale + shift; }
-    }
-    /// The same of many channels side by side, each with numbers of its own.
-    fn normalize_each<T: Float>(x: &[T], mean: &[T], scale: &[T], shift: &[T], y: &mut [T]) {
-        for ((((y, &x), &m), &s), &b) in y.iter_mut().zip(x).zip(mean).zip(scale).zip(shift) { *y = (x - m) * s + b; }
-    }
-    fn sum_each<T: Number>(x: &[T], sum: &mut [f64]) {
-        for (s, &x) in sum.iter_mut().zip(x) { *s += x.to_f64(); }
-    }
-    fn squares_each<T: Number>(x: &[T], mean: &[T], sum: &mut [f64]) {
-        for ((s, &x), &m) in sum.iter_mut().zip(x).zip(mean) { let d = (x - m).to_f64(); *s += d * d; }
-    }
-    fn along_each<T: Number>(g: &[T], x: &[T], mean: &[T], sum: &mut [f64]) {
-        for (((s, &g), &x), &m) in sum.iter_mut().zip(g).zip(x).zip(mean) { *s += (g * (x - m)).to_f64(); }
-    }
-    fn gradient_each<T: Float>(g: &[T], x: &[T], mean: &[T], scale: &[T], g_mean: &[T], slope: &[T], dx: &mut [T]) {
-        for ((((((d, &g), &x), &m), &s), &gm), &k) in dx.iter_mut().zip(g).zip(x).zip(mean).zip(scale).zip(g_mean).zip(slope) {
-            *d = (g - gm - (x - m) * k) * s;
-        }
-    }
-    fn gradient<T: Float>(g: &[T], x: &[T], mean: T, scale: T, g_mean: T, slope: T, dx: &mut [T]) {
-        for ((d, &g), &x) in dx.iter_mut().zip(g).zip(x) { *d = (g - g_mean - (x - mean) * slope) * scale; }
-    }
-}
 
 /// The lengths of `[images, channels, places]`.
 #[derive(Clone, Copy)]
@@ -102,6 +97,13 @@ impl Sizes {
     /// Where each image's part of channel `c` begins.
     fn starts(self, c: usize) -> impl Iterator<Item = usize> {
         (0..self.images).map(move |n| (n * self.channels + c) * self.places)
+    }
+    /// Has the part of the image after the one at `at` fetched: images are pages apart, where the processor does not look ahead.
+    fn fetch_next<T>(&self, x: &Dense<T>, at: usize) {
+        let next = at + self.channels * self.places;
+        if next < self.elements() {
+            prefetch(x.part(next, self.places.min(self.elements() - next)));
+        }
     }
     /// Calls `f` for blocks of channels, on several threads; `cost` in nanoseconds for 1000 elements.
     fn for_blocks(&self, cost: usize, f: impl Fn(Range<usize>) + Send + Sync) {
@@ -143,7 +145,7 @@ impl<T> Dense<T> {
     }
 }
 
-fn forward<T: Number>(eps: f64, x: &[View<'_>], stat: Meta) -> Result<Fused> {
+fn forward<T: Number>(eps: f64, x: &[View<'_>], stat: Meta, relu: bool) -> Result<Fused> {
     let s = Sizes::of(x[0]);
     let size = size_of::<T>();
     let (ty, tm, tv, tr) = (
@@ -157,7 +159,9 @@ fn forward<T: Number>(eps: f64, x: &[View<'_>], stat: Meta) -> Result<Fused> {
     let inverse = 1.0 / (s.images * s.places) as f64;
     launch(&reads, &[&ty, &tm, &tv, &tr], move || {
         let one = |i: usize, c: usize, without: f64| inputs.get(i).map_or(without, |v| v.part(c, 1)[0].to_f64());
-        let of = |mean: f64, var: f64| Statistics { mean, var, rstd: 1.0 / (var + eps).sqrt() };
+        // Rounded as it is kept: backward then tells the sign of an output as forward does.
+        let rstd = |var: f64| T::from_f64(1.0 / (var + eps).sqrt()).to_f64();
+        let of = |mean: f64, var: f64| Statistics { mean, var, rstd: rstd(var) };
         s.for_blocks(600, |block| {
             let (c, width) = (block.start, block.len() * s.places);
             let x = |at| inputs[0].part(at, width);
@@ -175,10 +179,16 @@ fn forward<T: Number>(eps: f64, x: &[View<'_>], stat: Meta) -> Result<Fused> {
                 s.starts(c).for_each(|at| normalize_each(x(at), &means, &scale, &shift, y.part(at, width)));
                 stats
             } else {
-                let mean = T::from_f64(s.starts(c).map(|at| sum(x(at)).to_f64()).sum::<f64>() * inverse);
+                let mean = channel_mean(&s, c, &inputs[0]);
                 let t = of(mean.to_f64(), s.starts(c).map(|at| squares(x(at), mean).to_f64()).sum::<f64>() * inverse);
                 let (scale, shift) = (T::from_f64(t.rstd * one(1, c, 1.0)), T::from_f64(one(2, c, 0.0)));
-                s.starts(c).for_each(|at| normalize(x(at), mean, scale, shift, y.part(at, width)));
+                s.starts(c).for_each(|at| {
+                    let y = y.part(at, width);
+                    normalize(x(at), mean, scale, shift, y);
+                    if relu {
+                        rectify(y, residual_part(&s, inputs.get(3), at));
+                    }
+                });
                 vec![t]
             };
             for (c, t) in block.zip(stats) {
@@ -193,7 +203,23 @@ fn forward<T: Number>(eps: f64, x: &[View<'_>], stat: Meta) -> Result<Fused> {
     Ok(fused.keep(stat, mean).keep(stat, finish(tr)?))
 }
 
-fn backward<T: Number>(x: &[View<'_>]) -> Result<Fused> {
+/// A channel's mean, rounded to its type.
+fn channel_mean<T: Number>(s: &Sizes, c: usize, x: &Dense<T>) -> T {
+    let of_image = |at| {
+        s.fetch_next(x, at);
+        sum(x.part(at, s.places)).to_f64()
+    };
+    T::from_f64(s.starts(c).map(of_image).sum::<f64>() * (1.0 / (s.images * s.places) as f64))
+}
+
+/// The residual of one image's channel; nothing if there is none.
+fn residual_part<'a, T>(s: &Sizes, residual: Option<&'a Dense<T>>, at: usize) -> &'a [T] {
+    let Some(residual) = residual else { return &[] };
+    s.fetch_next(residual, at);
+    residual.part(at, s.places)
+}
+
+fn backward<T: Number>(x: &[View<'_>], flow: Flow) -> Result<Fused> {
     let s = Sizes::of(x[1]);
     let size = size_of::<T>();
     let (tx, tw, tb) = (
@@ -202,18 +228,21 @@ fn backward<T: Number>(x: &[View<'_>]) -> Result<Fused> {
         CpuStorage::new(s.channels * size)?,
     );
     let (inputs, reads) = (Dense::<T>::all(x)?, x.iter().map(|v| storage(v.buffer)).collect::<Result<Vec<_>>>()?);
-    let (dx, dw, db) = (Out::<T>::of(&tx), Out::<T>::of(&tw), Out::<T>::of(&tb));
+    let residual = flow == Flow::WhereOutput;
+    let tr = CpuStorage::new(if residual { s.elements() * size } else { 0 })?;
+    let [dx, dw, db, dr] = [&tx, &tw, &tb, &tr].map(Out::<T>::of);
+    let stats = if flow == Flow::All { 3 } else { 4 };
     let inverse = 1.0 / (s.images * s.places) as f64;
-    launch(&reads, &[&tx, &tw, &tb], move || {
+    launch(&reads, &[&tx, &tw, &tb, &tr], move || {
         s.for_blocks(700, |block| {
             let (c, width) = (block.start, block.len() * s.places);
             let (g, x) = (|at| inputs[0].part(at, width), |at| inputs[1].part(at, width));
             let number = |i: usize, c: usize| inputs[i].part(c, 1)[0].to_f64();
             // dx = w·rstd·(g − mean(g) − x̂·mean(g·x̂)), with x̂ = (x − mean)·rstd
-            let scale = |c: usize| number(2, c) * number(4, c);
-            let slope = |c: usize, along: f64| along * inverse * number(4, c) * number(4, c);
+            let scale = |c: usize| number(2, c) * number(stats + 1, c);
+            let slope = |c: usize, along: f64| along * inverse * number(stats + 1, c) * number(stats + 1, c);
             let (sums, along) = if s.is_narrow() {
-                let mean: Vec<T> = s.expanded(block.clone().map(|c| number(3, c)));
+                let mean: Vec<T> = s.expanded(block.clone().map(|c| number(stats, c)));
                 let (mut sums, mut along) = (vec![0.0; width], vec![0.0; width]);
                 s.starts(c).for_each(|at| sum_each(g(at), &mut sums));
                 s.starts(c).for_each(|at| along_each(g(at), x(at), &mean, &mut along));
@@ -225,20 +254,80 @@ fn backward<T: Number>(x: &[View<'_>]) -> Result<Fused> {
                     .for_each(|at| gradient_each(g(at), x(at), &mean, &scales, &g_mean, &slopes, dx.part(at, width)));
                 (sums, along)
             } else {
-                let mean = T::from_f64(number(3, c));
-                let add = |(s, p): (f64, f64), (a, b): (T, T)| (s + a.to_f64(), p + b.to_f64());
-                let (sum, along) = s.starts(c).map(|at| moments(g(at), x(at), mean)).fold((0.0, 0.0), add);
-                let [scale, g_mean, slope] = [scale(c), sum * inverse, slope(c, along)].map(T::from_f64);
-                s.starts(c).for_each(|at| gradient(g(at), x(at), mean, scale, g_mean, slope, dx.part(at, width)));
+                let numbers = [number(stats, c), scale(c), if stats == 4 { number(3, c) } else { 0.0 }];
+                let [mean, scale, shift] = numbers.map(T::from_f64);
+                let channel = Channel { s: &s, c, inputs: &inputs, flow, mean, scale, shift };
+                let (sum, along) = channel.moments(&dr);
+                channel.gradient([sum * inverse, slope(c, along)].map(T::from_f64), &dr, &dx);
                 (vec![sum], vec![along])
             };
             for ((c, sum), along) in block.zip(sums).zip(along) {
-                dw.part(c, 1)[0] = T::from_f64(along * number(4, c));
+                dw.part(c, 1)[0] = T::from_f64(along * number(stats + 1, c));
                 db.part(c, 1)[0] = T::from_f64(sum);
             }
         });
     });
-    Ok(Fused { outputs: smallvec![finish(tx)?, finish(tw)?, finish(tb)?], ..Fused::default() })
+    let mut outputs = smallvec![finish(tx)?, finish(tw)?, finish(tb)?];
+    if residual {
+        outputs.push(finish(tr)?);
+    }
+    Ok(Fused { outputs, ..Fused::default() })
+}
+
+/// Backward of one channel.
+struct Channel<'a, T> {
+    s: &'a Sizes,
+    c: usize,
+    inputs: &'a [Dense<T>],
+    flow: Flow,
+    mean: T,
+    scale: T,
+    shift: T,
+}
+
+impl<T: Number> Channel<'_, T> {
+    /// (Σ g, Σ g·(x − mean)) of the gradient that flows, which is written to `flows` if it flows to a residual too.
+    fn moments(&self, flows: &Out<T>) -> (f64, f64) {
+        let (s, len) = (self.s, self.s.places);
+        let of_image = |at| {
+            self.inputs[..2].iter().for_each(|x| s.fetch_next(x, at));
+            let (g, x) = (self.inputs[0].part(at, len), self.inputs[1].part(at, len));
+            match self.flow {
+                Flow::All => moments(g, x, self.mean),
+                Flow::WherePositive => moments_where(g, x, self.mean, self.scale, self.shift),
+                Flow::WhereOutput => {
+                    s.fetch_next(&self.inputs[6], at);
+                    let flows = flows.part(at, len);
+                    flowing(g, self.inputs[6].part(at, len), flows);
+                    moments(flows, x, self.mean)
+                }
+            }
+        };
+        let add = |(s, p): (f64, f64), (a, b): (T, T)| (s + a.to_f64(), p + b.to_f64());
+        s.starts(self.c).map(of_image).fold((0.0, 0.0), add)
+    }
+    /// The gradient of x, given mean(g) and the slope along x.
+    fn gradient(&self, [g_mean, slope]: [T; 2], flows: &Out<T>, dx: &Out<T>) {
+        let (mean, scale, len) = (self.mean, self.scale, self.s.places);
+        for at in self.s.starts(self.c) {
+            let (g, x, dx) = (self.inputs[0].part(at, len), self.inputs[1].part(at, len), dx.part(at, len));
+            match self.flow {
+                Flow::All => gradient(g, x, mean, scale, g_mean, slope, dx),
+                Flow::WherePositive => gradient_where(g, x, [mean, scale, g_mean, slope], self.shift, dx),
+                Flow::WhereOutput => gradient(flows.part(at, len), x, mean, scale, g_mean, slope, dx),
+            }
+        }
+    }
+}
+
+/// Running averages: as many numbers as channels, so that one thread has them in no time.
+fn average<T: Number>(momentum: f64, x: &[View<'_>]) -> Result<Fused> {
+    let n = x[0].elements();
+    let to = CpuStorage::new(n * size_of::<T>())?;
+    let (inputs, reads) = (Dense::<T>::all(x)?, x.iter().map(|v| storage(v.buffer)).collect::<Result<Vec<_>>>()?);
+    let (out, keep, gain) = (Out::<T>::of(&to), T::from_f64(1.0 - momentum), T::from_f64(momentum));
+    launch(&reads, &[&to], move || follow(inputs[0].part(0, n), inputs[1].part(0, n), keep, gain, out.part(0, n)));
+    Ok(Fused::one(finish(to)?))
 }
 
 fn affine<T: Number>(x: &[View<'_>]) -> Result<Fused> {

@@ -9,12 +9,10 @@
 //! images are added in a fixed order.
 
 mod direct;
-mod panel;
 mod pixels;
 mod planes;
 mod tiles;
 mod transforms;
-
 mod winograd;
 
 use crate::elementwise::{copy, finish};

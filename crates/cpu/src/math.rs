@@ -20,6 +20,8 @@ pub(crate) trait Float:
 {
     const ZERO: Self;
     const ONE: Self;
+    /// The smallest positive number of full precision; what is smaller costs many times as much to work with.
+    const TINY: Self;
     fn abs(self) -> Self;
     fn sqrt(self) -> Self;
     fn floor(self) -> Self;
@@ -42,6 +44,11 @@ pub(crate) trait Float:
         let y = top / (Self::ONE + e);
         if self.is_nan() { self } else { y }
     }
+    /// Zero in place of a number too small for full precision.
+    #[inline(always)]
+    fn flushed(self) -> Self {
+        if self.abs() < Self::TINY { Self::ZERO } else { self }
+    }
     #[inline(always)]
     fn is_nan(self) -> bool {
         self.partial_cmp(&self).is_none()
@@ -52,6 +59,7 @@ macro_rules! rounding {
     ($t:ty) => {
         const ZERO: Self = 0.0;
         const ONE: Self = 1.0;
+        const TINY: Self = <$t>::MIN_POSITIVE;
         #[inline(always)]
         fn abs(self) -> Self {
             <$t>::abs(self)

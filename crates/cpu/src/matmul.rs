@@ -8,6 +8,7 @@ use crate::elementwise::{finish, refused};
 use crate::launch::{In, Out, launch, storage};
 use crate::memory::CpuStorage;
 use crate::simd::vectorized;
+use crate::tall::{Tall, multiply_tall};
 use crate::threads::{for_chunks, in_pool};
 use crate::{bf16_matmul, small_matmul};
 use crate::{math::Float, vector};
@@ -155,6 +156,20 @@ impl Part {
     }
 }
 
+/// The product as one of tall matrices, if it is one for that kernel.
+fn tall<T: Real>([m, k, n]: [usize; 3], a: &Side<T>, b: &Side<T>, batch: usize) -> Option<Tall<T>> {
+    let lie = a.rows == 1 && b.columns == 1 && a.columns > 0 && b.rows > 0;
+    (lie && batch == 1 && Tall::<T>::fits(m, k, n)).then(|| Tall {
+        m,
+        k,
+        n,
+        a: a.x.slice()[a.starts[0]..].as_ptr(),
+        a_row: a.columns as usize,
+        b: b.x.slice()[b.starts[0]..].as_ptr(),
+        b_row: b.rows as usize,
+    })
+}
+
 /// What is done to a row of a product: the bias (empty: none) added, then the activation.
 type Epilogue<T> = fn(&mut [T], &[T], Option<UnaryOp>);
 
@@ -198,7 +213,13 @@ fn product<T: Real>(a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>, epilogue: O
                     }
                 }
             };
-            if batch == 1 && m * n * k >= SHARED_FROM {
+            if let Some(p) = tall([m, k, n], &sa, &sb, batch) {
+                for_chunks(p.parts(), m * n * k / 50, |i| {
+                    let rows = p.rows(i);
+                    // SAFETY: as above; a part's rows are its own.
+                    unsafe { multiply_tall(&p, (rows.start, rows.end), out.ptr().add(rows.start * n)) }
+                });
+            } else if batch == 1 && m * n * k >= SHARED_FROM {
                 let shared = |n| if n > 1 { Parallelism::Rayon(n) } else { Parallelism::None };
                 in_pool(|threads| one_product(0, Part::whole(m, n), shared(threads)));
             } else {

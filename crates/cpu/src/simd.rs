@@ -54,6 +54,19 @@ fn detect() -> Level {
     level
 }
 
+/// Asks for these numbers to be brought near, without waiting for them.
+#[inline(always)]
+pub(crate) fn prefetch<T>(x: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in x.chunks(64 / size_of::<T>()) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch reads nothing that a program could see.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = x;
+}
+
 /// Compiles a function's body for each level, and calls the best. The body must be safe code; what it calls must be
 /// `#[inline(always)]`, or it runs at the baseline.
 macro_rules! vectorized {

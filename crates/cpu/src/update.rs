@@ -1,5 +1,6 @@
 //! Optimizer steps in one pass over parameter, gradient and state, in the order of their definitions, so that both give the
-//! same bits.
+//! same bits. One thing is done besides: state that has decayed below the numbers of full precision becomes zero, since each such
+//! number would cost every later step some hundred cycles.
 
 use crate::elementwise::source;
 use crate::launch::{Out, launch, storage};
@@ -78,7 +79,7 @@ vectorized! {
         for ((p, b), &g) in p.iter_mut().zip(b).zip(g) {
             let g = g * s.sign;
             let g = if s.decay != T::ZERO { g + *p * s.decay } else { g };
-            *b = *b * s.momentum + g * s.gain;
+            *b = (*b * s.momentum + g * s.gain).flushed();
             let step = if s.nesterov { g + *b * s.momentum } else { *b };
             *p = *p - step * s.rate;
         }
@@ -121,8 +122,8 @@ vectorized! {
             let g = g * s.sign;
             let g = if s.penalty != T::ZERO { g + *p * s.penalty } else { g };
             let q = *p * s.decay;
-            *m = *m + (g - *m) * s.gain1;
-            *v = *v * s.beta2 + (g * s.gain2) * g;
+            *m = (*m + (g - *m) * s.gain1).flushed();
+            *v = (*v * s.beta2 + (g * s.gain2) * g).flushed();
             *p = q - (*m * s.step) / (v.sqrt() * s.rsqrt + s.eps);
         }
     }

@@ -10,7 +10,7 @@ use crate::simd::{Level, level};
 ///
 /// # Safety
 /// All methods need the instruction set that the implementation stands for, and pointers to as many numbers as they name.
-pub(super) trait Vector: Copy {
+pub(crate) trait Vector: Copy {
     /// The numbers.
     type T: Float;
     /// How many.
@@ -57,7 +57,7 @@ pub(super) trait Vector: Copy {
 }
 
 /// A float with a register of each instruction set.
-pub(super) trait Real: Float {
+pub(crate) trait Real: Float {
     /// 512 bits.
     type Avx512: Vector<T = Self>;
     /// 256 bits.
@@ -90,7 +90,7 @@ impl Real for f64 {
 }
 
 /// How many lanes the vectors of this processor have.
-pub(super) fn lanes<T: Real>() -> usize {
+pub(crate) fn lanes<T: Real>() -> usize {
     match level() {
         Level::Avx512 => T::Avx512::LANES,
         Level::Avx2 => T::Avx2::LANES,
@@ -128,11 +128,11 @@ macro_rules! by_level {
         }
     };
 }
-pub(super) use by_level;
+pub(crate) use by_level;
 
 /// An array that the compiler keeps in a register of the target's guaranteed instructions.
 #[derive(Clone, Copy)]
-pub(super) struct Plain<T, const N: usize>([T; N]);
+pub(crate) struct Plain<T, const N: usize>([T; N]);
 
 impl<T: Float, const N: usize> Vector for Plain<T, N> {
     type T = T;

@@ -5,6 +5,7 @@ use crate::layer::layer;
 use crate::{Cx, Module, Param, Site, State};
 use gradus_core::device::Place;
 use gradus_core::error::or_raise;
+use gradus_core::functional::running_average::RunningAverage;
 use gradus_core::ops::BinaryOp;
 use gradus_core::{DType, Error, Result, Tensor};
 
@@ -84,14 +85,32 @@ macro_rules! batch_norms {
             fn described(&self) -> String {
                 self.norm.described()
             }
+            /// max(self(x) + residual, 0): with the ReLU that follows, and what is added before it (`None`: nothing), in one pass over x
+            /// where the device can. Panics at the caller's line if shapes do not fit.
+            #[track_caller]
+            pub fn call_relu(&self, x: &Tensor, residual: Option<&Tensor>, cx: &Cx) -> Tensor {
+                or_raise(self.try_call_relu(x, residual, cx))
+            }
+            /// As [`call_relu`](Self::call_relu), with misuse returned as an error.
+            #[track_caller]
+            pub fn try_call_relu(&self, x: &Tensor, residual: Option<&Tensor>, cx: &Cx) -> Result<Tensor> {
+                let _scope = cx.enter(self);
+                self.check(x)?;
+                let then = Then::Relu(residual);
+                self.norm.run(x, then, cx).map(|y| cx.passed(self, y))
+            }
             #[track_caller]
             fn run(&self, x: &Tensor, cx: &Cx) -> Result<Tensor> {
+                self.check(x)?;
+                self.norm.run(x, Then::Nothing, cx)
+            }
+            fn check(&self, x: &Tensor) -> Result<()> {
                 let fits = matches!(x.rank(), $ranks) && x.dims()[1] == self.norm.channels;
                 if !fits {
                     let c = self.norm.channels;
                     return Err(misfit(format!("with {c} channels needs an input {}", $shape.replace('`', "")), x));
                 }
-                self.norm.run(x, cx)
+                Ok(())
             }
         }
 
@@ -106,6 +125,24 @@ batch_norms! {
 
 fn misfit(message: String, x: &Tensor) -> Error {
     Error::misuse(message).in_op("batch_norm", [(x.dtype(), *x.shape())])
+}
+
+/// What follows the normalization.
+#[derive(Clone, Copy)]
+enum Then<'a> {
+    Nothing,
+    /// A residual is added, if there is one, and what is negative becomes 0.
+    Relu(Option<&'a Tensor>),
+}
+
+impl Then<'_> {
+    fn apply(self, y: Tensor) -> Result<Tensor> {
+        match self {
+            Then::Nothing => Ok(y),
+            Then::Relu(None) => y.try_relu(),
+            Then::Relu(Some(residual)) => y.try_add(residual)?.try_relu(),
+        }
+    }
 }
 
 /// What the layers share: all but the check of the rank.
@@ -154,9 +191,7 @@ impl Running {
     pub(crate) fn mix(&self, mean: &Tensor, var: &Tensor, momentum: Option<f64>, cx: &Cx) -> Result<()> {
         for (state, batch) in [(&self.mean, mean), (&self.var, var)] {
             cx.update(state, |old| match momentum {
-                Some(m) => {
-                    old.try_binary_scalar(BinaryOp::Mul, 1.0 - m)?.try_add(&batch.try_binary_scalar(BinaryOp::Mul, m)?)
-                }
+                Some(momentum) => Tensor::try_compose1(RunningAverage { momentum }, &[old, batch]),
                 None => old.try_add(&batch.try_sub(old)?.try_div(&self.batches.value().try_to_dtype(old.dtype())?)?),
             })?;
         }
@@ -179,11 +214,11 @@ impl BatchNorm {
     }
 
     #[track_caller]
-    fn run(&self, x: &Tensor, cx: &Cx) -> Result<Tensor> {
+    fn run(&self, x: &Tensor, then: Then<'_>, cx: &Cx) -> Result<Tensor> {
         let (weight, bias) = (self.weight.as_deref(), self.bias.as_deref());
         match &self.running {
             Some(running) if !cx.is_training() => {
-                x.try_batch_norm(&running.mean.value(), &running.var.value(), weight, bias, self.eps)
+                then.apply(x.try_batch_norm(&running.mean.value(), &running.var.value(), weight, bias, self.eps)?)
             }
             running => {
                 let n = x.elements() / self.channels.max(1);
@@ -191,12 +226,20 @@ impl BatchNorm {
                     // An empty batch has no statistics, and nothing to normalize by them.
                     let (zeros, ones) =
                         (Tensor::try_zeros([self.channels], x.place())?, Tensor::try_ones([self.channels], x.place())?);
-                    return x.try_batch_norm(&zeros, &ones, weight, bias, self.eps);
+                    return then.apply(x.try_batch_norm(&zeros, &ones, weight, bias, self.eps)?);
                 }
                 if n < 2 {
                     return Err(misfit("in training, needs more than one value for each channel".into(), x));
                 }
-                let (y, mean, var) = x.try_batch_norm_train(weight, bias, self.eps)?;
+                let (y, mean, var) = match (then, weight, bias) {
+                    (Then::Relu(residual), Some(w), Some(b)) if residual.is_none_or(|r| r.shape() == x.shape()) => {
+                        x.try_batch_norm_relu_train(w, b, residual, self.eps)?
+                    }
+                    _ => {
+                        let (y, mean, var) = x.try_batch_norm_train(weight, bias, self.eps)?;
+                        (then.apply(y)?, mean, var)
+                    }
+                };
                 if let Some(running) = running {
                     running.follow(&mean, &var, n, self.momentum, cx)?;
                 }

@@ -76,6 +76,17 @@ fn masks_are_told_apart_by_seed_step_path_and_call() {
 }
 
 #[test]
+fn statistics_that_fade_become_zero_and_never_a_number_of_less_than_full_precision() {
+    let norm = BatchNorm1d::new(3, &mut Init::new(gradus_cpu::device(), 0));
+    for batch in 0..900 {
+        norm.call(&ones(&[4, 3]), &Cx::train(0, batch));
+        let var = values(&norm.running().expect("tracked").var.value());
+        assert!(!var.iter().any(|v| v.is_subnormal()), "{var:?} after batch {batch}");
+        assert_eq!(var[0] == 0.0, batch >= 828, "{var:?} after batch {batch}"); // 0.9⁸²⁹ is the first below 2⁻¹²⁶
+    }
+}
+
+#[test]
 fn evaluation_changes_nothing_and_training_moves_the_statistics() {
     let (net, x) = (Net::new(0), Tensor::randn([16, 3], gradus_cpu::device(), 1));
     let state = |net: &Net| -> Vec<Vec<f32>> { net.named_states().iter().map(|(_, s)| values(&s.value())).collect() };

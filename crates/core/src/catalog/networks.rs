@@ -4,20 +4,27 @@ use super::{Entry, Fill, Input, input, reals};
 use crate::composite::Composite;
 use crate::error::Result;
 use crate::functional::attention::{Attention, AttentionGrad, AttentionOptions};
-use crate::functional::batch_norm::BatchNormGrad;
+use crate::functional::batch_norm::{BatchNormGrad, BatchNormRelu, BatchNormReluGrad};
 use crate::functional::global_norm::GlobalNorm;
+use crate::functional::gru_sequence::{GruSequence, GruSequenceGrad};
 use crate::functional::lstm::{LstmStep, LstmStepGrad};
+use crate::functional::lstm_sequence::{LstmSequence, LstmSequenceGrad};
 use crate::functional::rms_norm::RmsNormGrad;
+use crate::functional::running_average::RunningAverage;
 use crate::rng::Key;
 use crate::tensor::Tensor;
 
 pub(super) fn entries() -> Vec<Entry> {
     let mut entries = batch_norm();
+    entries.extend(batch_norm_relu());
+    entries.push(running_average());
     entries.extend(group_norm());
     entries.extend(attention());
     entries.push(attention_grad());
     entries.extend(lstm());
     entries.push(global_norm());
+    entries.extend(lstm_sequence());
+    entries.extend(gru_sequence());
     entries.push(einsum());
     entries
 }
@@ -61,6 +68,47 @@ fn batch_norm() -> Vec<Entry> {
                 composed(BatchNormGrad { eps: 1e-3 }, &[x[0].clone(), x[1].clone(), x[2].clone(), mean, rstd])
             }),
     ]
+}
+
+fn batch_norm_relu() -> Vec<Entry> {
+    let train = |x: &[Tensor]| {
+        let (y, mean, var) = x[0].try_batch_norm_relu_train(&x[1], &x[2], x.get(3), 1e-3)?;
+        Ok(vec![y, mean, var])
+    };
+    fn grad(x: &[Tensor], residual: bool) -> Result<Vec<Tensor>> {
+        // As of `batch_norm_grad`. Bias and residual tell where the gradient flows, and have none of their own.
+        let (d, w) = (x[1].detach(), x[2].detach());
+        let mean = d.try_mean_dims(&[0, 2], false)?;
+        let rstd = (d.try_var(&[0, 2], 0, false)? + 1e-3).try_rsqrt()?;
+        let bias = &w * 0.3;
+        let mut all = [&x[..3], &[bias.clone(), mean, rstd]].concat();
+        if residual {
+            let forward = BatchNormRelu { eps: 1e-3, residual };
+            all.push(composed(forward, &[d.clone(), w, bias, d * -0.4])?.swap_remove(0));
+        }
+        composed(BatchNormReluGrad { eps: 1e-3, residual }, &all)
+    }
+    let large = |residual: bool| {
+        let shapes: [&[usize]; 4] = [&[40, 13, 9, 11], &[13], &[13], &[40, 13, 9, 11]];
+        reals(&shapes[..if residual { 4 } else { 3 }])
+    };
+    let (x, vector): (&[usize], &[usize]) = (&[2, 3, 4], &[3]);
+    vec![
+        Entry::new("batch_norm_relu_train", "torch.nn.intrinsic.BNReLU2d", "max(batch_norm_train + residual, 0).")
+            .case(reals(&[&[4, 3], &[3], &[3]]), train)
+            .case(reals(&[&[2, 3, 5, 4], &[3], &[3], &[2, 3, 5, 4]]), train)
+            .large(large(false), move |x| Ok(train(x)?.swap_remove(0)))
+            .large(large(true), move |x| Ok(train(x)?.swap_remove(0))),
+        Entry::new("batch_norm_relu_grad", "torch.nn.intrinsic.BNReLU2d", "The gradients of batch_norm_relu_train.")
+            .case(reals(&[x, x, vector]), |x| grad(x, false))
+            .case(reals(&[&[2, 3, 20], &[2, 3, 20], vector]), |x| grad(x, false))
+            .case(reals(&[&[2, 3, 20], &[2, 3, 20], vector]), |x| grad(x, true)),
+    ]
+}
+
+fn running_average() -> Entry {
+    Entry::new("running_average", "torch.lerp", "An average that follows new numbers.")
+        .case(reals(&[&[3, 2], &[3, 2]]), |x| composed(RunningAverage { momentum: 0.1 }, x))
 }
 
 fn group_norm() -> Vec<Entry> {
@@ -176,6 +224,99 @@ fn global_norm() -> Entry {
         .case(reals(&[&[3, 4], &[5], &[2, 1, 2]]), |x| composed(GlobalNorm, x))
         .case(reals(&[&[]]), |x| composed(GlobalNorm, x))
         .large(reals(&[&[190, 211], &[301]]), |x| composed(GlobalNorm, x).map(|mut y| y.swap_remove(0)))
+}
+
+fn lstm_sequence() -> Vec<Entry> {
+    // Steps, batch and width.
+    fn inputs(t: usize, b: usize, n: usize) -> Vec<Input> {
+        reals(&[&[t, b, 4 * n], &[4 * n, n], &[b, n], &[b, n]])
+    }
+    fn with_grads(t: usize, b: usize, n: usize) -> Vec<Input> {
+        [inputs(t, b, n), reals(&[&[t, b, n], &[b, n]])].concat()
+    }
+    /// What forward keeps is a function of the inputs, which the definition works out for itself.
+    fn grad(x: &[Tensor], reverse: bool) -> Result<Vec<Tensor>> {
+        let (gates, mut h, mut c) = (x[0].detach().try_unbind(0)?, x[2].detach(), x[3].detach());
+        let (w, n) = (x[1].detach().try_t()?, x[2].dim(1) as isize);
+        let (mut activations, mut cells) = (Vec::new(), Vec::new());
+        for i in 0..gates.len() {
+            let s = gates[if reverse { gates.len() - 1 - i } else { i }].try_add(&h.try_matmul(&w)?)?;
+            let part = |from: isize, to: isize| s.try_narrow(1, (from * n) as usize, ((to - from) * n) as usize);
+            let (sigmoid, tanh, out) =
+                (part(0, 2)?.try_sigmoid()?, part(2, 3)?.try_tanh()?, part(3, 4)?.try_sigmoid()?);
+            let mut next = Tensor::try_compose(LstmStep, &[&s, &Tensor::try_zeros(*s.shape(), s.place())?, &c])?;
+            c = next.swap_remove(1);
+            h = next.swap_remove(0);
+            activations.push(Tensor::try_cat(&[&sigmoid, &tanh, &out], 1)?);
+            cells.push(c.clone());
+        }
+        let stacked = |all: Vec<Tensor>| Tensor::try_stack(&all.iter().collect::<Vec<_>>(), 0);
+        composed(LstmSequenceGrad { reverse }, &[x.to_vec(), vec![stacked(activations)?, stacked(cells)?]].concat())
+    }
+    vec![
+        Entry::new(
+            "lstm_sequence",
+            "torch.ops.aten.lstm",
+            "All steps of an LSTM from the gates of its inputs: h of all steps, and the last c.",
+        )
+        .case(inputs(3, 2, 2), |x| composed(LstmSequence { reverse: false }, x))
+        .case(inputs(2, 1, 3), |x| composed(LstmSequence { reverse: true }, x))
+        .large(inputs(5, 67, 37), |x| composed(LstmSequence { reverse: true }, x).map(|mut y| y.swap_remove(0)))
+        .large(inputs(4, 33, 32), |x| composed(LstmSequence { reverse: false }, x).map(|mut y| y.swap_remove(1))),
+        Entry::new(
+            "lstm_sequence_grad",
+            "torch.ops.aten._thnn_fused_lstm_cell_backward",
+            "The gradients of all steps of an LSTM with respect to the gates of its inputs, and the first h and c.",
+        )
+        .case(with_grads(2, 2, 2), |x| grad(x, false))
+        .case(with_grads(2, 1, 2), |x| grad(x, true))
+        .large(with_grads(3, 67, 37), |x| grad(x, false).map(|mut y| y.swap_remove(0))),
+    ]
+}
+
+fn gru_sequence() -> Vec<Entry> {
+    fn inputs(t: usize, b: usize, n: usize) -> Vec<Input> {
+        reals(&[&[t, b, 3 * n], &[3 * n, n], &[b, n], &[3 * n]])
+    }
+    /// As an LSTM's; the states after the steps are among the inputs too.
+    fn grad(x: &[Tensor], reverse: bool) -> Result<Vec<Tensor>> {
+        let (gates, mut h, n) = (x[0].detach().try_unbind(0)?, x[2].detach(), x[2].dim(1));
+        let (w, b) = (x[1].detach(), x[3].detach());
+        let (mut kept, mut states) = (Vec::new(), Vec::new());
+        for i in 0..gates.len() {
+            let gx = &gates[if reverse { gates.len() - 1 - i } else { i }];
+            let gh = h.try_linear(&w, Some(&b))?;
+            let r_z = gx.try_narrow(1, 0, 2 * n)?.try_add(&gh.try_narrow(1, 0, 2 * n)?)?.try_sigmoid()?;
+            let part = gh.try_narrow(1, 2 * n, n)?;
+            let (r, z) = (r_z.try_narrow(1, 0, n)?, r_z.try_narrow(1, n, n)?);
+            let new = gx.try_narrow(1, 2 * n, n)?.try_add(&r.try_mul(&part)?)?.try_tanh()?;
+            h = new.try_add(&z.try_mul(&h.try_sub(&new)?)?)?;
+            kept.push(Tensor::try_cat(&[&r_z, &new, &part], 1)?);
+            states.push(h.clone());
+        }
+        if reverse {
+            states.reverse();
+        }
+        let stacked = |all: Vec<Tensor>| Tensor::try_stack(&all.iter().collect::<Vec<_>>(), 0);
+        let mut all = x[..4].to_vec();
+        all.extend([stacked(states)?, x[4].clone(), stacked(kept)?]);
+        composed(GruSequenceGrad { reverse }, &all)
+    }
+    let with_grad = |t, b, n| [inputs(t, b, n), reals(&[&[t, b, n]])].concat();
+    vec![
+        Entry::new("gru_sequence", "torch.ops.aten.gru", "All steps of a GRU from the gates of its inputs.")
+            .case(inputs(3, 2, 2), |x| composed(GruSequence { reverse: false }, x))
+            .case(inputs(2, 1, 3), |x| composed(GruSequence { reverse: true }, x))
+            .large(inputs(5, 67, 37), |x| composed(GruSequence { reverse: true }, x).map(|mut y| y.swap_remove(0))),
+        Entry::new(
+            "gru_sequence_grad",
+            "torch.ops.aten._thnn_fused_gru_cell_backward",
+            "The gradients of all steps of a GRU with respect to the gates of its inputs and of h, and the first h.",
+        )
+        .case(with_grad(2, 2, 2), |x| grad(x, false))
+        .case(with_grad(2, 1, 2), |x| grad(x, true))
+        .large(with_grad(3, 67, 37), |x| grad(x, false).map(|mut y| y.swap_remove(1))),
+    ]
 }
 
 fn einsum() -> Entry {

@@ -3,7 +3,8 @@
 use crate::autodiff::{Grads, Vjp};
 use crate::composite::Composite;
 use crate::error::{Error, Result};
-use crate::op::{Meta, Metas, Tensors, one};
+use crate::op::{Meta, Metas, Saves, Tensors, one};
+use crate::ops::{UnaryGrad, UnaryOp};
 use crate::precision::Autocast;
 use crate::shape::Shape;
 use crate::tensor::Tensor;
@@ -24,6 +25,26 @@ pub struct BatchNorm {
 pub struct BatchNormGrad {
     /// Added to the variance.
     pub eps: f64,
+}
+
+/// max([`BatchNorm`] of x + residual, 0), and the statistics: what stands between two convolutions, in one pass. Inputs: x, w, b, and
+/// the residual, like x, which may be absent.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct BatchNormRelu {
+    /// Added to the variance.
+    pub eps: f64,
+    /// Whether there is a residual.
+    pub residual: bool,
+}
+
+/// The gradients of [`BatchNormRelu`]'s first output with respect to x, w, b and the residual. Inputs: g, x, w, b, the mean and rstd
+/// that forward kept, and, if there is a residual, the output, which tells where the gradient flows.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct BatchNormReluGrad {
+    /// Added to the variance.
+    pub eps: f64,
+    /// Whether there is a residual.
+    pub residual: bool,
 }
 
 /// x·scale + shift for each channel of `[batch, channels, places]`; scale and shift `[channels]`: what a batch normalization
@@ -96,16 +117,88 @@ impl Composite for BatchNorm {
         let w = if affine { cx.x(1) } else { Tensor::ones([x.dims()[1]], x.place()) };
         let mut grads = Tensor::compose(BatchNormGrad { eps: self.eps }, &[&g, &x, &w, &mean, &rstd]);
         grads.truncate(cx.inputs());
-        // The statistics are outputs: ∂mean/∂x = 1/n, ∂var/∂x = 2·(x − mean)/n.
-        let n = (x.dims()[0] * x.dims()[2]) as f64;
-        let vector = |i: usize| cx.grad_of(i).map(|g| g.reshape([g.elements(), 1]) / n);
-        if let Some(gm) = vector(1) {
-            grads[0] = &grads[0] + gm;
-        }
-        if let Some(gv) = vector(2) {
-            grads[0] = &grads[0] + (&x - x.mean_dims(&OVER, true)) * (gv * 2.0);
-        }
+        of_statistics(cx, &x, &mut grads[0]);
         Some(grads.into_iter().map(Some).collect())
+    }
+}
+
+/// Adds what the gradients of the statistics (outputs 1 and 2) give x: ∂mean/∂x = 1/n, ∂var/∂x = 2·(x − mean)/n.
+fn of_statistics(cx: &Vjp<'_>, x: &Tensor, dx: &mut Tensor) {
+    let n = (x.dims()[0] * x.dims()[2]) as f64;
+    let vector = |i: usize| cx.grad_of(i).map(|g| g.reshape([g.elements(), 1]) / n);
+    if let Some(gm) = vector(1) {
+        *dx = &*dx + gm;
+    }
+    if let Some(gv) = vector(2) {
+        *dx = &*dx + (x - x.mean_dims(&OVER, true)) * (gv * 2.0);
+    }
+}
+
+impl Composite for BatchNormRelu {
+    fn name(&self) -> &'static str {
+        "batch_norm_relu"
+    }
+    fn autocast(&self) -> Autocast {
+        Autocast::Full
+    }
+    fn infer(&self, x: &[Meta]) -> Result<Metas> {
+        if let Some(r) = x.get(3).filter(|r| **r != x[0]) {
+            return Err(Error::misuse(format!("a residual {} {} would fit, not {}", x[0].dtype, x[0].shape, r.shape)));
+        }
+        BatchNorm { eps: self.eps }.infer(&x[..3])
+    }
+    fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
+        let mut out = Tensor::try_compose(BatchNorm { eps: self.eps }, &x[..3])?;
+        if let Some(residual) = x.get(3) {
+            out[0] = out[0].try_add(residual)?;
+        }
+        out[0] = out[0].try_relu()?;
+        Ok(out)
+    }
+    fn saves(&self) -> Saves {
+        let saves = Saves::NOTHING.input(0).input(1).input(2);
+        if self.residual { saves.output() } else { saves }
+    }
+    fn vjp(&self, cx: &Vjp<'_>) -> Option<Grads> {
+        let op = BatchNormReluGrad { eps: self.eps, residual: self.residual };
+        let (g, x, kept) = (cx.grad_or_zeros(0), cx.x(0), [cx.aux(0)?, cx.aux(1)?]);
+        let mut inputs: Vec<Tensor> = [g, x.clone(), cx.x(1), cx.x(2)].into_iter().chain(kept).collect();
+        if self.residual {
+            inputs.push(cx.y_of(0));
+        }
+        let mut grads = Tensor::compose(op, &inputs.iter().collect::<Vec<_>>());
+        of_statistics(cx, &x, &mut grads[0]);
+        Some(grads.into_iter().map(Some).collect())
+    }
+}
+
+impl Composite for BatchNormReluGrad {
+    fn name(&self) -> &'static str {
+        "batch_norm_relu_grad"
+    }
+    fn infer(&self, x: &[Meta]) -> Result<Metas> {
+        check(&x[1..6])?;
+        if let Some(m) = x[..1].iter().chain(x.get(6)).find(|m| **m != x[1]) {
+            return Err(Error::misuse(format!(
+                "a gradient of {} {} would fit, not {}",
+                x[1].dtype, x[1].shape, m.shape
+            )));
+        }
+        let metas = smallvec![x[1], x[2], x[2], x[1]];
+        Ok(if self.residual { metas } else { metas.into_iter().take(3).collect() })
+    }
+    fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
+        // Where the output is positive does not change in the neighbourhood of the inputs: nothing is to be differentiated there.
+        let y = match x.get(6) {
+            Some(y) => y.detach(),
+            None => Tensor::try_compose(BatchNorm { eps: self.eps }, &[x[1], x[2], x[3]])?.swap_remove(0).detach(),
+        };
+        let g = Tensor::try_compose1(UnaryGrad(UnaryOp::Relu), &[x[0], &y])?;
+        let mut grads = Tensor::try_compose(BatchNormGrad { eps: self.eps }, &[&g, x[1], x[2], x[4], x[5]])?;
+        if self.residual {
+            grads.push(g);
+        }
+        Ok(grads)
     }
 }
 
@@ -174,6 +267,20 @@ impl Tensor {
                 (Some(w), Some(b)) => Tensor::try_compose(op, &[&x, w, b])?,
                 (Some(w), None) => Tensor::try_compose(op, &[&x, w, &Tensor::try_zeros(channels, x.place())?])?,
                 (None, Some(b)) => Tensor::try_compose(op, &[&x, &Tensor::try_ones(channels, x.place())?, b])?,
+            };
+            match (out.pop(), out.pop(), out.pop()) {
+                (Some(var), Some(mean), Some(y)) => Ok((y.try_reshape(*self.shape())?, mean, var)),
+                _ => Err(Error::misuse("batch_norm gave fewer than three outputs")),
+            }
+        }
+        /// max(batch_norm_train(x) + residual, 0), in one pass where the device can, and the batch's mean and biased variance; without
+        /// a residual, max(batch_norm_train(x), 0). ∂ by the fused backward.
+        pub fn batch_norm_relu_train | try_batch_norm_relu_train(&self, weight: &Tensor, bias: &Tensor, residual: Option<&Tensor>, eps: f64) -> (Tensor, Tensor, Tensor) {
+            let x = by_channel(self)?;
+            let op = BatchNormRelu { eps, residual: residual.is_some() };
+            let mut out = match residual {
+                None => Tensor::try_compose(op, &[&x, weight, bias])?,
+                Some(r) => Tensor::try_compose(op, &[&x, weight, bias, &by_channel(r)?])?,
             };
             match (out.pop(), out.pop(), out.pop()) {
                 (Some(var), Some(mean), Some(y)) => Ok((y.try_reshape(*self.shape())?, mean, var)),

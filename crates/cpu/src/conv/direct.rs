@@ -5,13 +5,13 @@
 //! the sum. The transposed convolution is a convolution for each remainder of the stride, and the taps' gradient the product
 //! the other way: taps × windows × outputs. Work is cut by images, whatever the number of threads.
 
-use super::panel::{Panel, WHOLE, multiply};
 use super::pixels::{from_pixels, places, to_pixels, with_parts};
 use super::{Dense, unravel};
 use crate::elementwise::finish;
 use crate::launch::{Out, launch, storage};
 use crate::math::Float;
 use crate::memory::CpuStorage;
+use crate::panel::{Panel, WHOLE, multiply};
 use crate::threads::{for_chunks, for_ranges};
 use crate::vector::{Real, Vector, by_level, lanes};
 use gradus_core::backend::View;

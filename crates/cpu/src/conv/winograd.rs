@@ -10,7 +10,6 @@
 
 use super::Dense;
 use super::direct::sum_parts;
-use super::panel::{Panel, WHOLE, multiply};
 use super::pixels::{from_pixels, places, to_pixels, with_parts};
 use super::transforms::{
     gather_output, gather_taps, load_square, spread_grad, spread_input, spread_taps, store_square,
@@ -19,6 +18,7 @@ use crate::elementwise::finish;
 use crate::launch::{Out, launch, storage};
 use crate::math::Float;
 use crate::memory::CpuStorage;
+use crate::panel::{Panel, WHOLE, multiply};
 use crate::threads::for_chunks;
 use crate::vector::{Real, Vector, by_level, lanes};
 use gradus_core::backend::View;

@@ -2,7 +2,9 @@
 
 use super::options::RecurrentOptions;
 use super::weights::{Stack, Weights};
+use gradus_core::functional::gru_sequence::GruSequence;
 use gradus_core::functional::lstm::LstmStep;
+use gradus_core::functional::lstm_sequence::LstmSequence;
 use gradus_core::{Error, Key, Result, Tensor};
 
 /// The function behind a plain recurrent layer.
@@ -89,6 +91,37 @@ fn gru(w: &Weights, gx: &Tensor, h: &Tensor) -> Result<Tensor> {
     new.try_add(&r_z[1].try_mul(&h.try_sub(&new)?)?)
 }
 
+/// All steps at once, where nothing but the kind's own formula stands between them: the outputs and the last state. `None` for what is
+/// run step by step.
+fn whole(kind: Kind, w: &Weights, gx: &Tensor, start: &Carry, reverse: bool) -> Result<Option<(Tensor, Carry)>> {
+    let last = |y: &Tensor| match y.dim(0) {
+        0 => Ok(start.h.clone()),
+        _ => y.try_select(0, if reverse { 0 } else { -1 }),
+    };
+    match (kind, &start.c) {
+        (Kind::Lstm, Some(c)) if w.weight_hr.is_none() => {
+            let mut out = Tensor::try_compose(LstmSequence { reverse }, &[gx, &w.weight_hh, &start.h, c])?;
+            let (Some(c), Some(y)) = (out.pop(), out.pop()) else {
+                return Err(Error::misuse("an LSTM's sequence gives all h and the last c"));
+            };
+            Ok(Some((y.clone(), Carry { h: last(&y)?, c: Some(c) })))
+        }
+        (Kind::Gru, _) => {
+            let none;
+            let bias: &Tensor = match &w.bias_hh {
+                Some(bias) => bias,
+                None => {
+                    none = Tensor::try_zeros([w.weight_hh.dim(0)], gx.place())?;
+                    &none
+                }
+            };
+            let y = Tensor::try_compose1(GruSequence { reverse }, &[gx, &w.weight_hh, &start.h, bias])?;
+            Ok(Some((y.clone(), Carry { h: last(&y)?, c: None })))
+        }
+        _ => Ok(None),
+    }
+}
+
 /// Which steps count for each sequence of a batch.
 struct Lengths {
     lens: Vec<usize>,
@@ -125,7 +158,13 @@ fn run(
     lengths: Option<&Lengths>,
     reverse: bool,
 ) -> Result<(Tensor, Carry)> {
-    let gx = kind.inputs(w, x)?.try_unbind(0)?;
+    let gx = kind.inputs(w, x)?;
+    if lengths.is_none()
+        && let Some(ran) = whole(kind, w, &gx, &start, reverse)?
+    {
+        return Ok(ran);
+    }
+    let gx = gx.try_unbind(0)?;
     let steps = gx.len();
     let (mut carry, mut outputs) = (start, Vec::with_capacity(steps));
     for i in 0..steps {

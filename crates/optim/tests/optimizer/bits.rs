@@ -54,6 +54,28 @@ fn the_number_of_threads_changes_no_bit() -> Result<()> {
 }
 
 #[test]
+fn state_that_fades_becomes_zero_and_never_a_number_of_less_than_full_precision() -> Result<()> {
+    let builders: [fn() -> OptimizerBuilder; 2] =
+        [|| Sgd::new(1e-3).momentum(0.9).into(), || Adam::new(1e-3).betas(0.9, 0.8).into()];
+    for builder in builders {
+        let mut m = model(&[("a", &[0.5; 37])]);
+        let mut o = builder().build(&m)?;
+        for step in 0..1000 {
+            set_grad(&m, "a", &[if step == 0 { 1e-3 } else { 0.0 }; 37]);
+            o.step(&mut m)?;
+            for (name, t) in o.state_dict().tensors {
+                let odd: Vec<f32> = t.to_vec::<f32>()?.into_iter().filter(|x| x.is_subnormal()).collect();
+                assert!(odd.is_empty(), "{name} at step {step}: {odd:?}");
+                let live = t.to_vec::<f32>()?.iter().any(|&x| x != 0.0);
+                assert!(live || step > 100, "{name} is zero at step {step} already");
+                assert!(!live || step < 900, "{name} has not faded at step {step}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn halves_keep_their_state_in_f32() -> Result<()> {
     let device = gradus_cpu::device();
     let mut m = vec![Param::new(Tensor::ones([3], device.with(DType::Bf16)))];

@@ -3,7 +3,7 @@
 use gradus::Tensor;
 use gradus::nn::{
     BatchNorm2d, Conv2d, Cx, Dropout, Embedding, GeluTanh, Init, Layer, LayerNorm, Linear, Lstm, MaxPool2d, Module,
-    MultiheadAttention, RecurrentOptions, Relu, Sequential,
+    MultiheadAttention, RecurrentOptions, Sequential,
 };
 
 #[derive(Module)]
@@ -110,9 +110,8 @@ impl Basic {
 
 impl Layer for Basic {
     fn forward(&self, x: &Tensor, cx: &Cx) -> Tensor {
-        let y = Relu.call(&self.bn1.call(&self.conv1.call(x, cx), cx), cx);
-        let y = self.bn2.call(&self.conv2.call(&y, cx), cx);
-        Relu.call(&(y + self.downsample.call(x, cx)), cx)
+        let y = self.bn1.call_relu(&self.conv1.call(x, cx), None, cx);
+        self.bn2.call_relu(&self.conv2.call(&y, cx), Some(&self.downsample.call(x, cx)), cx)
     }
 }
 
@@ -146,7 +145,7 @@ impl ResNet20 {
 
 impl Layer for ResNet20 {
     fn forward(&self, x: &Tensor, cx: &Cx) -> Tensor {
-        let mut x = Relu.call(&self.bn1.call(&self.conv1.call(x, cx), cx), cx);
+        let mut x = self.bn1.call_relu(&self.conv1.call(x, cx), None, cx);
         for stage in [&self.layer1, &self.layer2, &self.layer3] {
             x = stage.call(&x, cx);
         }

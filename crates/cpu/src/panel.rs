@@ -1,41 +1,42 @@
-//! A small matrix product whose columns lie in lanes: the inner loop of the convolutions that hold channels side by side.
+//! A small matrix product whose columns lie in lanes: the inner loop of the convolutions that hold channels side by side, and of
+//! recurrent layers.
 //!
 //! out\[i, j\] = Σ_p a\[i, p\] · b\[p, j\], with a's numbers spread over a register and b's rows read as registers. Twelve rows of
 //! two registers fill AVX-512's register file: 24 multiply-adds for 14 loads. Six rows of two fill AVX2's.
 
-use crate::vector::Vector;
+use crate::vector::{Real, Vector, by_level, lanes};
 
 /// The operands of a product; lengths and distances in numbers.
 #[derive(Clone, Copy)]
-pub(super) struct Panel<'a, T> {
+pub(crate) struct Panel<'a, T> {
     /// Rows of a and out.
-    pub(super) rows: usize,
+    pub(crate) rows: usize,
     /// What is summed over lies in runs of so many numbers of a row, and b's rows one after another ...
-    pub(super) run: usize,
+    pub(crate) run: usize,
     /// ... and a's runs begin here.
-    pub(super) runs: &'a [usize],
-    pub(super) a: *const T,
+    pub(crate) runs: &'a [usize],
+    pub(crate) a: *const T,
     /// How far apart a's rows and columns are.
-    pub(super) a_row: usize,
-    pub(super) a_column: usize,
-    pub(super) b: *const T,
-    pub(super) b_row: usize,
+    pub(crate) a_row: usize,
+    pub(crate) a_column: usize,
+    pub(crate) b: *const T,
+    pub(crate) b_row: usize,
     /// What the sums begin with; null: zeros.
-    pub(super) start: *const T,
-    pub(super) start_row: usize,
-    pub(super) out: *mut T,
-    pub(super) out_row: usize,
+    pub(crate) start: *const T,
+    pub(crate) start_row: usize,
+    pub(crate) out: *mut T,
+    pub(crate) out_row: usize,
 }
 
 /// The only run of a product whose operands lie in one piece.
-pub(super) const WHOLE: &[usize] = &[0];
+pub(crate) const WHOLE: &[usize] = &[0];
 
 /// out = start + a·b, for `columns` columns: whole registers.
 ///
 /// # Safety
 /// The operands must hold what they name, and `out` must be held alone; the instruction set by V.
 #[inline(always)]
-pub(super) unsafe fn multiply<V: Vector>(p: &Panel<'_, V::T>, columns: usize) {
+pub(crate) unsafe fn multiply<V: Vector>(p: &Panel<'_, V::T>, columns: usize) {
     debug_assert!(columns.is_multiple_of(V::LANES));
     let most = if V::ROWS == 8 { 12 } else { 6 };
     // Blocks of about the same height: a block of one row would wait for each of its sums.
@@ -54,6 +55,62 @@ pub(super) unsafe fn multiply<V: Vector>(p: &Panel<'_, V::T>, columns: usize) {
                 };
                 if column + 2 * V::LANES <= columns { rows::<V, 2>(&part) } else { rows::<V, 1>(&part) }
             }
+        }
+    }
+}
+
+/// How many numbers a matrix `[run, columns]` takes when packed for [`multiply_packed`].
+pub(crate) fn packed_len<T: Real>(run: usize, columns: usize) -> usize {
+    run * columns.next_multiple_of(2 * lanes::<T>())
+}
+
+/// Packs columns `part` by `part` of two registers: each part's rows one after another, with zeros beyond the last column. `line`
+/// gives the matrix's rows or, if it is `turned`, its columns.
+pub(crate) fn pack<'a, T: Real>(
+    run: usize,
+    columns: usize,
+    part: usize,
+    turned: bool,
+    line: impl Fn(usize) -> &'a [T],
+    out: &mut [T],
+) {
+    let wide = 2 * lanes::<T>();
+    let first = part * wide;
+    let count = wide.min(columns - first);
+    if count < wide {
+        out.fill(T::ZERO);
+    }
+    if turned {
+        for column in 0..count {
+            let line = &line(first + column)[..run];
+            for (out, &x) in out.chunks_exact_mut(wide).zip(line) {
+                out[column] = x;
+            }
+        }
+    } else {
+        for (row, out) in out.chunks_exact_mut(wide).enumerate() {
+            out[..count].copy_from_slice(&line(row)[first..first + count]);
+        }
+    }
+}
+
+by_level! {
+    /// out = start + a·b of b as [`pack`] leaves it, for so many columns up to a multiple of a register.
+    ///
+    /// # Safety
+    /// The operands must hold what they name, and `out` must be held alone.
+    pub(crate) unsafe fn multiply_packed<T>(p: &Panel<'_, T>, columns: usize) => multiply_parts
+}
+
+#[inline(always)]
+unsafe fn multiply_parts<V: Vector>(p: &Panel<'_, V::T>, columns: usize) {
+    let (wide, columns) = (2 * V::LANES, columns.next_multiple_of(V::LANES));
+    for first in (0..columns).step_by(wide) {
+        // SAFETY: by the caller.
+        unsafe {
+            let start = if p.start.is_null() { p.start } else { p.start.add(first) };
+            let part = Panel { b: p.b.add(first * p.run), b_row: wide, start, out: p.out.add(first), ..*p };
+            multiply::<V>(&part, wide.min(columns - first));
         }
     }
 }
