@@ -168,10 +168,9 @@ fn products<T: Numeric>(
     let mut out = zeros(comptime!(t * t));
     let mut d0 = 0usize;
     while d0 < width {
-        #[unroll]
         for i in 0..comptime!(16 * t / form.side) {
             // The threads load a tile's rows of 16 columns of each operand; the columns of a row lie side by side.
-            let e = me + comptime!(form.side * form.side * i);
+            let e = me + i * comptime!(form.side * form.side);
             let d = e % 16;
             let r = e / 16;
             stage[d * pitch + r] = number::<T>(a, at_a, a0 + r, rows_a, d0 + d, width);
@@ -220,9 +219,8 @@ fn weighted<T: Numeric>(
     let count = min(comptime!(form.tile()), rows - x0);
     let mut j0 = 0usize;
     while j0 < count {
-        #[unroll]
         for i in 0..comptime!(16 * columns / form.side) {
-            let e = me + comptime!(form.side * form.side * i);
+            let e = me + i * comptime!(form.side * form.side);
             let c = e % comptime!(form.side * columns);
             let j = e / comptime!(form.side * columns);
             stage[e] = number::<T>(x, at, x0 + j0 + j, rows, c, width);
@@ -248,34 +246,77 @@ fn weighted<T: Numeric>(
     }
 }
 
-/// The score of a query and a key, from their product; [`UNSEEN`] where the query may not see the key, or one is not there.
+/// Writes what the mask adds to each of this thread's scores to the thread's own places of the tile, if there is a mask. `turned`:
+/// rows of the tile are keys.
 #[cube]
-fn score<M: Numeric>(
-    product: f32,
-    i: usize,
-    j: usize,
+fn masked<M: Numeric>(
     mask: &Array<M>,
     at: &Head,
+    i0: usize,
+    j0: usize,
     p: &Problem,
+    tile: &mut SharedMemory<f32>,
+    #[comptime] turned: bool,
     #[comptime] form: Form,
-) -> f32 {
-    let mut s = f32::new(UNSEEN);
+) {
+    if comptime!(form.mask != Mask::None) {
+        let (tx, ty) = (UNIT_POS_X as usize, UNIT_POS_Y as usize);
+        for e in 0..comptime!(form.t * form.t) {
+            let row = ty + e / form.t * form.side;
+            let column = tx + e % form.t * form.side;
+            let (i, j) = if comptime!(turned) { (i0 + column, j0 + row) } else { (i0 + row, j0 + column) };
+            let mut v = f32::new(0.0);
+            if i < p.queries && j < p.keys {
+                let m =
+                    mask[usize::cast_from(at.base + isize::cast_from(i) * at.row + isize::cast_from(j) * at.column)];
+                if comptime!(form.mask == Mask::Seen) {
+                    v = select(m == M::from_int(0), f32::new(UNSEEN), f32::new(0.0));
+                } else {
+                    v = f32::cast_from(m);
+                }
+            }
+            tile[row * comptime!(form.pitch()) + column] = v;
+        }
+    }
+}
+
+/// The score of a query and a key, from their product and what the mask adds; [`UNSEEN`] where the query may not see the key, or
+/// one is not there.
+#[cube]
+fn score(product: f32, added: f32, i: usize, j: usize, p: &Problem, #[comptime] form: Form) -> f32 {
+    let mut s = product * p.scale;
     let mut seen = i < p.queries && j < p.keys;
     if comptime!(form.causal) {
         seen = seen && j <= i;
     }
-    if seen {
-        s = product * p.scale;
-        if comptime!(form.mask != Mask::None) {
-            let m = mask[usize::cast_from(at.base + isize::cast_from(i) * at.row + isize::cast_from(j) * at.column)];
-            if comptime!(form.mask == Mask::Seen) {
-                s = select(m == M::from_int(0), f32::new(UNSEEN), s);
-            } else {
-                s += f32::cast_from(m);
-            }
+    if comptime!(form.mask == Mask::Seen) {
+        seen = seen && added == f32::new(0.0);
+    }
+    if comptime!(form.mask == Mask::Added) {
+        s += added;
+    }
+    select(seen, s, f32::new(UNSEEN))
+}
+
+/// Writes what the dropout multiplies each of this thread's probabilities with to its own places of the tile, if there is dropout.
+#[cube]
+fn dropped(
+    i0: usize,
+    j0: usize,
+    p: &Problem,
+    tile: &mut SharedMemory<f32>,
+    #[comptime] turned: bool,
+    #[comptime] form: Form,
+) {
+    if comptime!(form.dropout) {
+        let (tx, ty) = (UNIT_POS_X as usize, UNIT_POS_Y as usize);
+        for e in 0..comptime!(form.t * form.t) {
+            let row = ty + e / form.t * form.side;
+            let column = tx + e % form.t * form.side;
+            let (i, j) = if comptime!(turned) { (i0 + column, j0 + row) } else { (i0 + row, j0 + column) };
+            tile[row * comptime!(form.pitch()) + column] = dropout(i, j, p);
         }
     }
-    s
 }
 
 /// What the dropout multiplies the probability of a query and a key with.
@@ -340,21 +381,15 @@ pub fn attention_kernel<T: Numeric, M: Numeric>(
     let mut j0 = 0usize;
     while j0 < end {
         let mut s = products::<T>(q, &of_q, i0, p.queries, k, &of_k, j0, p.keys, p.width, &mut stage, form);
+        masked::<M>(mask, &of_mask, i0, j0, &p, &mut weights, false, form);
         #[unroll]
         for i in 0..t {
             let mut largest = f32::new(UNSEEN);
             #[unroll]
             for j in 0..t {
                 let at = comptime!(i * t + j);
-                s[at] = score::<M>(
-                    s[at],
-                    i0 + ty + comptime!(form.side * i),
-                    j0 + tx + comptime!(form.side * j),
-                    mask,
-                    &of_mask,
-                    &p,
-                    form,
-                );
+                let (row, column) = (ty + comptime!(form.side * i), tx + comptime!(form.side * j));
+                s[at] = score(s[at], weights[row * pitch + column], i0 + row, j0 + column, &p, form);
                 largest = max(largest, s[at]);
             }
             weights[(ty + comptime!(form.side * i)) * pitch + tx] = largest;
@@ -375,6 +410,7 @@ pub fn attention_kernel<T: Numeric, M: Numeric>(
             }
         }
         sync_cube();
+        dropped(i0, j0, &p, &mut weights, false, form);
         #[unroll]
         for i in 0..t {
             #[unroll]
@@ -383,7 +419,7 @@ pub fn attention_kernel<T: Numeric, M: Numeric>(
                 let mut e = select(s[at] == f32::new(UNSEEN), f32::new(0.0), (s[at] - most[i]).exp());
                 sums[i] += e;
                 if comptime!(form.dropout) {
-                    e *= dropout(i0 + ty + comptime!(form.side * i), j0 + tx + comptime!(form.side * j), &p);
+                    e *= weights[(ty + comptime!(form.side * i)) * pitch + tx + comptime!(form.side * j)];
                 }
                 weights[(ty + comptime!(form.side * i)) * pitch + tx + comptime!(form.side * j)] = e;
             }
@@ -487,22 +523,31 @@ pub fn attention_dq_kernel<T: Numeric, M: Numeric>(
     }
     let mut j0 = 0usize;
     while j0 < end {
-        let s = products::<T>(q, &of_q, i0, p.queries, k, &of_k, j0, p.keys, p.width, &mut stage, form);
+        let mut s = products::<T>(q, &of_q, i0, p.queries, k, &of_k, j0, p.keys, p.width, &mut stage, form);
         let dp = products::<T>(g, &of_g, i0, p.queries, v, &of_v, j0, p.keys, p.values, &mut stage, form);
+        masked::<M>(mask, &of_mask, i0, j0, &p, &mut weights, false, form);
         #[unroll]
         for i in 0..t {
             #[unroll]
             for j in 0..t {
                 let at = comptime!(i * t + j);
-                let (row, column) = (i0 + ty + comptime!(form.side * i), j0 + tx + comptime!(form.side * j));
-                let s = score::<M>(s[at], row, column, mask, &of_mask, &p, form);
-                let e = select(s == f32::new(UNSEEN), f32::new(0.0), (s - logs[i]).exp());
+                let (row, column) = (ty + comptime!(form.side * i), tx + comptime!(form.side * j));
+                let z = score(s[at], weights[row * pitch + column], i0 + row, j0 + column, &p, form);
+                s[at] = select(z == f32::new(UNSEEN), f32::new(0.0), (z - logs[i]).exp());
+            }
+        }
+        dropped(i0, j0, &p, &mut weights, false, form);
+        #[unroll]
+        for i in 0..t {
+            #[unroll]
+            for j in 0..t {
+                let at = comptime!(i * t + j);
+                let place = (ty + comptime!(form.side * i)) * pitch + tx + comptime!(form.side * j);
                 let mut of_p = dp[at];
                 if comptime!(form.dropout) {
-                    of_p *= dropout(row, column, &p);
+                    of_p *= weights[place];
                 }
-                weights[(ty + comptime!(form.side * i)) * pitch + tx + comptime!(form.side * j)] =
-                    e * (of_p - deltas[i]) * p.scale;
+                weights[place] = s[at] * (of_p - deltas[i]) * p.scale;
             }
         }
         sync_cube();
@@ -562,30 +607,41 @@ pub fn attention_dkv_kernel<T: Numeric, M: Numeric>(
     while i0 < p.queries {
         let mut s = products::<T>(k, &of_k, j0, p.keys, q, &of_q, i0, p.queries, p.width, &mut stage, form);
         let dp = products::<T>(v, &of_v, j0, p.keys, g, &of_g, i0, p.queries, p.values, &mut stage, form);
+        masked::<M>(mask, &of_mask, i0, j0, &p, &mut weights, true, form);
         #[unroll]
         for j in 0..t {
-            let row = i0 + tx + comptime!(form.side * j);
+            let column = tx + comptime!(form.side * j);
             let mut log = f32::new(0.0);
-            let mut along = f32::new(0.0);
-            if row < p.queries {
-                log = lse[first + row];
-                along = delta[first + row];
+            if i0 + column < p.queries {
+                log = lse[first + i0 + column];
             }
             #[unroll]
             for i in 0..t {
                 let at = comptime!(i * t + j);
-                let column = j0 + ty + comptime!(form.side * i);
-                let z = score::<M>(s[at], row, column, mask, &of_mask, &p, form);
-                let e = select(z == f32::new(UNSEEN), f32::new(0.0), (z - log).exp());
-                let mut of_p = dp[at];
-                let mut kept = e;
+                let row = ty + comptime!(form.side * i);
+                let z = score(s[at], weights[row * pitch + column], i0 + column, j0 + row, &p, form);
+                s[at] = select(z == f32::new(UNSEEN), f32::new(0.0), (z - log).exp());
+            }
+        }
+        dropped(i0, j0, &p, &mut weights, true, form);
+        #[unroll]
+        for j in 0..t {
+            let column = tx + comptime!(form.side * j);
+            let mut along = f32::new(0.0);
+            if i0 + column < p.queries {
+                along = delta[first + i0 + column];
+            }
+            #[unroll]
+            for i in 0..t {
+                let at = comptime!(i * t + j);
+                let place = (ty + comptime!(form.side * i)) * pitch + column;
+                let (mut of_p, mut kept) = (dp[at], s[at]);
                 if comptime!(form.dropout) {
-                    let factor = dropout(row, column, &p);
-                    of_p *= factor;
-                    kept *= factor;
+                    of_p *= weights[place];
+                    kept *= weights[place];
                 }
-                s[at] = e * (of_p - along) * p.scale;
-                weights[(ty + comptime!(form.side * i)) * pitch + tx + comptime!(form.side * j)] = kept;
+                s[at] = s[at] * (of_p - along) * p.scale;
+                weights[place] = kept;
             }
         }
         sync_cube();

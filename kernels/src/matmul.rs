@@ -76,9 +76,8 @@ pub fn matmul_kernel<In: Numeric, A: Numeric, F: Float, Out: Numeric>(
     let mut k0 = 0usize;
     while k0 < k {
         // The threads load 16 columns of `a` and 16 rows of `b`; those of a row of `b` lie side by side.
-        #[unroll]
         for i in 0..comptime!(16 * cut.rows / side) {
-            let e = me + comptime!(i * threads);
+            let e = me + i * threads;
             let c = e % high;
             let kk = e / high;
             let mut va = A::from_int(0);
@@ -91,9 +90,8 @@ pub fn matmul_kernel<In: Numeric, A: Numeric, F: Float, Out: Numeric>(
             }
             tile_a[e] = va;
         }
-        #[unroll]
         for i in 0..comptime!(16 * cut.columns / side) {
-            let e = me + comptime!(i * threads);
+            let e = me + i * threads;
             let c = e % wide;
             let kk = e / wide;
             let mut vb = A::from_int(0);

@@ -110,22 +110,24 @@ fn attend(options: AttentionOptions) -> impl Fn(&[Tensor]) -> Result<Vec<Tensor>
 fn attention_is_its_definition_at_every_edge_of_a_tile() {
     let _turn = turn();
     for gpu in devices() {
-        let causal = AttentionOptions::causal;
-        for size in [
-            [1, 1, 1, 1, 1, 1],
-            [2, 3, 1, 7, 5, 4],
-            [1, 2, 17, 33, 33, 20],
-            [1, 1, 33, 17, 16, 33],
-            [2, 1, 32, 32, 16, 16],
-            [1, 1, 65, 130, 40, 24],
+        // A kernel takes a second to compile on a software device: sizes share those they can.
+        let (plain, causal) = (AttentionOptions::default(), AttentionOptions::causal());
+        for (size, options) in [
+            ([1, 1, 1, 1, 1, 1], &plain),
+            ([2, 3, 1, 7, 5, 4], &plain),
+            ([2, 3, 7, 1, 5, 4], &causal),
+            ([1, 2, 17, 33, 33, 20], &plain),
+            ([1, 2, 17, 33, 33, 20], &causal),
+            ([1, 1, 33, 17, 33, 20], &causal),
+            ([1, 1, 65, 130, 40, 24], &causal),
+            ([2, 1, 32, 32, 16, 16], &causal),
         ] {
             let second = size[2] * size[3] < 2000;
-            agrees(gpu, &format!("attention {size:?}"), &heads(size), 1, second, &attend(Default::default()));
-            agrees(gpu, &format!("causal attention {size:?}"), &heads(size), 1, second, &attend(causal()));
+            let name = format!("attention {size:?}, causal {}", options.causal);
+            agrees(gpu, &name, &heads(size), 1, second, &attend(options.clone()));
         }
-        let wide = attend(causal().scale(0.05));
+        let wide = attend(causal.scale(0.05));
         agrees(gpu, "attention of heads of 128", &heads([1, 1, 70, 66, 128, 128]), 1, false, &wide);
-        agrees(gpu, "attention of heads of 200", &heads([1, 1, 40, 36, 200, 200]), 1, false, &wide);
         // A head's columns that do not lie side by side, as a layer's do not.
         let turned = |x: &[Tensor]| {
             let [q, k, v] = [&x[0], &x[1], &x[2]].map(|t| t.transpose(-1, -2));
@@ -146,7 +148,6 @@ fn attention_with_masks_dropout_and_shared_keys_is_its_definition() {
         let seen = |i: usize| i / 35 % 19 != 2 && !(i * 7).is_multiple_of(3);
         let mask: Vec<bool> = (0..2 * 19 * 35).map(seen).collect();
         x.push(Tensor::from_vec(mask, [2, 1, 19, 35], gradus_cpu::device()));
-        agrees(gpu, "attention with a mask", &x, 1, true, &attend(Default::default()));
         agrees(gpu, "causal attention with a mask", &x, 1, true, &attend(AttentionOptions::causal()));
         // A mask that is learnt goes by the definition in backward.
         x[3] = normal(&[19, 35], "mask");
