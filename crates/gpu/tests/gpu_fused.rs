@@ -6,16 +6,19 @@ mod adapter;
 
 use adapter::{devices, turn};
 use gradus_core::functional::attention::{Attention, AttentionGrad, AttentionOptions};
-use gradus_core::functional::batch_norm::{BatchNorm, BatchNormGrad, ChannelAffine};
+use gradus_core::functional::batch_norm::{BatchNorm, BatchNormGrad, BatchNormRelu, BatchNormReluGrad, ChannelAffine};
 use gradus_core::functional::conv::{Conv, ConvInputGrad, ConvWeightGrad};
 use gradus_core::functional::dropout::Dropout;
 use gradus_core::functional::global_norm::GlobalNorm;
+use gradus_core::functional::gru_sequence::{GruSequence, GruSequenceGrad};
 use gradus_core::functional::linear::Linear;
 use gradus_core::functional::loss::{CrossEntropy, CrossEntropyGrad};
 use gradus_core::functional::lstm::{LstmStep, LstmStepGrad};
+use gradus_core::functional::lstm_sequence::{LstmSequence, LstmSequenceGrad};
 use gradus_core::functional::norm::{LayerNorm, LayerNormGrad};
 use gradus_core::functional::pool::{AvgPool, AvgPoolGrad, MaxPool, MaxPoolGrad};
 use gradus_core::functional::rms_norm::{RmsNorm, RmsNormGrad};
+use gradus_core::functional::running_average::RunningAverage;
 use gradus_core::functional::softmax::{LogSoftmax, LogSoftmaxGrad, Softmax, SoftmaxGrad};
 use gradus_core::functional::special::{Lgamma, Polygamma};
 use gradus_core::functional::update::{AdamUpdate, SgdUpdate};
@@ -332,6 +335,8 @@ fn the_table_of_fused_kernels_in_the_documentation_is_current() {
         AvgPoolGrad,
         BatchNorm,
         BatchNormGrad,
+        BatchNormRelu,
+        BatchNormReluGrad,
         ChannelAffine,
         Conv,
         ConvInputGrad,
@@ -340,12 +345,16 @@ fn the_table_of_fused_kernels_in_the_documentation_is_current() {
         CrossEntropyGrad,
         Dropout,
         GlobalNorm,
+        GruSequence,
+        GruSequenceGrad,
         LayerNorm,
         LayerNormGrad,
         Lgamma,
         Linear,
         LogSoftmax,
         LogSoftmaxGrad,
+        LstmSequence,
+        LstmSequenceGrad,
         LstmStep,
         LstmStepGrad,
         MaxPool,
@@ -353,6 +362,7 @@ fn the_table_of_fused_kernels_in_the_documentation_is_current() {
         Polygamma,
         RmsNorm,
         RmsNormGrad,
+        RunningAverage,
         Softmax,
         SoftmaxGrad,
         UnaryGrad
