@@ -206,7 +206,7 @@ fn product<T: Real>(a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>, epilogue: O
                 // SAFETY: core checked that the layouts lie inside their buffers; parts and products are disjoint.
                 unsafe {
                     let to = out.ptr().add(i * m * n + row * n + column);
-                    if small_matmul::fits(size, y) {
+                    if small_matmul::fits(size, x, y) {
                         small_matmul::multiply(to, n, size, x, y);
                     } else {
                         T::multiply(to, n, size, x, y, threads);
