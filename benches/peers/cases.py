@@ -25,6 +25,7 @@ class Case:
     targets: dict[str, tuple[str, float]] = field(default_factory=dict)
     # row -> ("ratio", at least this much faster than PyTorch) or ("us", at most this many microseconds)
     large: bool = False  # too large for the check of losses in CI
+    replayed: bool = False  # Gradus's steps are also measured as replays of a record
 
 
 def mlp(inputs: int, hidden: int, outputs: int) -> dict[str, tuple[int, ...]]:
@@ -99,6 +100,7 @@ CASES: dict[str, Case] = {
         classes=10,
         variants=MLP_VARIANTS,
         targets={"step": ("ratio", 30.0)},
+        replayed=True,
     ),
     "C2": Case(
         what="MLP 784-128-10, batch 64, AdamW",
@@ -112,6 +114,7 @@ CASES: dict[str, Case] = {
         classes=10,
         variants=MLP_VARIANTS,
         targets={"step": ("ratio", 3.0)},
+        replayed=True,
     ),
     "C3": Case(
         what="LSTM, 28 steps of 28 numbers, hidden 128, batch 64, Adam",
@@ -125,6 +128,7 @@ CASES: dict[str, Case] = {
         classes=10,
         variants=("eager", "fused", "fused+compile"),
         targets={"step": ("ratio", 1.7)},
+        replayed=True,
     ),
     "C4": Case(
         what="MNIST CNN, batch 64, Adam",
@@ -151,6 +155,7 @@ CASES: dict[str, Case] = {
             "fused+channels_last+compile",
         ),
         targets={"step": ("ratio", 2.0)},
+        replayed=True,
     ),
     "C5": Case(
         what="ResNet-20 on 3×32×32, batch 128, SGD with momentum",
@@ -164,6 +169,7 @@ CASES: dict[str, Case] = {
         classes=10,
         variants=("eager", "channels_last", "fused+channels_last", "channels_last+compile", "compile"),
         targets={"step": ("ratio", 1.6)},
+        replayed=True,
     ),
     "C6": Case(
         what="GPT, 4 layers, 4 heads, width 128, 64 tokens, batch 12, AdamW",
@@ -177,6 +183,7 @@ CASES: dict[str, Case] = {
         lr=1e-3,
         variants=("eager", "fused", "fused+compile"),
         targets={"step": ("ratio", 1.6)},
+        replayed=True,
     ),
     "C7": Case(
         what="GPT, 6 layers, 6 heads, width 384, 256 tokens, batch 8, AdamW",
@@ -191,6 +198,7 @@ CASES: dict[str, Case] = {
         variants=("eager", "fused", "fused+compile"),
         targets={"step": ("ratio", 1.2)},
         large=True,
+        replayed=True,
     ),
     "C8": Case(
         what="AdamW over 100 tensors of 65,536",
@@ -253,6 +261,7 @@ CASES: dict[str, Case] = {
         variants=("eager", "fused"),
         targets={"step": ("ratio", 4.0)},
         large=True,
+        replayed=True,
     ),
     "C13": Case(
         what="save and load 124M parameters with Adam's state, in memory's file system",
@@ -284,3 +293,17 @@ CASES: dict[str, Case] = {
 }
 # PyTorch's compiler fuses C9; that is measured apart from its eager form.
 CASES["C9c"] = replace(CASES["C9"], variants=("compile",), targets={"step": ("ratio", 1.0)})
+
+# For a device in software too (`run.py --device wgpu:0`): the nets of C4 and C6, so small that a step takes well under a second there.
+GPU_CASES = {
+    "G4": replace(CASES["C4"], what="MNIST CNN, batch 8, Adam", x=(BATCHES, 8, 1, 28, 28), steps=30, targets={}),
+    "G6": replace(
+        CASES["C6"],
+        what="GPT, 2 layers, 4 heads, width 64, 32 tokens, batch 8, AdamW",
+        weights=gpt(2, 64, 65, 32),
+        x=(BATCHES, 8, 32),
+        steps=30,
+        targets={},
+    ),
+}
+ALL = CASES | GPU_CASES

@@ -13,7 +13,7 @@ import pathlib
 import numpy as np
 from safetensors.numpy import save_file
 
-from cases import CASES, Case
+from cases import ALL, Case
 
 
 def initial_weights(case: Case, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -55,7 +55,7 @@ def batches(case: Case, rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 def write_inputs(name: str, out: pathlib.Path, seed: int = 0) -> tuple[pathlib.Path, pathlib.Path]:
     """Writes both files of one case and returns their paths (weights, data)."""
-    case = CASES[name]
+    case = ALL[name]
     rng = np.random.default_rng([seed, *name.encode()])
     if case.kind == "ops":  # one element each, away from relu's kink
         weights, data = {"w": np.array([1.5], np.float32)}, {"x": np.array([0.5], np.float32)}
@@ -73,9 +73,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent / "out/inputs")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--case", action="append", choices=list(CASES), help="default: all")
+    parser.add_argument("--case", action="append", choices=list(ALL), help="default: all")
     args = parser.parse_args()
-    for name in args.case or CASES:
+    for name in args.case or ALL:
         for path in write_inputs(name, args.out, args.seed):
             print(path)
 

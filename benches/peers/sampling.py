@@ -7,13 +7,17 @@ from collections.abc import Callable
 
 WARMUP_STEPS = 20
 WARMUP_SECONDS = 0.3
-MAX_SECONDS = 20.0  # a run stops here with the steps it has, at least as many as the warm-up's
+LEAST_STEPS = 5  # of the warm-up and of what is timed, however slow they are
+MAX_WARMUP_SECONDS = 10.0  # a warm-up ends here with fewer steps
+MAX_SECONDS = 20.0  # and a run with the steps it has
 
 
 def sample(run: Callable[[int], object], steps: int, per_block: int = 1, warmup: int = WARMUP_STEPS) -> dict[str, float]:
     """Median, 10th and 90th percentile in microseconds of one call, after the warm-up; and how many were timed."""
     start, i = time.perf_counter(), 0
-    while i < warmup or time.perf_counter() - start < WARMUP_SECONDS:
+    while (passed := time.perf_counter() - start) < WARMUP_SECONDS or i < warmup:
+        if passed > MAX_WARMUP_SECONDS and i >= LEAST_STEPS:
+            break
         run(i)
         i += 1
     gc.collect()
@@ -24,7 +28,7 @@ def sample(run: Callable[[int], object], steps: int, per_block: int = 1, warmup:
         before = clock()
         run(step)
         times.append((clock() - before) / (1e3 * per_block))
-        if len(times) >= warmup and clock() > deadline:
+        if len(times) >= LEAST_STEPS and clock() > deadline:
             break
     cuts = statistics.quantiles(times, n=10, method="inclusive")
     return {"median_us": statistics.median(times), "p10_us": cuts[0], "p90_us": cuts[-1], "timed": len(times)}

@@ -19,7 +19,7 @@ os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no worker process
 import torch
 from safetensors.torch import load_file
 
-from cases import CASES
+from cases import ALL
 from torch_pieces import files, head, matmul, ops, residual, update
 from torch_train import epoch, train
 
@@ -37,14 +37,14 @@ KINDS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--case", required=True, choices=list(CASES))
+    parser.add_argument("--case", required=True, choices=list(ALL))
     parser.add_argument("--weights", required=True)
     parser.add_argument("--data", required=True)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--variant", default="eager")
     parser.add_argument("--steps", type=int, help="timed steps (default: the case's own)")
     args = parser.parse_args()
-    case = CASES[args.case]
+    case = ALL[args.case]
     steps = case.steps if args.steps is None else args.steps
     known = {"eager", "fused", "channels_last", "compile", "compile_opt", "safetensors"}
     if unknown := set(args.variant.split("+")) - known:

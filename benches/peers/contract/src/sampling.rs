@@ -1,12 +1,15 @@
 //! How a step is timed: the warm-up, then each step by itself; and what a case gives.
 
-use gradus::Result;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub const WARMUP_STEPS: usize = 20;
 const WARMUP: Duration = Duration::from_millis(300);
-/// A run stops here with the steps it has, at least as many as the warm-up's.
+/// Of the warm-up and of what is timed, however slow they are.
+const LEAST_STEPS: usize = 5;
+/// A warm-up ends here with fewer steps.
+const LONGEST_WARMUP: Duration = Duration::from_secs(10);
+/// And a run with the steps it has.
 const LONGEST: Duration = Duration::from_secs(20);
 
 /// What a case gives: ten losses, the moment (Unix seconds) the first was there, and rows of times.
@@ -17,14 +20,17 @@ pub struct Outcome {
 }
 
 /// Median, 10th and 90th percentile in microseconds of one call, after the warm-up; and how many were timed.
-pub fn sample(
+pub fn sample<E>(
     steps: usize,
     per_block: usize,
     warmup: usize,
-    mut run: impl FnMut(usize) -> Result<()>,
-) -> Result<Value> {
+    mut run: impl FnMut(usize) -> Result<(), E>,
+) -> Result<Value, E> {
     let (start, mut i) = (Instant::now(), 0);
     while i < warmup || start.elapsed() < WARMUP {
+        if i >= LEAST_STEPS && start.elapsed() > LONGEST_WARMUP {
+            break;
+        }
         run(i)?;
         i += 1;
     }
@@ -33,7 +39,7 @@ pub fn sample(
         let before = Instant::now();
         run(step)?;
         times.push(before.elapsed().as_secs_f64() * 1e6 / per_block as f64);
-        if times.len() >= warmup && start.elapsed() > LONGEST {
+        if times.len() >= LEAST_STEPS && start.elapsed() > LONGEST {
             break;
         }
     }

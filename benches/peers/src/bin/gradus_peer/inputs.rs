@@ -1,15 +1,15 @@
 //! What the peers are given: weights and batches.
 
-use gradus::{Device, Devices, Error, Result, Tensor, io};
+use gradus::{Device, Error, Result, Tensor, io};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The tensors of a file, and the file's name for messages.
-pub struct Tensors<'a>(pub BTreeMap<String, Tensor>, &'a Path);
+pub struct Tensors(pub BTreeMap<String, Tensor>, PathBuf);
 
-impl Tensors<'_> {
-    pub fn load(path: &Path) -> Result<Tensors<'_>> {
-        Ok(Tensors(io::load(path, Device::cpu())?, path))
+impl Tensors {
+    pub fn load(path: &Path, device: Device) -> Result<Tensors> {
+        Ok(Tensors(io::load(path, device)?, path.to_owned()))
     }
     pub fn get(&self, name: &str) -> Result<&Tensor> {
         self.0.get(name).ok_or_else(|| Error::data(format!("{}: there is no tensor called {name}", self.1.display())))

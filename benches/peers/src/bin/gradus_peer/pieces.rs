@@ -1,8 +1,7 @@
 //! The cases that are a piece of a training: products, single operations, an update, a block, a head, files.
 
 use crate::inputs::Tensors;
-use crate::sampling::{Outcome, WARMUP_STEPS, now, sample};
-use crate::train::LOSSES;
+use contract::{LOSSES, Outcome, WARMUP_STEPS, now, sample};
 use gradus::nn::{Cx, Dropout, Gelu, Layer, Module, Param, loss::CrossEntropy};
 use gradus::optim::{AdamW, Rule};
 use gradus::{Device, Devices, Error, Result, Tensor, io, no_grad};
@@ -41,11 +40,11 @@ pub fn ops(weights: &Tensors, data: &Tensors, steps: usize) -> Result<Outcome> {
             w = no_grad(|| &w - grad * 0.1).requires_grad();
         }
     }
-    let add = sample(steps, OPS_PER_BLOCK, WARMUP_STEPS, |_| {
+    let add = sample(steps, OPS_PER_BLOCK, WARMUP_STEPS, |_| -> Result<()> {
         (0..OPS_PER_BLOCK).for_each(|_| drop(black_box(x + plain)));
         Ok(())
     })?;
-    let graph3 = sample((steps / 10).max(WARMUP_STEPS), OPS_PER_BLOCK, WARMUP_STEPS, |_| {
+    let graph3 = sample((steps / 10).max(WARMUP_STEPS), OPS_PER_BLOCK, WARMUP_STEPS, |_| -> Result<()> {
         for _ in 0..OPS_PER_BLOCK {
             w.zero_grad();
             (&w * x).relu().sum().backward();
@@ -162,10 +161,9 @@ pub fn files(weights: &Tensors, steps: usize) -> Result<Outcome> {
     let first_step_at = now();
     let losses = mean_squares(weights.0.keys().take(LOSSES).map(|name| &loaded[&format!("model.{name}")]))?;
     drop(loaded);
-    let rows = json!({
-        "save": sample(steps, 1, 1, |_| Ok(save()?))?,
-        "load": sample(steps, 1, 1, |_| io::load(&file.0, Device::cpu()).map(|t| drop(black_box(t))).map_err(Into::into))?,
-        "map": sample(steps, 1, 1, |_| io::SafeTensors::open_mapped(&file.0).map(|f| drop(black_box(f))).map_err(Into::into))?,
-    });
+    let load = |_| io::load(&file.0, Device::cpu()).map(|t| drop(black_box(t))).map_err(Error::from);
+    let map = |_| io::SafeTensors::open_mapped(&file.0).map(|f| drop(black_box(f))).map_err(Error::from);
+    let save = sample(steps, 1, 1, |_| -> Result<()> { Ok(save()?) })?;
+    let rows = json!({"save": save, "load": sample(steps, 1, 1, load)?, "map": sample(steps, 1, 1, map)?});
     Ok(Outcome { losses, first_step_at, rows })
 }

@@ -1,34 +1,38 @@
 //! The cases that train a model: single steps, and whole epochs with a loader.
 
-use crate::Case;
 use crate::inputs::Tensors;
 use crate::models::{Cnn, Gpt, Mlp, ResNet20, Sequences};
-use crate::sampling::{Outcome, now, sample};
+use contract::{Case, LOSSES, Options, Outcome, now, sample};
+use gradus::capture::Captured;
 use gradus::data::{InMemory, Loader};
-use gradus::nn::{Cx, Init, Layer, Module};
+use gradus::nn::{Cx, Init, Layer, Mode, Module};
 use gradus::optim::{Adam, AdamW, Optimizer, OptimizerBuilder, Sgd};
-use gradus::{Device, Devices, Error, Result, Tensor};
+use gradus::rng::Key;
+use gradus::{Device, Devices, Error, Result, Slot, Tensor};
 use serde_json::json;
-
-pub const LOSSES: usize = 10;
 
 /// One model from the given weights, its optimizer and its batches; `step(i)` is forward, backward and update.
 struct Training {
     model: Box<dyn Layer>,
     optimizer: Optimizer,
     batches: Vec<(Tensor, Tensor)>,
+    captured: Option<Captured>,
+    /// The number of the step, for the dropout of replays.
+    at: Slot,
 }
 
 impl Training {
-    fn new(case: Case, weights: &Tensors, batches: Vec<(Tensor, Tensor)>, dropout: bool) -> Result<Training> {
-        let init = &mut Init::new(Device::cpu(), 0);
-        let (mut model, optimizer): (Box<dyn Layer>, OptimizerBuilder) = match case {
+    fn new(options: &Options, weights: &Tensors, batches: Vec<(Tensor, Tensor)>, dropout: bool) -> Result<Training> {
+        let device = Device::parse(&options.device)?;
+        let init = &mut Init::new(device, 0);
+        let (mut model, optimizer): (Box<dyn Layer>, OptimizerBuilder) = match options.case {
             Case::C1 => (Box::new(Mlp::new(64, 32, 10, init)), Sgd::new(0.1).into()),
             Case::C2 | Case::C12 => (Box::new(Mlp::new(784, 128, 10, init)), AdamW::new(1e-3).into()),
             Case::C3 => (Box::new(Sequences::new(28, 128, 10, init)), Adam::new(1e-3).into()),
-            Case::C4 => (Box::new(Cnn::new(dropout, init)), Adam::new(1e-3).into()),
+            Case::C4 | Case::G4 => (Box::new(Cnn::new(dropout, init)), Adam::new(1e-3).into()),
             Case::C5 => (Box::new(ResNet20::new(10, init)), Sgd::new(0.001).momentum(0.9).into()),
             Case::C6 => (Box::new(Gpt::new(4, 128, 65, 64, init)), AdamW::new(1e-3).into()),
+            Case::G6 => (Box::new(Gpt::new(2, 64, 65, 32, init)), AdamW::new(1e-3).into()),
             Case::C7 => (Box::new(Gpt::new(6, 384, 65, 256, init)), AdamW::new(1e-3).into()),
             Case::C11 => (Box::new(Gpt::new(12, 768, 50257, 1024, init)), AdamW::new(1e-4).into()),
             _ => return Err(Error::misuse("this case trains no model")),
@@ -36,7 +40,12 @@ impl Training {
         model.assign_paths();
         model.load_state_dict(&weights.0)?;
         let optimizer = optimizer.build(&model)?;
-        Ok(Training { model, optimizer, batches })
+        let captured = match options.variant.as_str() {
+            "guarded" => Some(Captured::new()),
+            "unchecked" => Some(Captured::unchecked()),
+            _ => None,
+        };
+        Ok(Training { model, optimizer, batches, captured, at: Slot::new(0.0) })
     }
 
     fn step(&mut self, i: usize) -> Result<Tensor> {
@@ -45,22 +54,34 @@ impl Training {
     }
 
     fn learn(&mut self, x: &Tensor, y: &Tensor, i: usize) -> Result<Tensor> {
-        self.model.zero_grad();
-        let logits = self.model.call(x, &Cx::train(0, i as u32));
-        let loss = if y.rank() == 2 {
-            logits.flatten(0, 1).cross_entropy(&y.flatten(0, 1)) // tokens: [batch, length]
-        } else {
-            logits.cross_entropy(y)
+        let Training { model, optimizer, captured, at, .. } = self;
+        let Some(captured) = captured else {
+            return learn(model, optimizer, x, y, Key::new(0).at(i as u32));
         };
-        drop(logits); // the loss keeps what it needs
-        loss.backward();
-        self.optimizer.step(&mut self.model)?;
-        Ok(loss)
+        at.set(i as f64);
+        optimizer.prepare()?; // what varies by step, outside the record
+        let key = Key::new(0).at_slot(at);
+        let losses = captured.run(&[x, y], |x| Ok(vec![learn(model, optimizer, &x[0], &x[1], key)?.detach()]))?;
+        losses.into_iter().next().ok_or_else(|| Error::data("a replay gave no loss"))
     }
 }
 
-fn first_losses(case: Case, weights: &Tensors, batches: Vec<(Tensor, Tensor)>) -> Result<(Vec<f32>, f64)> {
-    let mut training = Training::new(case, weights, batches, false)?;
+fn learn(model: &mut Box<dyn Layer>, optimizer: &mut Optimizer, x: &Tensor, y: &Tensor, key: Key) -> Result<Tensor> {
+    let logits = model.call(x, &Cx::new(Mode::Train, key));
+    let loss = if y.rank() == 2 {
+        logits.flatten(0, 1).cross_entropy(&y.flatten(0, 1)) // tokens: [batch, length]
+    } else {
+        logits.cross_entropy(y)
+    };
+    drop(logits); // the loss keeps what it needs
+    loss.try_backward()?;
+    optimizer.step(model)?;
+    model.zero_grad();
+    Ok(loss)
+}
+
+fn first_losses(options: &Options, weights: &Tensors, batches: Vec<(Tensor, Tensor)>) -> Result<(Vec<f32>, f64)> {
+    let mut training = Training::new(options, weights, batches, false)?;
     let mut losses = vec![training.step(0)?.item()?];
     let first_step_at = now();
     for i in 1..LOSSES {
@@ -69,24 +90,28 @@ fn first_losses(case: Case, weights: &Tensors, batches: Vec<(Tensor, Tensor)>) -
     Ok((losses, first_step_at))
 }
 
-pub fn train(case: Case, weights: &Tensors, data: &Tensors, steps: usize, warmup: usize) -> Result<Outcome> {
+pub fn train(options: &Options, weights: &Tensors, data: &Tensors) -> Result<Outcome> {
     let batches: Vec<_> = data.unbind("x")?.into_iter().zip(data.unbind("y")?).collect();
-    let (losses, first_step_at) = first_losses(case, weights, batches.clone())?;
-    let mut training = Training::new(case, weights, batches, true)?;
-    let step = sample(steps, 1, warmup, |i| training.step(i).map(drop))?;
+    let device = data.get("x")?.device();
+    let (losses, first_step_at) = first_losses(options, weights, batches.clone())?;
+    let mut training = Training::new(options, weights, batches, true)?;
+    let step = sample(options.steps(), 1, options.warmup(), |i| -> Result<()> {
+        training.step(i)?;
+        device.synchronize()
+    })?;
     Ok(Outcome { losses, first_step_at, rows: json!({"step": step}) })
 }
 
 /// One pass over all rows in a new order. Losses: of the first ten batches, in the order of the file.
-pub fn epoch(case: Case, weights: &Tensors, data: &Tensors, steps: usize, warmup: usize) -> Result<Outcome> {
+pub fn epoch(options: &Options, weights: &Tensors, data: &Tensors) -> Result<Outcome> {
     const ROWS: usize = 64;
     let (x, y) = (data.get("x")?.try_select(0, 0)?, data.get("y")?.try_select(0, 0)?);
     let batch = |i| Ok((x.try_narrow(0, i * ROWS, ROWS)?, y.try_narrow(0, i * ROWS, ROWS)?));
     let first = (0..LOSSES).map(batch).collect::<Result<Vec<_>>>()?;
-    let (losses, first_step_at) = first_losses(case, weights, first)?;
-    let mut training = Training::new(case, weights, Vec::new(), true)?;
+    let (losses, first_step_at) = first_losses(options, weights, first)?;
+    let mut training = Training::new(options, weights, Vec::new(), true)?;
     let loader = Loader::new(InMemory::from_tensors(&x, &y)?, Device::cpu()).batch_size(ROWS).shuffle(0);
-    let step = sample(steps, 1, warmup, |epoch| {
+    let step = sample(options.steps(), 1, options.warmup(), |epoch| -> Result<()> {
         for (i, batch) in loader.epoch(epoch)?.enumerate() {
             let batch = batch?;
             training.learn(&batch.input, &batch.target, i)?;
