@@ -5,8 +5,10 @@
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
-use gradus::functional::conv::ConvOptions;
-use gradus::functional::pool::PoolOptions;
+use gradus::functional::attention::AttentionOptions;
+use gradus::functional::convolution::ConvOptions;
+use gradus::functional::lstm::LstmStep;
+use gradus::functional::pooling::PoolOptions;
 use gradus::prelude::*;
 use std::hint::black_box;
 use std::time::Instant;
@@ -75,6 +77,7 @@ pub fn kernels(c: &mut Criterion) {
         elementwise(&mut bench);
         along_rows(&mut bench);
         products(&mut bench);
+        sequences(&mut bench);
         images(&mut bench);
         by_index(&mut bench);
         updates(&mut bench);
@@ -97,7 +100,7 @@ fn elementwise(b: &mut Bench<'_>) {
     b.call("dropout 1M", bytes(8), || x.dropout(0.3, 4));
 }
 
-/// `reduce`, `scan`, `sort`, `softmax`, `layer_norm`, `cross_entropy`.
+/// `reduce`, `scan`, `sort`, `softmax`, `layer_norm`, `rms_norm`, `cross_entropy`, `global_norm`.
 fn along_rows(b: &mut Bench<'_>) {
     let n = Throughput::Elements(1 << 18);
     let x = b.randn(&[512, 512], 0);
@@ -109,8 +112,12 @@ fn along_rows(b: &mut Bench<'_>) {
     b.both("softmax 512x512", n.clone(), std::slice::from_ref(&x), |x| x[0].softmax(-1));
     let affine = [x.clone(), b.randn(&[512], 1), b.randn(&[512], 2)];
     b.both("layer_norm 512x512", n.clone(), &affine, |x| x[0].layer_norm([512], Some(&x[1]), Some(&x[2]), 1e-5));
+    b.both("rms_norm 512x512", n.clone(), &affine[..2], |x| x[0].rms_norm([512], Some(&x[1]), Some(1e-5)));
+    b.call("global_norm of two of 512x512", n.clone(), || Tensor::try_global_norm(&[&x, &x]).expect("a norm"));
     let target = Tensor::randint(0, 512, [512], b.device, 3);
     b.both("cross_entropy 512x512", n, &[x, target], |x| x[0].cross_entropy(&x[1]));
+    let x = [b.randn(&[16, 50_257], 4), Tensor::randint(0, 50_257, [16], b.device, 5)];
+    b.both("cross_entropy 16x50257", Throughput::Elements(16 * 50_257), &x, |x| x[0].cross_entropy(&x[1]));
 }
 
 /// `matmul`, ours and Burn's. The elements are floating-point operations.
@@ -119,6 +126,19 @@ fn products(b: &mut Bench<'_>) {
         let (x, y) = (b.randn(&[n, n], 0), b.randn(&[n, n], 1));
         b.call(&format!("matmul {n}x{n}x{n}"), Throughput::Elements(2 * (n * n * n) as u64), || x.matmul(&y));
     }
+}
+
+/// `attention`, `lstm`. The elements of attention are floating-point operations of its forward pass, before causal skipping.
+fn sequences(b: &mut Bench<'_>) {
+    for [heads, length, width] in [[24usize, 32, 32], [8, 256, 64]] {
+        let x: Vec<Tensor> = (0..3).map(|i| b.randn(&[1, heads, length, width], i)).collect();
+        let flops = Throughput::Elements(4 * (heads * length * length * width) as u64);
+        let name = format!("causal attention {heads}x{length}x{width}");
+        b.both(&name, flops, &x, |x| x[0].attention(&x[1], &x[2], &AttentionOptions::causal()));
+    }
+    let x = [b.randn(&[32, 512], 0), b.randn(&[32, 512], 1), b.randn(&[32, 128], 2)];
+    let step = |x: &[Tensor]| Tensor::compose(LstmStep, &[&x[0], &x[1], &x[2]]).swap_remove(0);
+    b.both("lstm_step 32x128", Throughput::Elements(32 * 128), &x, step);
 }
 
 /// `conv`, `pool`, `batch_norm`. The elements of the convolution are floating-point operations of its forward pass.

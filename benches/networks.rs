@@ -4,7 +4,7 @@
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
 use gradus::functional::attention::AttentionOptions;
-use gradus::functional::conv::ConvOptions;
+use gradus::functional::convolution::ConvOptions;
 use gradus::prelude::*;
 use std::hint::black_box;
 
@@ -74,7 +74,7 @@ pub fn convolution(c: &mut Criterion) {
         let name = format!("64x{inputs}x{size}x{size} to {outputs}, 3x3");
         both(&mut group, &name, flops, &x, |x| x[0].conv2d(&x[1], Some(&x[2]), &options));
     }
-    let pool = gradus::functional::pool::PoolOptions::new(2);
+    let pool = gradus::functional::pooling::PoolOptions::new(2);
     both(&mut group, "max_pool 2, 64x64x24x24", 64 * 64 * 24 * 24, &[randn(&[64, 64, 24, 24], 0)], |x| {
         x[0].max_pool2d(&pool)
     });

@@ -23,6 +23,7 @@
 // Coefficients are given as published.
 #![allow(clippy::excessive_precision)]
 
+pub mod attention;
 pub mod batch_norm;
 pub mod binary;
 pub mod compare;
@@ -33,11 +34,14 @@ pub mod dropout;
 pub mod elementary;
 pub mod fault;
 pub mod gather;
+pub mod global_norm;
 pub mod layer_norm;
+pub mod lstm;
 pub mod matmul;
 pub mod pool;
 pub mod random;
 pub mod reduce;
+pub mod rms_norm;
 pub mod rows;
 pub mod scan;
 pub mod softmax;

@@ -1,7 +1,8 @@
 //! Matrix product of strided operands: `out[b, i, j] = f(Σ_k a[b, i, k] · b[b, k, j] + bias[j])`.
 //!
-//! A cube of 16 × 16 threads computes a tile of `16·T × 16·T` outputs, `T × T` for each thread, over steps of 16 in k that
-//! pass through shared memory (the tiling of Volkov and Demmel, "Benchmarking GPUs to tune dense linear algebra", SC 2008).
+//! A cube of `side × side` threads computes a tile of `side·rows × side·columns` outputs, `rows × columns` for each thread, over
+//! steps of 16 in k that pass through shared memory (the tiling of Volkov and Demmel, "Benchmarking GPUs to tune dense linear
+//! algebra", SC 2008).
 //! Each output is one thread's sum in ascending k, whatever the tile, so that the bits do not depend on it. Operands are
 //! read where they lie: a transposition or a flip costs nothing but the order of the loads. CPU reference: three loops.
 
@@ -9,8 +10,16 @@ use crate::strided::{Place, locate};
 use crate::unary::{FloatUnary, float_unary};
 use cubecl::prelude::*;
 
-/// Rows (or columns) of threads of a cube, and the step in k.
-pub const SIDE: u32 = 16;
+/// How a product is cut: a cube has `side × side` threads, and each of them `rows × columns` outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tile {
+    /// Rows (and columns) of threads of a cube: 4, 8 or 16.
+    pub side: usize,
+    /// Rows of outputs of a thread.
+    pub rows: usize,
+    /// Columns of outputs of a thread.
+    pub columns: usize,
+}
 
 /// One operand: how its batches lie, and its two strides.
 #[derive(CubeType, CubeLaunch)]
@@ -39,39 +48,41 @@ pub fn matmul_kernel<In: Numeric, A: Numeric, F: Float, Out: Numeric>(
     n: usize,
     k: usize,
     first_batch: usize,
-    #[comptime] t: usize,
+    #[comptime] cut: Tile,
     #[comptime] with_bias: bool,
     #[comptime] activation: Option<FloatUnary>,
     #[define(In, A, F, Out)] _types: [StorageType; 4],
 ) {
-    let tile = comptime!(16 * t);
-    let mut tile_a = SharedMemory::<A>::new(comptime!(16 * 16 * t)); // [k 16][row 16·T]
-    let mut tile_b = SharedMemory::<A>::new(comptime!(16 * 16 * t)); // [k 16][column 16·T]
+    let side = comptime!(cut.side);
+    let threads = comptime!(side * side);
+    let high = comptime!(side * cut.rows);
+    let wide = comptime!(side * cut.columns);
+    let mut tile_a = SharedMemory::<A>::new(comptime!(16 * high)); // [k 16][row]
+    let mut tile_b = SharedMemory::<A>::new(comptime!(16 * wide)); // [k 16][column]
     let tx = UNIT_POS_X as usize;
     let ty = UNIT_POS_Y as usize;
-    let me = ty * 16 + tx;
+    let me = ty * side + tx;
     let batch = first_batch + CUBE_POS_Z as usize;
-    let row0 = CUBE_POS_Y as usize * tile;
-    let col0 = CUBE_POS_X as usize * tile;
+    let row0 = CUBE_POS_Y as usize * high;
+    let col0 = CUBE_POS_X as usize * wide;
     let base_a = locate(batch, &batches, &at_a.batch);
     let base_b = locate(batch, &batches, &at_b.batch);
 
-    let mut sums = Array::<A>::new(comptime!(t * t));
+    let mut sums = Array::<A>::new(comptime!(cut.rows * cut.columns));
     #[unroll]
-    for i in 0..comptime!(t * t) {
+    for i in 0..comptime!(cut.rows * cut.columns) {
         sums[i] = A::from_int(0);
     }
     let mut k0 = 0usize;
     while k0 < k {
+        // The threads load 16 columns of `a` and 16 rows of `b`; those of a row of `b` lie side by side.
         #[unroll]
-        for i in 0..t {
-            // 256 threads load 16 × 16·T elements of each operand, T each; those of a row of `b` lie side by side.
-            let e = me + comptime!(i * 256);
-            let c = e % tile;
-            let kk = e / tile;
-            let inside_k = k0 + kk < k;
+        for i in 0..comptime!(16 * cut.rows / side) {
+            let e = me + comptime!(i * threads);
+            let c = e % high;
+            let kk = e / high;
             let mut va = A::from_int(0);
-            if inside_k && row0 + c < m {
+            if k0 + kk < k && row0 + c < m {
                 va = A::cast_from(
                     a[usize::cast_from(
                         base_a + isize::cast_from(row0 + c) * at_a.row + isize::cast_from(k0 + kk) * at_a.column,
@@ -79,8 +90,14 @@ pub fn matmul_kernel<In: Numeric, A: Numeric, F: Float, Out: Numeric>(
                 );
             }
             tile_a[e] = va;
+        }
+        #[unroll]
+        for i in 0..comptime!(16 * cut.columns / side) {
+            let e = me + comptime!(i * threads);
+            let c = e % wide;
+            let kk = e / wide;
             let mut vb = A::from_int(0);
-            if inside_k && col0 + c < n {
+            if k0 + kk < k && col0 + c < n {
                 vb = A::cast_from(
                     b[usize::cast_from(
                         base_b + isize::cast_from(k0 + kk) * at_b.row + isize::cast_from(col0 + c) * at_b.column,
@@ -92,12 +109,17 @@ pub fn matmul_kernel<In: Numeric, A: Numeric, F: Float, Out: Numeric>(
         sync_cube();
         let depth = min(16usize, k - k0);
         for kk in 0..depth {
+            let mut vb = Array::<A>::new(comptime!(cut.columns));
             #[unroll]
-            for i in 0..t {
-                let va = tile_a[kk * tile + ty + comptime!(16 * i)];
+            for j in 0..comptime!(cut.columns) {
+                vb[j] = tile_b[kk * wide + tx + comptime!(side * j)];
+            }
+            #[unroll]
+            for i in 0..comptime!(cut.rows) {
+                let va = tile_a[kk * high + ty + comptime!(side * i)];
                 #[unroll]
-                for j in 0..t {
-                    sums[comptime!(i * t + j)] += va * tile_b[kk * tile + tx + comptime!(16 * j)];
+                for j in 0..comptime!(cut.columns) {
+                    sums[comptime!(i * cut.columns + j)] += va * vb[j];
                 }
             }
         }
@@ -105,13 +127,13 @@ pub fn matmul_kernel<In: Numeric, A: Numeric, F: Float, Out: Numeric>(
         k0 += 16;
     }
     #[unroll]
-    for i in 0..t {
+    for i in 0..comptime!(cut.rows) {
         #[unroll]
-        for j in 0..t {
-            let row = row0 + ty + comptime!(16 * i);
-            let col = col0 + tx + comptime!(16 * j);
+        for j in 0..comptime!(cut.columns) {
+            let row = row0 + ty + comptime!(side * i);
+            let col = col0 + tx + comptime!(side * j);
             if row < m && col < n {
-                let mut v = sums[comptime!(i * t + j)];
+                let mut v = sums[comptime!(i * cut.columns + j)];
                 if comptime!(with_bias) {
                     v += A::cast_from(bias[usize::cast_from(bias_offset + isize::cast_from(col) * bias_step)]);
                 }

@@ -1,12 +1,12 @@
 //! What kernels of one row share: who works on which row, and how a cube's threads combine what each found.
 //!
-//! A short row is one thread's (`lanes` 1: thread `i` of the launch has row `i`); a long one a cube's (`lanes` 256: cube `i`
-//! has row `i`, thread `t` the elements `t, t + 256, …`). The choice is the host's, by shape alone.
+//! A short row is one thread's (`lanes` 1: thread `i` of the launch has row `i`); a longer one a cube's of `lanes` threads, a
+//! power of two (cube `i` has row `i`, thread `t` the elements `t, t + lanes, …`). The choice is the host's, by shape alone.
 
 use crate::reduce::{Combine, combine};
 use cubecl::prelude::*;
 
-/// Threads of a cube that shares a row.
+/// The most threads of a cube that shares a row.
 pub const LANES: usize = 256;
 
 /// The row that this thread works on.
@@ -28,12 +28,12 @@ pub fn together(value: f32, #[comptime] lanes: usize, #[comptime] op: Combine) -
         value
     } else {
         let me = UNIT_POS as usize;
-        let mut shared = SharedMemory::<f32>::new(256usize);
+        let mut shared = SharedMemory::<f32>::new(lanes);
         shared[me] = value;
         sync_cube();
         #[unroll]
-        for i in 0..8u32 {
-            let half = comptime!(128usize >> i);
+        for i in 0..comptime!(lanes.ilog2()) {
+            let half = comptime!(lanes >> (i + 1));
             if me < half {
                 let other = shared[me + half];
                 shared[me] = combine::<f32>(shared[me], other, op);

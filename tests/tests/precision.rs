@@ -1,9 +1,11 @@
 //! Mixed precision: the dtype of each op by its class, gradients in the dtypes of their tensors, and every entry of the catalog
 //! under a half precision against its own `f32`.
 
-use gradus_core::{DType, Device, Key, Precision, Tensor, checkpoint, precision, with_precision};
+use gradus_core::autodiff::{Function, Grads, Vjp, apply_function};
+use gradus_core::{DType, Device, Key, Precision, Tensor, allows_tf32, checkpoint, precision, with_precision};
 use gradus_tests::report::{each_case, say};
 use gradus_tests::{compare, sample};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn cpu() -> Device {
     gradus_cpu::device()
@@ -129,4 +131,42 @@ fn the_catalog_runs_under_half_precision() {
     );
     say(&format!("catalog: {changed} outputs were in half precision"));
     assert!(changed > 40, "only {changed} outputs were in half precision");
+}
+
+/// Notes whether products might round to TF32 while its gradient was computed.
+#[derive(Debug)]
+struct Notes(&'static AtomicUsize);
+
+impl Function for Notes {
+    fn name(&self) -> &'static str {
+        "notes"
+    }
+    fn forward(&self, x: &[&Tensor]) -> gradus_core::Result<Vec<Tensor>> {
+        Ok(vec![x[0].square()])
+    }
+    fn backward(&self, cx: &Vjp<'_>) -> Grads {
+        self.0.fetch_add(if allows_tf32() { 1 } else { 100 }, Ordering::Relaxed);
+        [Some(cx.grad() * cx.x(0) * 2.0)].into_iter().collect()
+    }
+}
+
+/// TF32 is what a call was made under, not what its gradient is asked for under; and on the CPU it changes nothing.
+#[test]
+fn tf32_holds_for_the_gradients_of_the_calls_made_under_it() {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let x = draw("x", &[3, 4]).requires_grad();
+    with_precision(Precision::Tf32, || apply_function(Notes(&COUNT), &[&x])[0].sum()).backward();
+    assert_eq!(COUNT.swap(0, Ordering::Relaxed), 1);
+    let y = apply_function(Notes(&COUNT), &[&x])[0].sum();
+    with_precision(Precision::Tf32, || y.backward());
+    assert_eq!(COUNT.swap(0, Ordering::Relaxed), 100);
+
+    let (x, w, v) = (draw("x", &[3, 4]), draw("w", &[8, 4]).requires_grad(), draw("v", &[3, 8]).requires_grad());
+    let gradients = |precision| {
+        with_precision(precision, || loss(&x, &w, &v)).backward();
+        [&w, &v].map(|t| t.take_grad().expect("it takes part").to_vec::<f32>().expect("readable"))
+    };
+    assert_eq!(gradients(Precision::Tf32), gradients(Precision::F32));
+    assert_eq!("tf32".parse::<Precision>().expect("there is one"), Precision::Tf32);
+    assert_eq!(Precision::Tf32.to_string(), "tf32");
 }

@@ -44,7 +44,7 @@ pub use dtype::{DType, Element};
 pub use error::{Error, ErrorKind, Result};
 pub use layout::Layout;
 pub use op::{Meta, Op};
-pub use precision::{Autocast, Precision, precision, with_precision};
+pub use precision::{Autocast, Precision, allows_tf32, precision, with_precision};
 pub use rng::Key;
 pub use scalar::{Scalar, Slot};
 pub use shape::{IntoShape, Shape};

@@ -23,6 +23,9 @@ pub enum Precision {
     /// Every op in the dtypes that it is given.
     #[default]
     F32,
+    /// As `F32`, but products of `f32` matrices may round their operands to TF32 (the range of `f32`, 10 bits of its mantissa), where a
+    /// device's tensor cores are fed so; forward and backward. Elsewhere, and on the CPU, they are exact.
+    Tf32,
     /// Products in `f16`, whose range is small: gradients below 6e-8 vanish, so a loss is scaled up before its backward pass.
     F16,
     /// Products in `bf16`, which has the range of `f32` and 8 bits of it.
@@ -33,7 +36,7 @@ impl Precision {
     /// The dtype of products, unless it is the operands' own.
     pub const fn half(self) -> Option<DType> {
         match self {
-            Precision::F32 => None,
+            Precision::F32 | Precision::Tf32 => None,
             Precision::F16 => Some(DType::F16),
             Precision::Bf16 => Some(DType::Bf16),
         }
@@ -42,16 +45,19 @@ impl Precision {
 
 impl Display for Precision {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.half().unwrap_or(DType::F32).name())
+        f.write_str(match self {
+            Precision::Tf32 => "tf32",
+            _ => self.half().unwrap_or(DType::F32).name(),
+        })
     }
 }
 
 impl FromStr for Precision {
     type Err = Error;
     fn from_str(name: &str) -> Result<Precision> {
-        let all = [Precision::F32, Precision::F16, Precision::Bf16];
+        let all = [Precision::F32, Precision::Tf32, Precision::F16, Precision::Bf16];
         let found = all.into_iter().find(|p| p.to_string() == name);
-        found.ok_or_else(|| Error::misuse(format!("there is no precision {name:?}; there are f32, f16 and bf16")))
+        found.ok_or_else(|| Error::misuse(format!("there is no precision {name:?}; there are f32, tf32, f16 and bf16")))
     }
 }
 
@@ -94,6 +100,12 @@ impl Drop for Restore {
 pub fn with_precision<T>(precision: Precision, f: impl FnOnce() -> T) -> T {
     let _restore = Restore(POLICY.replace(precision));
     f()
+}
+
+/// Whether products of `f32` that a device is asked for now, on this thread, may round their operands to TF32.
+#[inline]
+pub fn allows_tf32() -> bool {
+    POLICY.get() == Precision::Tf32
 }
 
 /// The precision in force on this thread.

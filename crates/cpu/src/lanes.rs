@@ -9,15 +9,19 @@ use crate::math::Float;
 /// How many sums run side by side.
 pub(crate) const LANES: usize = 16;
 
-/// The sum of the lanes: the halves are added until one number is left.
+/// The lanes made one: the halves are combined until one number is left. Each half has a length of its own in the types, so that it
+/// stays in registers.
 #[inline(always)]
-pub(crate) fn total<T: Float>(mut lanes: [T; LANES]) -> T {
-    for half in [8, 4, 2, 1] {
-        for i in 0..half {
-            lanes[i] = lanes[i] + lanes[i + half];
-        }
-    }
-    lanes[0]
+pub(crate) fn folded<T: Float>(lanes: [T; LANES], f: impl Fn(T, T) -> T) -> T {
+    let eight: [T; 8] = std::array::from_fn(|i| f(lanes[i], lanes[i + 8]));
+    let four: [T; 4] = std::array::from_fn(|i| f(eight[i], eight[i + 4]));
+    f(f(four[0], four[2]), f(four[1], four[3]))
+}
+
+/// The sum of the lanes.
+#[inline(always)]
+pub(crate) fn total<T: Float>(lanes: [T; LANES]) -> T {
+    folded(lanes, |a, b| a + b)
 }
 
 /// Σ term(x\[0\]\[i\], x\[1\]\[i\], ..) of rows of one length, for each of M terms.
@@ -45,9 +49,45 @@ pub(crate) fn sums<T: Float, const N: usize, const M: usize>(x: [&[T]; N], term:
     lanes.map(total)
 }
 
+/// y = f(x); gives Σ y as [`sums`] would. The numbers beyond the last whole block are a block of their own, filled up with zeros: a loop over
+/// the rest would take them one by one, which for a row of ten classes is all of it.
+#[inline(always)]
+pub(crate) fn map<T: Float>(x: &[T], y: &mut [T], f: impl Fn(T) -> T) -> T {
+    let (blocks, tail) = x.as_chunks::<LANES>();
+    let (to, rest) = y[..x.len()].as_chunks_mut::<LANES>();
+    let mut lanes = [T::ZERO; LANES];
+    for (x, y) in blocks.iter().zip(to) {
+        for i in 0..LANES {
+            y[i] = f(x[i]);
+            lanes[i] = lanes[i] + y[i];
+        }
+    }
+    if !tail.is_empty() {
+        let mut block = [T::ZERO; LANES];
+        block[..tail.len()].copy_from_slice(tail);
+        for i in 0..LANES {
+            block[i] = f(block[i]);
+            lanes[i] = lanes[i] + if i < tail.len() { block[i] } else { T::ZERO };
+        }
+        rest.copy_from_slice(&block[..tail.len()]);
+    }
+    total(lanes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_number_is_mapped() {
+        for n in 0..70 {
+            let x: Vec<f32> = (0..n).map(|i| i as f32).collect();
+            let mut y = vec![-1.0; n];
+            let sum = map(&x, &mut y, |v| v + 1.0);
+            assert!(y.iter().enumerate().all(|(i, &v)| v == i as f32 + 1.0), "{y:?}");
+            assert_eq!(sum, (n * (n + 1) / 2) as f32);
+        }
+    }
 
     #[test]
     fn every_number_counts_once() {

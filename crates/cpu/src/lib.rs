@@ -12,6 +12,7 @@
 
 mod attention;
 mod batch_norm;
+mod bf16_matmul;
 mod conv;
 mod crew;
 mod dropout;
@@ -31,7 +32,9 @@ mod pool;
 mod random;
 mod recurrent;
 mod reduce;
+mod rms_norm;
 mod simd;
+mod small_matmul;
 mod softmax;
 mod special;
 mod strided;
@@ -49,23 +52,38 @@ use gradus_core::backend::{Backend, Dims, MatmulSpec, MemoryReport, Operand, Rep
 use gradus_core::composite::KernelTable;
 use gradus_core::ops::{ArgReduceOp, BinaryOp, CompareOp, Index, ReduceOp, ScanOp, ScatterOp, UnaryOp};
 use gradus_core::rng::{Distribution, Key};
-use gradus_core::{Buffer, DType, Device, Element, Error, Layout, Result, Scalar};
+use gradus_core::{Buffer, DType, Device, Element, Error, ErrorKind, Layout, Result, Scalar};
 use std::sync::OnceLock;
 
 /// The CPU of this machine.
 pub fn device() -> Device {
     static CPU: OnceLock<Cpu> = OnceLock::new();
-    Device::new(CPU.get_or_init(Cpu::new))
+    Device::new(CPU.get_or_init(|| Cpu::new("cpu")))
 }
 
-/// The CPU backend; there is one, behind [`device`].
+/// Further devices on the same processor: `cpu:1` to `cpu:7`; number 0 is [`device`]. They have its speed, its threads and its memory, and
+/// tensors move between them as between any two devices: they are there to try what several devices do where there is one.
+pub fn nth(index: usize) -> Result<Device> {
+    static MORE: [OnceLock<Cpu>; 7] = [const { OnceLock::new() }; 7];
+    const NAMES: [&str; 7] = ["cpu:1", "cpu:2", "cpu:3", "cpu:4", "cpu:5", "cpu:6", "cpu:7"];
+    match index.checked_sub(1) {
+        None => Ok(device()),
+        Some(i) if i < MORE.len() => Ok(Device::new(MORE[i].get_or_init(|| Cpu::new(NAMES[i])))),
+        Some(_) => {
+            Err(Error::new(ErrorKind::Device, format!("the CPU's devices are cpu:0 to cpu:7; there is no cpu:{index}")))
+        }
+    }
+}
+
+/// The CPU backend, behind [`device`] and [`nth`].
 #[derive(Debug)]
 struct Cpu {
+    name: &'static str,
     kernels: KernelTable,
 }
 
 impl Cpu {
-    fn new() -> Cpu {
+    fn new(name: &'static str) -> Cpu {
         let kernels = KernelTable::new();
         attention::register(&kernels);
         batch_norm::register(&kernels);
@@ -77,17 +95,18 @@ impl Cpu {
         norm::register(&kernels);
         pool::register(&kernels);
         recurrent::register(&kernels);
+        rms_norm::register(&kernels);
         softmax::register(&kernels);
         special::register(&kernels);
         unary_grad::register(&kernels);
         update::register(&kernels);
-        Cpu { kernels }
+        Cpu { name, kernels }
     }
 }
 
 impl Backend for Cpu {
     fn name(&self) -> &str {
-        "cpu"
+        self.name
     }
     fn supports(&self, _dtype: DType) -> bool {
         true

@@ -1,6 +1,7 @@
 //! Fused softmax cross-entropy: one pass for the loss, keeping ln Σ e^x of each row; one for the gradient.
 
 use crate::elementwise::finish;
+use crate::lanes::{LANES, map};
 use crate::launch::{In, Out, fail, failure, launch, storage};
 use crate::math::Float;
 use crate::memory::CpuStorage;
@@ -81,14 +82,19 @@ fn forward<T: Float>(op: CrossEntropy, x: &[View<'_>], out: Meta, low: T) -> Res
             let x = &logits.slice()[ox + r * classes..][..classes];
             let max = row_max(x, low);
             let mut sum = T::ZERO;
-            let mut e = [T::ZERO; 256];
-            for part in x.chunks(e.len()) {
-                sum = sum + row_exp(part, max, &mut e[..part.len()]);
+            // Blocks as long as the row needs, so that short ones clear little.
+            if classes <= LANES {
+                sum = row_exp(x, max, &mut [T::ZERO; LANES]);
+            } else {
+                let mut e = [T::ZERO; 256];
+                for part in x.chunks(e.len()) {
+                    sum = sum + row_exp(part, max, &mut e[..part.len()]);
+                }
             }
-            let total = max + sum.ln();
-            kept.part(r, 1)[0] = total;
+            let log = sum.ln();
+            kept.part(r, 1)[0] = max + log;
             let class = usize::try_from(targets[r]).ok().filter(|&t| t < classes && targets[r] != op.ignore);
-            y.part(r, 1)[0] = class.map_or(T::ZERO, |t| (max - x[t]) + sum.ln());
+            y.part(r, 1)[0] = class.map_or(T::ZERO, |t| (max - x[t]) + log);
         });
         // A sum of ones: exact while the float counts, which is as far as PyTorch's goes.
         let n = targets.iter().filter(|&&t| t != op.ignore).fold(T::ZERO, |n, _| n + T::ONE);
@@ -105,7 +111,7 @@ fn forward<T: Float>(op: CrossEntropy, x: &[View<'_>], out: Meta, low: T) -> Res
 
 vectorized! {
     fn row_grad<T: Float>(x: &[T], lse: T, g: T, dx: &mut [T]) {
-        for (d, &x) in dx.iter_mut().zip(x) { *d = (x - lse).exp() * g; }
+        map(x, dx, |x| (x - lse).exp() * g);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Matrix products, by the kernels of the `gemm` crates (`f32` and `f64` alone: the whole of `gemm` takes twice as long to
 //! build, for complex numbers that nobody here multiplies); batches and epilogues around them.
 //!
-//! Transposed operands are read by their strides, never copied. Small products run without packing; a batch is shared out
+//! Transposed operands are read by their strides, never copied. Small products have kernels of their own ([`crate::small_matmul`]); a batch is shared out
 //! among the threads product by product. The work is cut by its shape alone, so the bits do not depend on the threads.
 
 use crate::elementwise::{finish, refused};
@@ -10,6 +10,8 @@ use crate::memory::CpuStorage;
 use crate::simd::vectorized;
 use crate::tall::{Tall, multiply_tall};
 use crate::threads::{for_chunks, in_pool};
+use crate::{bf16_matmul, small_matmul};
+use crate::{math::Float, vector};
 use gemm_common::Parallelism;
 use gradus_core::backend::{MatmulSpec, View};
 use gradus_core::ops::UnaryOp;
@@ -19,15 +21,15 @@ use std::ops::Range;
 
 /// One side of a product: where each matrix of the batch begins, and its strides.
 #[derive(Clone)]
-struct Side<T> {
+pub(crate) struct Side<T> {
     x: In<T>,
     starts: SmallVec<[usize; 1]>,
-    rows: isize,
-    columns: isize,
+    pub(crate) rows: isize,
+    pub(crate) columns: isize,
 }
 
 impl<T> Side<T> {
-    fn of(v: View<'_>) -> Result<Side<T>> {
+    pub(crate) fn of(v: View<'_>) -> Result<Side<T>> {
         let (shape, rank) = (v.shape(), v.shape().rank());
         let strides = v.layout.strides();
         let starts = if rank == 2 {
@@ -38,6 +40,10 @@ impl<T> Side<T> {
             lead.offsets().collect()
         };
         Ok(Side { x: In::of(storage(v.buffer)?), starts, rows: strides[rank - 2], columns: strides[rank - 1] })
+    }
+    /// The first element of matrix `i`; to be called inside a launched kernel only.
+    pub(crate) fn start(&self, i: usize) -> *const T {
+        self.x.slice()[self.starts[i]..].as_ptr()
     }
 }
 
@@ -50,7 +56,7 @@ pub(crate) struct Matrix<T> {
 }
 
 /// A type that the `gemm` kernels multiply.
-trait Real: Element + crate::vector::Real {
+trait Real: Element + vector::Real {
     /// out = a·b for `out` `[m, n]` with rows `pitch` apart, a `[m, k]`, b `[k, n]`, none of them empty.
     ///
     /// # Safety
@@ -188,17 +194,24 @@ fn product<T: Real>(a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>, epilogue: O
             return;
         }
         if k == 0 {
-            out.slice().fill(T::ZERO);
+            out.slice().fill(<T as Float>::ZERO);
         } else {
             let one_product = |i: usize, part: Part, threads: Parallelism| {
-                let (pa, pb) = (sa.x.slice()[sa.starts[i]..].as_ptr(), sb.x.slice()[sb.starts[i]..].as_ptr());
+                let (pa, pb) = (sa.start(i), sb.start(i));
                 let (row, column) = (part.rows.start, part.columns.start);
                 let x = Matrix { ptr: pa.wrapping_offset(row as isize * sa.rows), row: sa.rows, column: sa.columns };
                 let y =
                     Matrix { ptr: pb.wrapping_offset(column as isize * sb.columns), row: sb.rows, column: sb.columns };
                 let size = [part.rows.len(), k, part.columns.len()];
                 // SAFETY: core checked that the layouts lie inside their buffers; parts and products are disjoint.
-                unsafe { T::multiply(out.ptr().add(i * m * n + row * n + column), n, size, x, y, threads) }
+                unsafe {
+                    let to = out.ptr().add(i * m * n + row * n + column);
+                    if small_matmul::fits(size, y) {
+                        small_matmul::multiply(to, n, size, x, y);
+                    } else {
+                        T::multiply(to, n, size, x, y, threads);
+                    }
+                }
             };
             if let Some(p) = tall([m, k, n], &sa, &sb, batch) {
                 for_chunks(p.parts(), m * n * k / 50, |i| {
@@ -261,7 +274,7 @@ pub(crate) fn matmul(a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>) -> Result<
     match a.dtype {
         DType::F32 => product::<f32>(a, b, spec, Some(finish_row)),
         DType::F64 => product::<f64>(a, b, spec, None),
-        DType::F16 | DType::Bf16 => through_f32(a, b, spec),
+        DType::F16 | DType::Bf16 => halves(a, b, spec),
         DType::I64 => integers::<i64>(a, b),
         DType::I32 => integers::<i32>(a, b),
         DType::U32 => integers::<u32>(a, b),
@@ -270,16 +283,23 @@ pub(crate) fn matmul(a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>) -> Result<
     }
 }
 
-/// Halves are widened, multiplied in `f32`, and rounded once.
-fn through_f32(a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>) -> Result<Buffer> {
+/// Halves are multiplied in `f32` and rounded once: by the processor's own instruction, or widened before.
+fn halves(a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>) -> Result<Buffer> {
     use crate::elementwise::cast;
-    let (wa, wb) = (cast(a, DType::F32)?, cast(b, DType::F32)?);
-    let (la, lb) = (gradus_core::Layout::dense(*a.shape()), gradus_core::Layout::dense(*b.shape()));
-    let view = |buffer, layout| View { buffer, layout, dtype: DType::F32 };
-    let y = matmul(view(&wa, &la), view(&wb, &lb), spec)?;
     let mut shape = *a.shape();
-    let last = shape.rank() - 1;
-    shape[last] = b.shape()[last];
+    let (rows, last) = (shape.rank() - 2, shape.rank() - 1);
+    let (m, k, n) = (shape[rows], shape[last], b.shape()[last]);
+    fn view<'a>(buffer: &'a Buffer, layout: &'a gradus_core::Layout) -> View<'a> {
+        View { buffer, layout, dtype: DType::F32 }
+    }
+    let y = if a.dtype == DType::Bf16 && bf16_matmul::fits(m, k, n) {
+        bf16_matmul::product(a, b)?
+    } else {
+        let (wa, wb) = (cast(a, DType::F32)?, cast(b, DType::F32)?);
+        let (la, lb) = (gradus_core::Layout::dense(*a.shape()), gradus_core::Layout::dense(*b.shape()));
+        matmul(view(&wa, &la), view(&wb, &lb), spec)?
+    };
+    shape[last] = n;
     let ly = gradus_core::Layout::dense(shape);
     cast(view(&y, &ly), a.dtype)
 }

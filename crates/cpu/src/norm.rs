@@ -27,7 +27,8 @@ pub(crate) fn register(table: &KernelTable) {
     });
 }
 
-fn kind(x: &[View<'_>]) -> Option<DType> {
+/// The dtype, if all operands lie row-major and there is something to do.
+pub(crate) fn kind(x: &[View<'_>]) -> Option<DType> {
     (x.iter().all(|v| v.layout.is_dense()) && x[0].elements() > 0).then_some(x[0].dtype)
 }
 
@@ -64,7 +65,7 @@ vectorized! {
 }
 
 /// A number of the float type; the widths and eps that kernels need are exact in both.
-trait Number: Float {
+pub(crate) trait Number: Float {
     fn reciprocal(n: usize) -> Self;
 }
 impl Number for f32 {

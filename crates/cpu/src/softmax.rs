@@ -1,7 +1,7 @@
 //! Fused softmax and log-softmax along the last dimension, forward and backward: three passes over a row that stays in L1.
 
 use crate::elementwise::finish;
-use crate::lanes::{LANES, sums};
+use crate::lanes::{LANES, folded, map, sums};
 use crate::launch::{In, Out, launch, storage};
 use crate::math::Float;
 use crate::memory::CpuStorage;
@@ -28,36 +28,29 @@ fn fits(x: &[View<'_>], dim: usize) -> bool {
 }
 
 vectorized! {
-    /// The largest of a row; NaN if it has one.
+    /// The largest of a row. NaN is passed over: it comes back in the sum of the row's exponentials.
     pub(crate) fn row_max<T: Float>(x: &[T], low: T) -> T {
-        let (mut m, mut nan) = ([low; LANES], [false; LANES]);
+        let mut most = [low; LANES];
         let (blocks, rest) = x.as_chunks::<LANES>();
-        for block in blocks {
+        let mut last = [low; LANES];
+        last[..rest.len()].copy_from_slice(rest);
+        for block in blocks.iter().chain([&last]) {
             for i in 0..LANES {
-                m[i] = if block[i] > m[i] { block[i] } else { m[i] };
-                nan[i] |= block[i].is_nan();
+                most[i] = if block[i] > most[i] { block[i] } else { most[i] };
             }
         }
-        let mut all = low;
-        let mut some = nan.contains(&true);
-        for &v in m.iter().chain(rest) {
-            all = if v > all { v } else { all };
-            some |= v.is_nan();
-        }
-        if some { x.iter().copied().find(|v| v.is_nan()).unwrap_or(all) } else { all }
+        folded(most, |a, b| if b > a { b } else { a })
     }
     /// y = e^(x − max); gives Σ y, lane by lane.
     pub(crate) fn row_exp<T: Float>(x: &[T], max: T, y: &mut [T]) -> T {
-        let y = &mut y[..x.len()];
-        for (y, &x) in y.iter_mut().zip(x) { *y = (x - max).exp(); }
-        sums([&*y], |[y]| [y])[0]
+        map(x, y, |x| (x - max).exp())
     }
     fn row_scale<T: Float>(y: &mut [T], by: T) {
         for y in y { *y = *y * by; }
     }
     /// y = (x − max) − log: in this order, so that large numbers keep the digits of their differences.
     fn row_log<T: Float>(x: &[T], max: T, log: T, y: &mut [T]) {
-        for (y, &x) in y.iter_mut().zip(x) { *y = (x - max) - log; }
+        map(x, y, |x| (x - max) - log);
     }
     fn row_dot<T: Float>(a: &[T], b: &[T]) -> T {
         sums([a, b], |[a, b]| [a * b])[0]

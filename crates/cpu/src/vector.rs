@@ -1,4 +1,4 @@
-//! Vector registers, as the convolution kernels use them: one trait, implemented for each instruction set.
+//! Vector registers, as kernels use them that are written by hand (convolutions, small products): one trait, implemented for each instruction set.
 //!
 //! The kernels are generic over [`Vector`] and always inlined into a function that has the features enabled, so that each
 //! operation becomes one instruction.

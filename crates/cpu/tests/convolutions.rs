@@ -2,7 +2,7 @@
 //! shapes that meet every edge of those kernels (odd lengths, padding, channels that fill no register, few and many images);
 //! and the same bits for any number of threads.
 
-use gradus_core::functional::conv::ConvOptions;
+use gradus_core::functional::convolution::ConvOptions;
 use gradus_core::{Backward, DType, Tensor, by_definition, grad};
 
 /// x, w, b, and a weight for each result.

@@ -2,9 +2,9 @@
 //! goldens/networks.py), in f64 and f32: outputs and gradients, by their sums and weighted sums.
 
 use gradus_core::functional::attention::AttentionOptions;
-use gradus_core::functional::conv::ConvOptions;
+use gradus_core::functional::convolution::ConvOptions;
 use gradus_core::functional::interpolate::{InterpolateMode, InterpolateOptions};
-use gradus_core::functional::pool::PoolOptions;
+use gradus_core::functional::pooling::PoolOptions;
 use gradus_core::{Backward, DType, Device, Result, Tensor, by_definition, grad};
 use std::collections::BTreeMap;
 

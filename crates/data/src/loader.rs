@@ -158,18 +158,22 @@ impl<S: Source> Epoch<'_, S> {
     pub fn upcoming(&self) -> &[usize] {
         &self.order[self.loader.range(self.next)]
     }
+    /// The next batch, on this device in place of the loader's.
+    pub fn next_on(&mut self, device: Device) -> Option<Result<<S::Item as Collate>::Batch>> {
+        if self.upcoming().is_empty() {
+            return None;
+        }
+        let batch = self.loader.source.batch(self.upcoming(), &self.key, device);
+        self.next += 1;
+        Some(batch)
+    }
 }
 
 impl<S: Source> Iterator for Epoch<'_, S> {
     type Item = Result<<S::Item as Collate>::Batch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.upcoming().is_empty() {
-            return None;
-        }
-        let batch = self.loader.source.batch(self.upcoming(), &self.key, self.loader.device);
-        self.next += 1;
-        Some(batch)
+        self.next_on(self.loader.device)
     }
     fn size_hint(&self) -> (usize, Option<usize>) {
         let left = self.loader.batches().saturating_sub(self.next);

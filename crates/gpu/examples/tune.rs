@@ -7,7 +7,7 @@
 //! With `--dry` it prints the table and writes nothing. The numbers are tried one after the other, each with those before it
 //! already chosen. A candidate must be a twentieth faster than what stands, so that noise changes nothing.
 
-use gradus_core::functional::conv::ConvOptions;
+use gradus_core::functional::convolution::ConvOptions;
 use gradus_core::{DType, Device, Error, Result, Tensor};
 use gradus_gpu::strategies::{Strategies, TABLE, column_of, rewritten, set_strategies, strategies};
 use std::time::Instant;
@@ -64,6 +64,7 @@ fn knobs(device: Device) -> Result<Vec<Knob>> {
     let squares = [[128; 3], [256; 3], [512; 3]];
     let sum_of_rows = |x: &Tensor| x.try_sum_dims(&[1], false);
     let mut knobs = vec![
+        Knob { name: "cube_side", candidates: &[4, 8, 16], work: products(device, DType::F32, &squares)? },
         Knob {
             name: "product_tile_16",
             candidates: &[8, 16, 32, 64],

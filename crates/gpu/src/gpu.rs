@@ -4,6 +4,7 @@ use crate::DeviceInfo;
 use crate::fault::{Site, Sites};
 use crate::memory::{GpuBuffer, Ledger};
 use crate::pace::Pace;
+use crate::profile;
 use crate::runtime::{Fence, GpuRuntime};
 use crate::strategies::{self, Strategies};
 use crate::types::{Types, U32};
@@ -119,7 +120,16 @@ impl<R: GpuRuntime> Gpu<R> {
     }
 
     /// Notes a launch, of an update or not; at the end of a step waits for the device, if it is too far behind.
+    #[track_caller]
     pub(crate) fn paced(&self, is_update: bool) {
+        if profile::is_taken() {
+            let done = self.waiting(|| cubecl::future::block_on(self.client.sync()));
+            profile::note(std::panic::Location::caller());
+            if let Err(error) = done {
+                self.note(error);
+            }
+            return;
+        }
         let mut pace = self.pace.lock().unwrap_or_else(|e| e.into_inner());
         if !pace.step_ended(is_update) {
             return;

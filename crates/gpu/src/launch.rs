@@ -140,11 +140,13 @@ impl<R: GpuRuntime> Gpu<R> {
     }
 
     /// Notes a launch.
+    #[track_caller]
     pub(crate) fn launched(&self) {
         self.paced(false);
     }
 
     /// Notes a launch that updates parameters.
+    #[track_caller]
     pub(crate) fn updated(&self) {
         self.paced(true);
     }

@@ -44,6 +44,7 @@ mod sort;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod types;
 
+pub mod profile;
 pub mod strategies;
 
 #[cfg(feature = "cuda")]

@@ -12,35 +12,40 @@ use crate::types::F32;
 use cubecl::prelude::*;
 use gradus_core::backend::{MatmulSpec, Operand};
 use gradus_core::ops::BinaryOp;
-use gradus_core::{Buffer, DType, Error, ErrorKind, Layout, Result, Shape, View};
-use gradus_kernels::matmul::{MatrixLaunch, SIDE, matmul_kernel};
+use gradus_core::{Buffer, DType, Error, ErrorKind, Layout, Result, Shape, View, allows_tf32};
+use gradus_kernels::matmul::{MatrixLaunch, Tile, matmul_kernel};
 use gradus_kernels::strided::PlaceLaunch;
 use gradus_products::{Float, Matrices};
 
 /// Which kernel computes a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Choice {
-    /// Ours, with tiles of `16·t` rows and columns.
-    Own(usize),
+    /// Ours, with tiles of so many rows and columns.
+    Own(usize, usize),
     /// Burn's.
     Burn,
 }
 
-/// The choice of the table for products `[m, k] × [k, n]`.
-pub(crate) fn choice(table: &Strategies, dtype: DType, m: usize, n: usize, k: usize, tensor_cores: bool) -> Choice {
+/// The choice of the table for products `[m, k] × [k, n]`; `exact` if those of `f32` must not be rounded to TF32.
+pub(crate) fn choice(table: &Strategies, dtype: DType, m: usize, n: usize, k: usize, exact: bool) -> Choice {
     let large = |power: usize| {
         let multiplications = m.saturating_mul(n).saturating_mul(k);
         m.min(n).min(k) >= 128 && multiplications.checked_shr(power as u32).is_some_and(|n| n > 0)
     };
     match dtype {
-        // Where there are tensor cores, Burn may round f32 to TF32: ours keeps every bit.
-        DType::F32 if large(table.burn_f32) && !tensor_cores => Choice::Burn,
+        // On tensor cores, Burn may round f32 to TF32: ours keeps every bit.
+        DType::F32 if large(table.burn_f32) && !exact => Choice::Burn,
         DType::F16 | DType::Bf16 if large(table.burn_half) => Choice::Burn,
-        _ => Choice::Own(match m.min(n) {
-            least if least <= table.product_tile_16 => 1,
-            least if least <= table.product_tile_32 => 2,
-            _ => 4,
-        }),
+        _ => Choice::Own(tile(table, m), tile(table, n)),
+    }
+}
+
+/// How long a tile is along a side of `length` rows or columns.
+fn tile(table: &Strategies, length: usize) -> usize {
+    match length {
+        n if n <= table.product_tile_16 => 16,
+        n if n <= table.product_tile_32 => 32,
+        _ => 64,
     }
 }
 
@@ -62,13 +67,20 @@ impl<R: GpuRuntime> Gpu<R> {
             return self.done(self.reserve(0, a.dtype)?);
         }
         let tensor_cores = !self.client.properties().features.matmul.cmma.is_empty();
-        match choice(&self.strategies(), a.dtype, p.m, p.n, p.k, tensor_cores) {
-            Choice::Own(t) => self.own_product(a, b, spec, &p, t),
+        match choice(&self.strategies(), a.dtype, p.m, p.n, p.k, tensor_cores && !allows_tf32()) {
+            Choice::Own(high, wide) => self.own_product(a, b, spec, &p, [high, wide]),
             Choice::Burn => self.burn_product(a, b, spec, &p),
         }
     }
 
-    fn own_product(&self, a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>, p: &Product, t: usize) -> Result<Buffer> {
+    fn own_product(
+        &self,
+        a: View<'_>,
+        b: View<'_>,
+        spec: &MatmulSpec<'_>,
+        p: &Product,
+        [high, wide]: [usize; 2],
+    ) -> Result<Buffer> {
         let (left, right) = (self.memory_of(a.buffer)?, self.memory_of(b.buffer)?);
         let bias = spec.bias.map(|v| self.memory_of(v.buffer)).transpose()?;
         let batches = p.lead.elements();
@@ -94,13 +106,14 @@ impl<R: GpuRuntime> Gpu<R> {
         let stored = self.types.stored(a.dtype);
         let computed = self.types.computed(a.dtype);
         let float = if a.dtype.is_float() { computed } else { F32 };
-        let side = SIDE as usize * t;
-        let (rows, columns) = (p.m.div_ceil(side), p.n.div_ceil(side));
+        let side = self.strategies().cube_side;
+        let cut = Tile { side, rows: high / side, columns: wide / side };
+        let (rows, columns) = (p.m.div_ceil(high), p.n.div_ceil(wide));
         if rows > 65_535 || columns > 65_535 {
             return Err(Error::unsupported(format!(
                 "{} multiplies at most {} rows or columns",
                 self.name,
-                65_535 * side
+                65_535 * 16
             )));
         }
         for first in (0..batches).step_by(65_535) {
@@ -112,7 +125,7 @@ impl<R: GpuRuntime> Gpu<R> {
                 matmul_kernel::launch_unchecked::<R>(
                     &self.client,
                     count,
-                    CubeDim::new_2d(SIDE, SIDE),
+                    CubeDim::new_2d(side as u32, side as u32),
                     address,
                     self.array(left),
                     self.array(right),
@@ -127,7 +140,7 @@ impl<R: GpuRuntime> Gpu<R> {
                     p.n,
                     p.k,
                     first,
-                    t,
+                    cut,
                     bias.is_some(),
                     activation,
                     [stored, computed, float, stored],
@@ -201,13 +214,13 @@ mod tests {
     fn the_choice_depends_on_shape_and_dtype_alone() {
         let table = Strategies::column(crate::strategies::TABLE, "gpu").expect("the committed table is whole");
         let table = Strategies { product_tile_16: 16, product_tile_32: 64, burn_f32: 27, burn_half: 27, ..table };
-        assert_eq!(choice(&table, DType::F32, 32, 10, 64, false), Choice::Own(1));
-        assert_eq!(choice(&table, DType::F32, 64, 64, 64, false), Choice::Own(2));
+        assert_eq!(choice(&table, DType::F32, 32, 10, 64, false), Choice::Own(32, 16));
+        assert_eq!(choice(&table, DType::F32, 64, 64, 64, false), Choice::Own(32, 32));
         assert_eq!(choice(&table, DType::F32, 512, 512, 512, false), Choice::Burn);
-        assert_eq!(choice(&table, DType::F32, 512, 512, 512, true), Choice::Own(4));
+        assert_eq!(choice(&table, DType::F32, 512, 512, 512, true), Choice::Own(64, 64));
         assert_eq!(choice(&table, DType::F16, 512, 512, 512, true), Choice::Burn);
-        assert_eq!(choice(&table, DType::I64, 512, 512, 512, false), Choice::Own(4));
+        assert_eq!(choice(&table, DType::I64, 512, 512, 512, false), Choice::Own(64, 64));
         let never = Strategies { burn_f32: 64, ..table };
-        assert_eq!(choice(&never, DType::F32, 512, 512, 512, false), Choice::Own(4));
+        assert_eq!(choice(&never, DType::F32, 512, 512, 512, false), Choice::Own(64, 64));
     }
 }

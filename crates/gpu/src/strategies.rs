@@ -43,9 +43,11 @@ macro_rules! strategies {
 }
 
 strategies! {
-    /// Products with at most so many rows or columns are cut in tiles of 16 × 16.
+    /// A cube of products and attention has so many rows and columns of threads: 4, 8 or 16. Fewer threads hold more of a tile each.
+    cube_side,
+    /// A side of at most so many rows or columns of a product is cut in tiles of 16.
     product_tile_16,
-    /// Those with at most so many in tiles of 32 × 32; larger ones of 64 × 64.
+    /// One of at most so many in tiles of 32; a longer one of 64.
     product_tile_32,
     /// Products of `f32` with at least 2 to this power multiplications, and 128 in each dimension, are Burn's, where Burn keeps
     /// every bit of an `f32` (on devices without tensor cores).
@@ -58,7 +60,7 @@ strategies! {
     reduce_many,
     /// A longer reduction is cut in chunks of at least so many elements.
     reduce_chunk,
-    /// A row of at most so many elements is one thread's work in softmax, layer norm and cross-entropy.
+    /// A row of at most so many elements is one thread's work in softmax, the norms of layers and cross-entropy.
     row_narrow,
     /// The longest sum of one thread in the gradient of a convolution's weight.
     conv_chunk,
@@ -159,7 +161,7 @@ mod tests {
     #[test]
     fn a_hole_in_a_table_is_named() {
         let error = Strategies::column("name gpu\nrow_narrow x\n", "gpu").expect_err("it has holes").to_string();
-        assert!(error.contains("product_tile_16"), "{error}");
+        assert!(error.contains("cube_side"), "{error}");
         let error = Strategies::column(TABLE, "npu").expect_err("there is no such column").to_string();
         assert!(error.contains("npu"), "{error}");
     }

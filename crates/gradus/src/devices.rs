@@ -12,7 +12,7 @@ pub trait Devices: Sized {
     fn cuda(index: usize) -> Result<Self>;
     /// The fastest device there is: the first NVIDIA device, else the first Vulkan device that is no software, else the CPU.
     fn best() -> Self;
-    /// The device called `cpu`, `wgpu:0`, `cuda:1`, or `best`; without a number, the first.
+    /// The device called `cpu`, `wgpu:0`, `cuda:1`, or `best`; without a number, the first. (`cpu:1` to `cpu:7` are the same processor.)
     fn parse(name: &str) -> Result<Self>;
     /// Every device that is there.
     fn list() -> Vec<ListedDevice>;
@@ -52,7 +52,7 @@ impl Devices for Device {
             None => (name, 0),
         };
         match kind {
-            "cpu" if index == 0 => Ok(Device::cpu()),
+            "cpu" => gradus_cpu::nth(index),
             "best" if !name.contains(':') => Ok(Device::best()),
             "wgpu" => Device::wgpu(index),
             "cuda" => Device::cuda(index),
@@ -86,8 +86,9 @@ mod tests {
     #[test]
     fn devices_parse_or_say_what_is_there() {
         assert_eq!(Device::parse("cpu").ok(), Some(Device::cpu()));
+        assert_ne!(Device::parse("cpu:1").ok(), Some(Device::cpu()));
         assert_eq!(Device::parse("cpu").map(|d| d.with(DType::F64).dtype).ok(), Some(DType::F64));
-        for bad in ["", "tpu", "cpu:1", "cuda:x", "cpu:", "best:0"] {
+        for bad in ["", "tpu", "cpu:8", "cuda:x", "cpu:", "best:0"] {
             let e = Device::parse(bad).expect_err(bad).to_string();
             assert!(e.contains("cpu") || e.contains("cuda"), "{e}");
         }

@@ -5,7 +5,7 @@ use crate::layer::layer;
 use crate::linear::{bias_like, uniform_bias};
 use crate::{Module, Param, Site};
 use gradus_core::error::or_raise;
-use gradus_core::functional::conv::{ConvOptions, Padding};
+use gradus_core::functional::convolution::{ConvOptions, Padding};
 use gradus_core::functional::window::PerDim;
 use gradus_core::ops::PadMode;
 use gradus_core::{Error, Result, Tensor};

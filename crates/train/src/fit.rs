@@ -8,20 +8,18 @@ use crate::evaluate::evaluate;
 use crate::exact::Exact;
 use crate::history::Row;
 use crate::progress::Display;
-use crate::running::{GRADIENT_NORM, LOSS};
+use crate::running::LOSS;
 use crate::state::{Best, RunState};
 use crate::step::Step;
-use crate::trainer::{Audit, Summary, Trainer};
-use gradus_core::{Device, Error, Key, Result, Tensor, no_grad, with_precision};
-use gradus_data::{Collate, Epoch, Loader, Source};
+use crate::trainer::{Summary, Trainer};
+use gradus_core::{Error, Result, with_precision};
+use gradus_data::{Collate, Loader, Source};
 use gradus_metrics::Metric;
-use gradus_nn::{Cx, Mode, Module, audit_gradients};
-use gradus_optim::{NamedGrad, NamedGrads, gradient_norm};
-use std::ops::Range;
+use gradus_nn::{Cx, Module};
 use std::time::Instant;
 
 /// A user's step.
-type StepFn<'f, M, B> = dyn FnMut(&M, &B, &Cx) -> Result<Step> + 'f;
+pub(crate) type StepFn<'f, M, B> = dyn FnMut(&M, &B, &Cx) -> Result<Step> + 'f;
 
 impl<M: Module> Trainer<M> {
     pub(crate) fn run<S: Source, V: Source, B>(
@@ -67,6 +65,7 @@ impl<M: Module> Trainer<M> {
         valid.map_or(Ok(()), |v| v.check().map_err(|e| e.context("validation data")))?;
         self.check_names()?;
         self.optimizer()?;
+        self.place_replicas(train.device())?;
         let data = match valid {
             Some(valid) => format!("{}; validation: {}", train.describe(), valid.describe()),
             None => train.describe(),
@@ -74,10 +73,10 @@ impl<M: Module> Trainer<M> {
         match self.state.take() {
             None => {
                 self.checkpoints.as_ref().map_or(Ok(()), |c| c.check_fresh())?;
-                self.state = Some(RunState::new(self.seed, self.accumulate, data));
+                self.state = Some(RunState::new(self.seed, self.batches_a_step(), data));
             }
             Some(state) => {
-                let same = state.check_same_run(self.seed, &data, self.accumulate);
+                let same = state.check_same_run(self.seed, &data, self.batches_a_step());
                 self.state = Some(state);
                 same?;
             }
@@ -174,122 +173,6 @@ impl<M: Module> Trainer<M> {
             }
         }
         Ok(rate)
-    }
-
-    /// A training step, replayed if it is one that was recorded. Gives the number of samples and the learning rate.
-    fn captured_step<S: Source, B>(
-        &mut self,
-        data: &mut Epoch<'_, S>,
-        train: &Loader<S>,
-        step: &mut StepFn<'_, M, B>,
-        display: &Display,
-    ) -> Result<(usize, f64)>
-    where
-        S::Item: Collate<Batch = B>,
-    {
-        let shape =
-            [train.samples_in(data.batch_index()), self.next_batches(data, train).map(|i| train.samples_in(i)).sum()];
-        let mut captured = std::mem::take(&mut self.captured);
-        // Whether a scaled loss overflowed is read back within the step: that cannot be replayed.
-        let records = self.capture && self.loss_scale.is_none();
-        let mut whole = || {
-            let samples = self.pass(data, train, step)?;
-            self.audit_once(display)?;
-            Ok((samples, self.update(train.device())?))
-        };
-        let done = if records { captured.run_on(train.device(), &shape, whole) } else { whole() };
-        self.captured = captured;
-        done
-    }
-
-    /// The batches of the next step.
-    fn next_batches<S: Source>(&self, data: &Epoch<'_, S>, train: &Loader<S>) -> Range<usize> {
-        let first = data.batch_index();
-        first..(first + self.accumulate).min(train.batches())
-    }
-
-    /// Gathers the gradients of the next group of batches, weighted so that they are those of its samples' mean loss. Gives the
-    /// number of samples.
-    fn pass<S: Source, B>(
-        &mut self,
-        data: &mut Epoch<'_, S>,
-        train: &Loader<S>,
-        step: &mut StepFn<'_, M, B>,
-    ) -> Result<usize>
-    where
-        S::Item: Collate<Batch = B>,
-    {
-        let group = self.next_batches(data, train);
-        let s = self.position()?;
-        let (epoch, done, seed) = (s.epoch + 1, s.step, s.seed);
-        self.step_cell.set(done as u32 as f64);
-        let total: usize = group.clone().map(|i| train.samples_in(i)).sum();
-        self.model.zero_grad();
-        for (part, index) in group.clone().enumerate() {
-            let Some(batch) = data.next() else { break };
-            let at = |e: Error| e.context(format!("epoch {epoch}, batch {}", index + 1));
-            let samples = train.samples_in(index);
-            let key = Key::new(seed).fold("pass").fold_in(part as u64);
-            // A number would make each step another one than the recorded.
-            let key = if self.capture { key.at_slot(&self.step_cell) } else { key.at(done as u32) };
-            let (batch, cx) = (batch.map_err(at)?, Cx::new(Mode::Train, key));
-            let out = with_precision(self.precision, || step(&self.model, &batch, &cx)).map_err(at)?;
-            self.running.add(LOSS, &out.loss, samples as f64, epoch, done + 1)?;
-            for (name, value) in &out.values {
-                self.running.add(name, value, samples as f64, epoch, done + 1)?;
-            }
-            self.running.read_some(train.device())?;
-            let loss = if group.len() == 1 { out.loss } else { out.loss * (samples as f64 / total as f64) };
-            let loss = self.loss_scale.as_ref().map_or(Ok(loss.clone()), |s| s.scaled(&loss)).map_err(at)?;
-            loss.try_backward().map_err(at)?;
-        }
-        Ok(total)
-    }
-
-    /// After the first step's backward passes: tells of parameters that they did not reach.
-    fn audit_once(&mut self, display: &Display) -> Result<()> {
-        // Refused once, a run is refused again, however often it is begun.
-        let settled = self.flow.as_ref().is_some_and(|f| f.is_sound() || self.audit == Audit::Warn);
-        if self.audit == Audit::Off || settled {
-            return Ok(());
-        }
-        let flow = audit_gradients(&self.model)?;
-        let (sound, text) = (flow.is_sound(), flow.to_string());
-        self.flow = Some(flow);
-        match self.audit {
-            Audit::Refuse if !sound => Err(Error::misuse(format!("after the first backward pass, {text}"))),
-            _ => {
-                if !sound {
-                    display.say(&format!("warning: {text}"));
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// One optimizer step, unless the scaled gradients overflowed. Gives its learning rate.
-    fn update(&mut self, device: Device) -> Result<f64> {
-        let (epoch, step) = (self.position()?.epoch + 1, self.position()?.step + 1);
-        if !self.unscale()? {
-            return Ok(self.optimizer()?.learning_rate());
-        }
-        let norm = if self.track_gradient_norm { norm_of(&self.model)? } else { None };
-        let (model, optimizer) = self.parts()?;
-        let report = optimizer.step(model)?;
-        if let Some(norm) = norm {
-            self.running.add(GRADIENT_NORM, &norm, 1.0, epoch, step)?;
-            self.running.read_some(device)?;
-        }
-        Ok(report.learning_rate)
-    }
-
-    /// Undoes the scaling of the loss, and notes what a checkpoint keeps of it; whether the gradients can be used.
-    fn unscale(&mut self) -> Result<bool> {
-        let Some(scale) = &mut self.loss_scale else { return Ok(true) };
-        let usable = scale.unscale(&self.model)?;
-        let state = scale.state().into_iter().map(|(name, x)| (name, Exact(x))).collect();
-        self.position()?.loss_scale = state;
-        Ok(usable)
     }
 
     /// Measures, tells, decides, and writes a checkpoint if one is due.
@@ -407,15 +290,4 @@ impl<M: Module> Trainer<M> {
                 .map_err(|e| Error::io(format!("cannot write {}", path.display()), e))
         })
     }
-}
-
-/// The 2-norm of all gradients together.
-fn norm_of(model: &dyn Module) -> Result<Option<Tensor>> {
-    let mut grads = NamedGrads::new();
-    model.for_each_parameter(&mut |name, p| {
-        if let Some(grad) = p.grad() {
-            grads.push(NamedGrad { name: name.into(), param: p.detach(), grad });
-        }
-    });
-    no_grad(|| gradient_norm(&grads, 2.0))
 }

@@ -9,6 +9,7 @@
 //! | measuring a model | [`evaluate`], [`Evaluation`] |
 //! | checkpoints and resuming | [`Checkpoints`], [`Trainer::resume`] |
 //! | what was measured, as CSV or a chart | [`History`], [`Row`] |
+//! | several devices at once | [`Trainer::devices`] |
 //! | acting at events | [`Callback`], [`Event`], [`EarlyStopping`] |
 //! | what a terminal shows | [`Progress`] |
 
@@ -22,11 +23,13 @@ mod fit;
 mod goal;
 mod history;
 mod progress;
+mod replicas;
 mod resume;
 mod running;
 mod state;
 mod step;
 mod trainer;
+mod training_step;
 
 pub use callback::{Callback, Event, Flow};
 pub use checkpoints::Checkpoints;

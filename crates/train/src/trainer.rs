@@ -6,6 +6,7 @@ use crate::evaluate::{Evaluation, evaluate};
 use crate::goal::Goal;
 use crate::history::History;
 use crate::progress::Progress;
+use crate::replicas::Replicas;
 use crate::running::Running;
 use crate::state::RunState;
 use crate::step::Step;
@@ -79,6 +80,8 @@ pub struct Trainer<M> {
     pub(crate) captured: Captured,
     /// The step's number, where recorded kernels read it.
     pub(crate) step_cell: Slot,
+    /// The models on other devices.
+    pub(crate) replicas: Replicas<M>,
     /// Whether `state` is a checkpoint's whose callbacks' states have not been handed out yet.
     pub(crate) resumed: bool,
 }
@@ -142,6 +145,7 @@ impl<M: Module> Trainer<M> {
             capture: true,
             captured: Captured::new(),
             step_cell: Slot::default(),
+            replicas: Replicas::default(),
             resumed: false,
         }
     }

@@ -1,7 +1,7 @@
 //! Convolutions, pools and paddings.
 
 use super::{Outcome, init, one};
-use gradus_core::functional::pool::PoolOptions;
+use gradus_core::functional::pooling::PoolOptions;
 use gradus_core::functional::window::PerDim;
 use gradus_core::{Error, Result};
 use gradus_nn::*;

@@ -2,11 +2,11 @@
 
 use super::{Outcome, no_word, one};
 use gradus_core::functional::attention::AttentionOptions;
-use gradus_core::functional::conv::ConvOptions;
+use gradus_core::functional::convolution::ConvOptions;
 use gradus_core::functional::fold::PatchOptions;
 use gradus_core::functional::grid_sample::{GridSampleOptions, SampleMode, SamplePadding};
 use gradus_core::functional::interpolate::{InterpolateMode, InterpolateOptions};
-use gradus_core::functional::pool::PoolOptions;
+use gradus_core::functional::pooling::PoolOptions;
 use gradus_core::functional::window::PerDim;
 use gradus_core::ops::BinaryOp;
 use gradus_core::{Error, Result, Tensor};

@@ -312,7 +312,9 @@ impl Walk<'_> {
         }
         let saved = call.saved(self.how.retain_graph || self.how.create_graph).ok_or_else(|| freed(node))?;
         let cx = Vjp { node, call, saved: &saved, grads, graph: self.how.create_graph };
-        let given: Grads = catch_unwind(AssertUnwindSafe(|| call.rule.vjp(&cx))).map_err(|p| failed(node, call, p))?;
+        let vjp =
+            || if node.tf32 { with_precision(Precision::Tf32, || call.rule.vjp(&cx)) } else { call.rule.vjp(&cx) };
+        let given: Grads = catch_unwind(AssertUnwindSafe(vjp)).map_err(|p| failed(node, call, p))?;
         drop(saved);
         if given.len() != call.inputs.len() {
             let (have, want) = (given.len(), call.inputs.len());

@@ -3,6 +3,7 @@
 use crate::device::Device;
 use crate::error::Error;
 use crate::op::{Meta, Tensors};
+use crate::precision::allows_tf32;
 use crate::tensor::{Tensor, Value};
 use smallvec::SmallVec;
 use std::fmt::Debug;
@@ -49,6 +50,8 @@ pub struct Node {
     pub(crate) meta: Meta,
     pub(crate) device: Device,
     pub(crate) kind: Kind,
+    /// Whether the call was made where products may round to TF32: so may its gradient's.
+    pub(crate) tf32: bool,
     hooks: OnceLock<Hooks>,
     pub(crate) at: &'static Location<'static>,
 }
@@ -94,7 +97,7 @@ impl Node {
     #[track_caller]
     fn new(meta: Meta, device: Device, kind: Kind) -> Arc<Node> {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Node { id, meta, device, kind, hooks: OnceLock::new(), at: Location::caller() })
+        Arc::new(Node { id, meta, device, kind, tf32: allows_tf32(), hooks: OnceLock::new(), at: Location::caller() })
     }
 
     /// The newest id given so far: what is made from here on is newer.

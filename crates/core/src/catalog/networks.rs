@@ -5,6 +5,7 @@ use crate::composite::Composite;
 use crate::error::Result;
 use crate::functional::attention::{Attention, AttentionGrad, AttentionOptions};
 use crate::functional::batch_norm::{BatchNormGrad, BatchNormRelu, BatchNormReluGrad};
+use crate::functional::global_norm::GlobalNorm;
 use crate::functional::gru_sequence::{GruSequence, GruSequenceGrad};
 use crate::functional::lstm::{LstmStep, LstmStepGrad};
 use crate::functional::lstm_sequence::{LstmSequence, LstmSequenceGrad};
@@ -23,6 +24,7 @@ pub(super) fn entries() -> Vec<Entry> {
     entries.extend(lstm());
     entries.extend(lstm_sequence());
     entries.extend(gru_sequence());
+    entries.push(global_norm());
     entries.push(einsum());
     entries
 }
@@ -308,6 +310,13 @@ fn gru_sequence() -> Vec<Entry> {
         .case(with_grad(2, 1, 2), |x| grad(x, true))
         .large(with_grad(3, 67, 37), |x| grad(x, false).map(|mut y| y.swap_remove(1))),
     ]
+}
+
+fn global_norm() -> Entry {
+    Entry::new("global_norm", "torch.nn.utils.get_total_norm", "The 2-norm of several tensors as if they were one.")
+        .case(reals(&[&[3, 4], &[5], &[2, 1, 2]]), |x| composed(GlobalNorm, x))
+        .case(reals(&[&[]]), |x| composed(GlobalNorm, x))
+        .large(reals(&[&[190, 211], &[301]]), |x| composed(GlobalNorm, x).map(|mut y| y.swap_remove(0)))
 }
 
 fn einsum() -> Entry {

@@ -4,9 +4,11 @@ use super::{Entry, Fill, Input, input, reals, spreads};
 use crate::composite::Composite;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::functional::conv::{Conv, ConvOptions, ConvWeightGrad};
+use crate::functional::conv::{Conv, ConvWeightGrad};
+use crate::functional::convolution::ConvOptions;
 use crate::functional::interpolate::{InterpolateMode, InterpolateOptions};
-use crate::functional::pool::{AvgPool, AvgPoolGrad, MaxPool, MaxPoolGrad, PoolOptions};
+use crate::functional::pool::{AvgPool, AvgPoolGrad, MaxPool, MaxPoolGrad};
+use crate::functional::pooling::PoolOptions;
 use crate::functional::window::Window;
 use crate::tensor::Tensor;
 

@@ -3,7 +3,7 @@
 use super::{Entry, Fill, Input, input, reals, spreads};
 use crate::functional::fold::PatchOptions;
 use crate::functional::grid_sample::{GridSampleOptions, SampleMode, SamplePadding};
-use crate::functional::pool::PoolOptions;
+use crate::functional::pooling::PoolOptions;
 use crate::functional::rearrange::GridOrder;
 use crate::tensor::Tensor;
 

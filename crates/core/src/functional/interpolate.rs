@@ -138,7 +138,7 @@ fn resize_dim(
             cubic_weights(at - low).into_iter().enumerate().map(|(k, w)| (clamped(k), w)).collect()
         }),
         InterpolateMode::Area => resampled(x, dim, output, |o| {
-            let (start, end) = super::pool::adaptive_bounds(o, input, output);
+            let (start, end) = super::pooling::adaptive_bounds(o, input, output);
             (start..end).map(|i| (i, 1.0 / (end - start) as f64)).collect()
         }),
     }

@@ -1,6 +1,6 @@
 //! Max pooling undone in part: each value goes back to the place it was the largest of.
 
-use super::pool::PoolOptions;
+use super::pooling::PoolOptions;
 use super::window::{PerDim, batched, spatial};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;

@@ -7,13 +7,17 @@ use crate::memory::GpuBuffer;
 use crate::runtime::GpuRuntime;
 use cubecl::prelude::{CubeCount, CubeDim};
 use gradus_core::composite::FusedCall;
+use gradus_core::functional::attention::{Attention, AttentionGrad};
 use gradus_core::functional::batch_norm::{BatchNorm, BatchNormGrad};
 use gradus_core::functional::conv::{Conv, ConvInputGrad, ConvWeightGrad};
 use gradus_core::functional::dropout::Dropout;
+use gradus_core::functional::global_norm::GlobalNorm;
 use gradus_core::functional::linear::Linear;
 use gradus_core::functional::loss::{CrossEntropy, CrossEntropyGrad};
+use gradus_core::functional::lstm::{LstmStep, LstmStepGrad};
 use gradus_core::functional::norm::{LayerNorm, LayerNormGrad};
 use gradus_core::functional::pool::{AvgPool, AvgPoolGrad, MaxPool, MaxPoolGrad};
+use gradus_core::functional::rms_norm::{RmsNorm, RmsNormGrad};
 use gradus_core::functional::softmax::{LogSoftmax, LogSoftmaxGrad, Softmax, SoftmaxGrad};
 use gradus_core::functional::update::{AdamUpdate, SgdUpdate};
 use gradus_core::ops::UnaryGrad;
@@ -22,12 +26,16 @@ use gradus_core::{Backend, DType, Layout, Meta, Result, Shape, View};
 use gradus_kernels::rows::LANES;
 
 mod activation;
+mod attention;
 mod batch_norm;
 mod conv;
 mod dropout;
+mod global_norm;
 mod loss;
+mod lstm;
 mod norm;
 mod pool;
+mod rms_norm;
 mod softmax;
 mod update;
 mod window;
@@ -61,6 +69,13 @@ impl<R: GpuRuntime> Gpu<R> {
         table.register(|c: FusedCall<'_, LogSoftmaxGrad>| self.softmax_grad(c.x, c.op.dim, true));
         table.register(|c: FusedCall<'_, LayerNorm>| self.layer_norm(c.x, c.op.eps));
         table.register(|c: FusedCall<'_, LayerNormGrad>| self.layer_norm_grad(c.x));
+        table.register(|c: FusedCall<'_, RmsNorm>| self.rms_norm(c.x, c.op.eps));
+        table.register(|c: FusedCall<'_, RmsNormGrad>| self.rms_norm_grad(c.x));
+        table.register(|c: FusedCall<'_, GlobalNorm>| self.global_norm(c.x));
+        table.register(|c: FusedCall<'_, LstmStep>| self.lstm_step(c.x));
+        table.register(|c: FusedCall<'_, LstmStepGrad>| self.lstm_step_grad(c.x));
+        table.register(|c: FusedCall<'_, Attention>| self.attention(c.op, c.x));
+        table.register(|c: FusedCall<'_, AttentionGrad>| self.attention_grad(&c.op.0, c.x));
         table.register(|c: FusedCall<'_, CrossEntropy>| self.cross_entropy(c.op, c.x));
         table.register(|c: FusedCall<'_, CrossEntropyGrad>| self.cross_entropy_grad(&c.op.0, c.x));
         table.register(|c: FusedCall<'_, BatchNorm>| self.batch_norm(c.x, c.op.eps));
@@ -85,7 +100,9 @@ impl<R: GpuRuntime> Gpu<R> {
             let (count, dim) = self.grid(rows);
             (count, dim, 1)
         } else {
-            (self.cubes(rows), CubeDim::new_1d(LANES as u32), LANES)
+            // Four elements a thread, where there are enough.
+            let lanes = width.div_ceil(4).next_power_of_two().clamp(32, LANES);
+            (self.cubes(rows), CubeDim::new_1d(lanes as u32), lanes)
         }
     }
 

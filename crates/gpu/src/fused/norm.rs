@@ -86,6 +86,10 @@ impl<R: GpuRuntime> Gpu<R> {
                 lanes,
                 stored,
             );
+        }
+        self.launched();
+        // SAFETY: as above.
+        unsafe {
             layer_norm_dw_kernel::launch_unchecked::<R>(
                 &self.client,
                 columns,
@@ -104,7 +108,6 @@ impl<R: GpuRuntime> Gpu<R> {
                 stored,
             );
         }
-        self.launched();
         self.launched();
         Ok(Some(Fused { outputs: smallvec![self.done(dx)?, self.done(dw)?, self.done(db)?], ..Fused::default() }))
     }

@@ -1,9 +1,9 @@
 //! Plain data as modules without parts, so that a layer's configuration stands beside its parameters unmarked.
 
 use super::{Module, Visitor, VisitorMut};
-use gradus_core::functional::conv::ConvOptions;
+use gradus_core::functional::convolution::ConvOptions;
 use gradus_core::functional::loss::Reduction;
-use gradus_core::functional::pool::PoolOptions;
+use gradus_core::functional::pooling::PoolOptions;
 use gradus_core::functional::window::PerDim;
 use gradus_core::{DType, Device, Key, Shape};
 use std::marker::PhantomData;

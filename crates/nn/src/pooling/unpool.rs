@@ -3,7 +3,7 @@
 use crate::{Cx, Module, Site};
 use gradus_core::Tensor;
 use gradus_core::error::or_raise;
-use gradus_core::functional::pool::PoolOptions;
+use gradus_core::functional::pooling::PoolOptions;
 use gradus_core::functional::window::PerDim;
 
 macro_rules! unpools {

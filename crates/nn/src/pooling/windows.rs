@@ -4,7 +4,7 @@ use crate::conv::by;
 use crate::layer::layer;
 use crate::{Cx, Module, Site};
 use gradus_core::error::or_raise;
-use gradus_core::functional::pool::PoolOptions;
+use gradus_core::functional::pooling::PoolOptions;
 use gradus_core::functional::window::PerDim;
 use gradus_core::{Error, Result, Tensor};
 

@@ -38,6 +38,10 @@ pub fn gradient_norm(grads: &NamedGrads, p: f64) -> Result<Option<Tensor>> {
     let Some(first) = grads.first() else { return Ok(None) };
     let wide = |d: DType| if d.is_half() { DType::F32 } else { d };
     let dtype = grads.iter().map(|g| wide(g.grad.dtype())).fold(DType::F32, DType::promote);
+    let alike = grads.iter().all(|g| g.grad.dtype() == dtype && g.grad.device() == first.grad.device());
+    if p == 2.0 && alike {
+        return Tensor::try_global_norm(&grads.iter().map(|g| &g.grad).collect::<Vec<_>>()).map(Some);
+    }
     let mut norms = Vec::with_capacity(grads.len());
     for g in &grads {
         let norm = g.grad.try_to_dtype(wide(g.grad.dtype()))?.try_norm(p, &[], false)?;

@@ -1,0 +1,123 @@
+//! Root-mean-square normalization (Zhang & Sennrich, 2019) of dense rows, keeping its statistic, and its gradients.
+//!
+//! Forward: y = x·r·w with r = 1/√(mean(x²) + eps). Backward, with x̂ = x·r and d = g·w: dx = r·(d − x̂·mean(d·x̂)); dw = Σ g·x̂ over
+//! the rows, each column one thread's sum in blocks of 64 rows. CPU reference: the composites' definitions.
+
+use crate::reduce::Combine;
+use crate::rows::{lane, row, together};
+use cubecl::prelude::*;
+
+/// One row: the output, and its r. `w` is read only if `weighted`.
+#[cube(launch_unchecked, address_type = "dynamic")]
+pub fn rms_norm_kernel<T: Numeric>(
+    x: &Array<T>,
+    w: &Array<T>,
+    out: &mut Array<T>,
+    rstd: &mut Array<f32>,
+    x_offset: usize,
+    w_offset: usize,
+    eps: f32,
+    count: usize,
+    width: usize,
+    #[comptime] weighted: bool,
+    #[comptime] lanes: usize,
+    #[define(T)] _type: StorageType,
+) {
+    let i_row = row(lanes);
+    if i_row < count {
+        let first = lane(lanes);
+        let base = x_offset + i_row * width;
+        let mut squares = f32::new(0.0);
+        let mut i = first;
+        while i < width {
+            let v = f32::cast_from(x[base + i]);
+            squares += v * v;
+            i += lanes;
+        }
+        let mean = together(squares, lanes, Combine::Sum) / f32::cast_from(width);
+        let r = f32::new(1.0) / (mean + eps).sqrt();
+        i = first;
+        while i < width {
+            let mut y = f32::cast_from(x[base + i]) * r;
+            if comptime!(weighted) {
+                y *= f32::cast_from(w[w_offset + i]);
+            }
+            out[i_row * width + i] = T::cast_from(y);
+            i += lanes;
+        }
+        if first == 0 {
+            rstd[i_row] = r;
+        }
+    }
+}
+
+/// One row of dx.
+#[cube(launch_unchecked, address_type = "dynamic")]
+pub fn rms_norm_dx_kernel<T: Numeric>(
+    g: &Array<T>,
+    x: &Array<T>,
+    w: &Array<T>,
+    rstd: &Array<f32>,
+    out: &mut Array<T>,
+    g_offset: usize,
+    x_offset: usize,
+    w_offset: usize,
+    count: usize,
+    width: usize,
+    #[comptime] lanes: usize,
+    #[define(T)] _type: StorageType,
+) {
+    let i_row = row(lanes);
+    if i_row < count {
+        let first = lane(lanes);
+        let r = rstd[i_row];
+        let (from_g, from_x) = (g_offset + i_row * width, x_offset + i_row * width);
+        let mut sum = f32::new(0.0);
+        let mut i = first;
+        while i < width {
+            let d = f32::cast_from(g[from_g + i]) * f32::cast_from(w[w_offset + i]);
+            sum += d * (f32::cast_from(x[from_x + i]) * r);
+            i += lanes;
+        }
+        let along = together(sum, lanes, Combine::Sum) / f32::cast_from(width);
+        i = first;
+        while i < width {
+            let d = f32::cast_from(g[from_g + i]) * f32::cast_from(w[w_offset + i]);
+            out[i_row * width + i] = T::cast_from((d - f32::cast_from(x[from_x + i]) * r * along) * r);
+            i += lanes;
+        }
+    }
+}
+
+/// One column of dw.
+#[cube(launch_unchecked, address_type = "dynamic")]
+pub fn rms_norm_dw_kernel<T: Numeric>(
+    g: &Array<T>,
+    x: &Array<T>,
+    rstd: &Array<f32>,
+    dw: &mut Array<T>,
+    g_offset: usize,
+    x_offset: usize,
+    count: usize,
+    width: usize,
+    #[define(T)] _type: StorageType,
+) {
+    let c = ABSOLUTE_POS;
+    if c < width {
+        let mut sum = f32::new(0.0);
+        let mut block = 0usize;
+        while block < count {
+            let end = min(block + 64, count);
+            let mut part = f32::new(0.0);
+            let mut r = block;
+            while r < end {
+                part += f32::cast_from(g[g_offset + r * width + c])
+                    * (f32::cast_from(x[x_offset + r * width + c]) * rstd[r]);
+                r += 1;
+            }
+            sum += part;
+            block += 64;
+        }
+        dw[c] = T::cast_from(sum);
+    }
+}
