@@ -94,8 +94,8 @@ impl Cpu {
         lstm::register(&kernels);
         norm::register(&kernels);
         pool::register(&kernels);
-        rms_norm::register(&kernels);
         recurrent::register(&kernels);
+        rms_norm::register(&kernels);
         softmax::register(&kernels);
         special::register(&kernels);
         unary_grad::register(&kernels);
