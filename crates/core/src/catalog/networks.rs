@@ -2,7 +2,7 @@
 
 use super::{Entry, Fill, Input, input, reals};
 use crate::composite::Composite;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::functional::attention::{Attention, AttentionGrad, AttentionOptions};
 use crate::functional::batch_norm::{BatchNormGrad, BatchNormRelu, BatchNormReluGrad};
 use crate::functional::global_norm::GlobalNorm;
@@ -226,6 +226,11 @@ fn global_norm() -> Entry {
         .large(reals(&[&[190, 211], &[301]]), |x| composed(GlobalNorm, x).map(|mut y| y.swap_remove(0)))
 }
 
+/// The length of the last dimension.
+fn width(x: &Tensor) -> Result<usize> {
+    x.dims().last().copied().ok_or_else(|| Error::misuse("a state has a width"))
+}
+
 fn lstm_sequence() -> Vec<Entry> {
     // Steps, batch and width.
     fn inputs(t: usize, b: usize, n: usize) -> Vec<Input> {
@@ -237,7 +242,7 @@ fn lstm_sequence() -> Vec<Entry> {
     /// What forward keeps is a function of the inputs, which the definition works out for itself.
     fn grad(x: &[Tensor], reverse: bool) -> Result<Vec<Tensor>> {
         let (gates, mut h, mut c) = (x[0].detach().try_unbind(0)?, x[2].detach(), x[3].detach());
-        let (w, n) = (x[1].detach().try_t()?, x[2].dim(1) as isize);
+        let (w, n) = (x[1].detach().try_t()?, width(&x[2])? as isize);
         let (mut activations, mut cells) = (Vec::new(), Vec::new());
         for i in 0..gates.len() {
             let s = gates[if reverse { gates.len() - 1 - i } else { i }].try_add(&h.try_matmul(&w)?)?;
@@ -280,7 +285,7 @@ fn gru_sequence() -> Vec<Entry> {
     }
     /// As an LSTM's; the states after the steps are among the inputs too.
     fn grad(x: &[Tensor], reverse: bool) -> Result<Vec<Tensor>> {
-        let (gates, mut h, n) = (x[0].detach().try_unbind(0)?, x[2].detach(), x[2].dim(1));
+        let (gates, mut h, n) = (x[0].detach().try_unbind(0)?, x[2].detach(), width(&x[2])?);
         let (w, b) = (x[1].detach(), x[3].detach());
         let (mut kept, mut states) = (Vec::new(), Vec::new());
         for i in 0..gates.len() {

@@ -87,8 +87,14 @@ impl Composite for GruSequenceGrad {
         "gru_sequence_grad"
     }
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
+        let [gates, w, _, _, _, _, kept] = x else {
+            return Err(Error::misuse("needs the four inputs, the output and its gradient, and what forward kept"));
+        };
         check_bias(x)?;
-        let states = x[0].shape.with(2, x[1].shape[1]);
+        let states = gates.shape.with(2, w.shape[1]);
+        if kept.shape != gates.shape.with(2, w.shape[1].saturating_mul(4)) {
+            return Err(Error::misuse(format!("what forward kept is four numbers for each state, not {}", kept.shape)));
+        }
         match x[4..6].iter().find(|m| m.shape != states) {
             Some(m) => {
                 Err(Error::misuse(format!("all states, and their gradient, have shape {states}, not {}", m.shape)))

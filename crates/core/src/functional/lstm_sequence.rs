@@ -134,9 +134,18 @@ impl Composite for LstmSequenceGrad {
         "lstm_sequence_grad"
     }
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
-        check(x, 4, &[x[2], x[3], x[5]])?;
-        if x[4].shape != x[0].shape.with(2, x[1].shape[1]) {
-            return Err(Error::misuse(format!("the gradient of all states has their shape, not {}", x[4].shape)));
+        let [_, _, h, c, gy, gc, activations, cells] = x else {
+            return Err(Error::misuse(
+                "needs the four inputs, two gradients, and the activations and cells that forward kept",
+            ));
+        };
+        check(x, 4, &[*h, *c, *gc])?;
+        let states = x[0].shape.with(2, x[1].shape[1]);
+        if let Some(m) = [gy, cells].into_iter().find(|m| m.shape != states) {
+            return Err(Error::misuse(format!("all states, and their gradient, have shape {states}, not {}", m.shape)));
+        }
+        if activations.shape != x[0].shape {
+            return Err(Error::misuse(format!("the activations have the gates' shape, not {}", activations.shape)));
         }
         Ok(smallvec![x[0], x[2], x[3]])
     }

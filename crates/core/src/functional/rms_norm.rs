@@ -68,6 +68,18 @@ impl Composite for RmsNormGrad {
         "rms_norm_grad"
     }
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
+        let fits = |x: &[Meta]| {
+            let (width, rows) = (x[2].shape.elements(), x[3].shape.elements());
+            let vectors = x[2].shape.rank() == 1 && x[3].shape.rank() == 1;
+            vectors
+                && x[0] == x[1]
+                && x[1].shape.dims() == [rows, width]
+                && x[1].dtype.is_float()
+                && x[2..].iter().all(|m| m.dtype == x[1].dtype)
+        };
+        if x.len() != 4 || !fits(x) {
+            return Err(Error::misuse("needs g and x [rows, width], a weight [width], and an rstd [rows]"));
+        }
         Ok(smallvec![x[1], x[2]])
     }
     fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
