@@ -6,9 +6,16 @@ use gradus_core::{Device, Result, Slot, Tensor, backend::MemoryReport};
 use gradus_nn::*;
 use gradus_optim::*;
 use std::cell::RefCell;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 fn cpu() -> Device {
     gradus_cpu::device()
+}
+
+/// Records look anew when a hook is added or a parameter replaced anywhere in the process: tests that count replays take turns.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A batch: what goes in, and the classes that should come out.
@@ -143,26 +150,31 @@ fn same_for_200_steps<M: Layer>(make: fn(&mut Init) -> M, draw: Draw, flat: bool
 
 #[test]
 fn an_mlp_trains_to_the_same_bits() -> Result<()> {
+    let _turn = turn();
     same_for_200_steps(mlp, images, true)
 }
 
 #[test]
 fn a_convolutional_net_trains_to_the_same_bits() -> Result<()> {
+    let _turn = turn();
     same_for_200_steps(cnn, images, false) // its pooling makes tables on the host, which unchecked replays refuse
 }
 
 #[test]
 fn an_lstm_trains_to_the_same_bits() -> Result<()> {
+    let _turn = turn();
     same_for_200_steps(lstm, tokens, true)
 }
 
 #[test]
 fn a_stack_of_transformer_blocks_trains_to_the_same_bits() -> Result<()> {
+    let _turn = turn();
     same_for_200_steps(gpt, tokens, true)
 }
 
 #[test]
 fn a_loss_weight_that_changes_at_step_100_changes_the_result() -> Result<()> {
+    let _turn = turn();
     let run = |captured: Option<Captured>, changes: bool| -> Result<_> {
         let mut run = Run::new(mlp, captured)?;
         for i in 0..150 {
@@ -183,6 +195,7 @@ fn a_loss_weight_that_changes_at_step_100_changes_the_result() -> Result<()> {
 
 #[test]
 fn parameters_that_are_loaded_replaced_or_held_between_replays_are_noticed() -> Result<()> {
+    let _turn = turn();
     for unchecked in [false, true] {
         let mut eager = Run::new(mlp, None)?;
         let mut run = Run::new(mlp, Some(if unchecked { Captured::unchecked() } else { Captured::new() }))?;
@@ -222,6 +235,7 @@ fn parameters_that_are_loaded_replaced_or_held_between_replays_are_noticed() -> 
 
 #[test]
 fn what_a_guarded_step_keeps_never_changes_under_it() -> Result<()> {
+    let _turn = turn();
     let mut w = Tensor::randn([4, 4], cpu(), 1).requires_grad();
     let kept: RefCell<Vec<(Tensor, Vec<u8>)>> = RefCell::default();
     let mut captured = Captured::new();
@@ -252,6 +266,7 @@ fn what_a_guarded_step_keeps_never_changes_under_it() -> Result<()> {
 
 #[test]
 fn a_step_that_leaves_its_record_anywhere_goes_on_eagerly() -> Result<()> {
+    let _turn = turn();
     // At each of its calls in turn, a step does something else once: the graph so far must still be walked.
     let run = |mut captured: Option<Captured>, odd: Option<usize>| -> Result<Vec<u8>> {
         let mut w = Tensor::randn([3, 3], cpu(), 1).requires_grad();
@@ -285,6 +300,7 @@ fn a_step_that_leaves_its_record_anywhere_goes_on_eagerly() -> Result<()> {
 
 #[test]
 fn a_step_that_needs_more_memory_than_its_records_may_take_runs_eagerly() -> Result<()> {
+    let _turn = turn();
     let (mut eager, mut run) = (Run::new(mlp, None)?, Run::new(mlp, Some(Captured::new().memory(4 << 10)))?);
     for i in 0..10 {
         let (x, y) = images(8, i);
@@ -298,6 +314,7 @@ fn a_step_that_needs_more_memory_than_its_records_may_take_runs_eagerly() -> Res
 
 #[test]
 fn reading_back_is_an_error_at_its_line_only_where_the_step_is_not_run_again() -> Result<()> {
+    let _turn = turn();
     let x = Tensor::ones([2], cpu());
     let step = |x: &[Tensor]| -> Result<Vec<Tensor>> {
         let scale: f32 = x[0].sum().item()?;
@@ -318,6 +335,7 @@ fn reading_back_is_an_error_at_its_line_only_where_the_step_is_not_run_again() -
 
 #[test]
 fn memory_does_not_grow_over_thousands_of_replays() -> Result<()> {
+    let _turn = turn();
     use gradus_core::Backend;
     let report = || -> MemoryReport { Backend::memory(cpu().backend()) };
     let mut run = Run::new(mlp, Some(Captured::new()))?;
