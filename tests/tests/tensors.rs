@@ -2,7 +2,7 @@
 
 use gradus_core::capture::Captured;
 use gradus_core::ops::PadMode;
-use gradus_core::{DType, Device, ErrorKind, SliceSpec, Tensor};
+use gradus_core::{DType, Device, Element, ErrorKind, Shape, SliceSpec, Tensor};
 use gradus_tests::panics::caught;
 
 fn cpu() -> Device {
@@ -395,5 +395,49 @@ fn a_captured_step_does_not_change_what_others_hold() {
     for i in 0..3u8 {
         let _ = step(&mut w, f32::from(i) + 10.0);
         assert_eq!(held.to_vec::<f32>().expect("read"), [11.0; 4], "a held value changed in step {i}");
+    }
+}
+
+#[test]
+fn pieces_are_gathered_in_their_order() {
+    // So many that several threads gather them; none of the lengths is like the next.
+    let data: Vec<i32> = (0..200_000).collect();
+    let mut pieces: Vec<&[i32]> = Vec::new();
+    let mut rest = &data[..];
+    let mut c = Choices(11);
+    while !rest.is_empty() {
+        let (piece, left) = rest.split_at(c.below(3000).min(rest.len()));
+        pieces.push(piece);
+        rest = left;
+    }
+    pieces.reverse();
+    let want: Vec<i32> = pieces.concat();
+    let bytes: Vec<&[u8]> = pieces.iter().map(|p| i32::bytes(p)).collect();
+    let shape = Shape::try_new(&[500, 400]).unwrap();
+    let place = cpu().with(DType::I32);
+    let t = Tensor::from_pieces(&bytes, shape, place).unwrap();
+    assert_eq!((t.dims(), t.to_vec::<i32>().unwrap()), (&[500, 400][..], want));
+    // Every byte of a `bool` but 0 is true, and no pieces make an empty tensor.
+    let flags = Tensor::from_pieces(&[&[0, 1], &[7]], Shape::try_new(&[3]).unwrap(), cpu().with(DType::Bool)).unwrap();
+    assert_eq!(flags.to_bytes().unwrap(), [0, 1, 1]);
+    assert_eq!(Tensor::from_pieces(&[], Shape::try_new(&[0, 2]).unwrap(), place).unwrap().dims(), [0, 2]);
+    let refused = |pieces: &[&[u8]]| Tensor::from_pieces(pieces, shape, place).unwrap_err().to_string();
+    let e = refused(&bytes[1..]);
+    assert!(e.contains("200000 elements") && e.contains("were given"), "{e}");
+    let e = refused(&[&[0; 3], &[0; 799_997]]);
+    assert!(e.contains("piece"), "{e}");
+}
+
+#[test]
+fn steps_that_gather_pieces_are_recorded_and_see_new_ones() {
+    let shape = Shape::try_new(&[2]).unwrap();
+    let mut step = Captured::new();
+    for i in 0..6 {
+        let (a, b) = ([i as f32], [10.0 * i as f32]);
+        let sum = step.run_on(cpu(), &[2], || {
+            let x = Tensor::from_pieces(&[f32::bytes(&a), f32::bytes(&b)], shape, cpu().into())?;
+            (x * 2.0).sum().item::<f32>()
+        });
+        assert_eq!(sum.unwrap(), 22.0 * i as f32, "run {i}");
     }
 }
