@@ -32,45 +32,45 @@ fn plane(w: &Window, lens: [usize; 3]) -> [usize; 2] {
 
 /// Windows that are a product: those of one remainder of the stride.
 #[derive(Clone, Debug)]
-struct Pass {
+pub(super) struct Pass {
     /// Where the runs of taps begin, from a window's first number, and how long they are.
-    runs: Vec<usize>,
-    run: usize,
+    pub(super) runs: Vec<usize>,
+    pub(super) run: usize,
     /// The taps, in the order of the runs.
-    taps: Vec<usize>,
+    pub(super) taps: Vec<usize>,
     /// Rows and columns of windows.
-    count: [usize; 2],
+    pub(super) count: [usize; 2],
     /// The canvas number of the first window, and how far apart rows and columns of windows are there.
-    from: usize,
-    from_step: [usize; 2],
+    pub(super) from: usize,
+    pub(super) from_step: [usize; 2],
     /// The same of the results, in places.
-    to: usize,
-    to_step: [usize; 2],
+    pub(super) to: usize,
+    pub(super) to_step: [usize; 2],
     /// Where its packed weights begin, in numbers.
-    packed: usize,
+    pub(super) packed: usize,
 }
 
 /// A convolution between two stacks of planes.
 #[derive(Clone, Debug)]
-struct Plan {
-    images: usize,
-    reads: usize,
-    writes: usize,
+pub(super) struct Plan {
+    pub(super) images: usize,
+    pub(super) reads: usize,
+    pub(super) writes: usize,
     /// Numbers of a canvas place, and results' channels up to a multiple of a register.
-    pitch: usize,
-    wide: usize,
-    read_places: Vec<u32>,
-    write_places: Vec<u32>,
+    pub(super) pitch: usize,
+    pub(super) wide: usize,
+    pub(super) read_places: Vec<u32>,
+    pub(super) write_places: Vec<u32>,
     /// Numbers of a canvas.
-    canvas: usize,
+    pub(super) canvas: usize,
     /// Whether places around the image are read as zeros.
-    padded: bool,
-    passes: Vec<Pass>,
-    taps: usize,
-    read_step: usize,
-    write_step: usize,
+    pub(super) padded: bool,
+    pub(super) passes: Vec<Pass>,
+    pub(super) taps: usize,
+    pub(super) read_step: usize,
+    pub(super) write_step: usize,
     /// Places of the results that no pass reaches.
-    leaves_gaps: bool,
+    pub(super) leaves_gaps: bool,
 }
 
 /// Each remainder of the stride has the taps `k` with `k·dilation ≡ remainder`.
@@ -100,7 +100,7 @@ fn pitch_of(channels: usize, lanes: usize) -> usize {
 }
 
 impl Plan {
-    fn forward(w: &Window, images: usize, reads: usize, writes: usize, lanes: usize) -> Plan {
+    pub(super) fn forward(w: &Window, images: usize, reads: usize, writes: usize, lanes: usize) -> Plan {
         let [input, output, before, stride] = [w.input, w.output, w.before, w.stride].map(|lens| plane(w, lens));
         let (dilation, before) = (plane(w, w.dilation), if w.rank == 1 { [0, before[1]] } else { before });
         let stride = if w.rank == 1 { [1, stride[1]] } else { stride };
@@ -144,7 +144,7 @@ impl Plan {
     /// x from y: place `q` of x gets tap `k` of window `o` where `o·stride + k·dilation = q + before`. For the places with one
     /// remainder `r` of `q + before` by the stride, these are the taps whose distance has the same remainder, at
     /// `o = ⌊(q + before)/stride⌋ − ⌊k·dilation/stride⌋`: a convolution of stride 1.
-    fn transposed(w: &Window, images: usize, reads: usize, writes: usize, lanes: usize) -> Plan {
+    pub(super) fn transposed(w: &Window, images: usize, reads: usize, writes: usize, lanes: usize) -> Plan {
         let reach: [usize; 3] = std::array::from_fn(|d| (w.span(d) - 1) / w.stride[d]);
         let last: [usize; 3] = std::array::from_fn(|d| (w.input[d] - 1 + w.before[d]) / w.stride[d]);
         // Rows and columns: of one dimension, it is the columns.
@@ -224,7 +224,7 @@ impl Plan {
         }
     }
     /// Numbers of an image's canvas, and what a register may write beyond it.
-    fn canvas_room(&self) -> usize {
+    pub(super) fn canvas_room(&self) -> usize {
         self.canvas + 16
     }
 }
