@@ -33,11 +33,13 @@ mod random;
 mod recurrent;
 mod reduce;
 mod rms_norm;
+mod rotary;
 mod simd;
 mod small_matmul;
 mod softmax;
 mod special;
 mod strided;
+mod swiglu;
 mod tall;
 mod threads;
 mod unary_grad;
@@ -96,8 +98,10 @@ impl Cpu {
         pool::register(&kernels);
         recurrent::register(&kernels);
         rms_norm::register(&kernels);
+        rotary::register(&kernels);
         softmax::register(&kernels);
         special::register(&kernels);
+        swiglu::register(&kernels);
         unary_grad::register(&kernels);
         update::register(&kernels);
         Cpu { name, kernels }

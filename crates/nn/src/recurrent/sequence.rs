@@ -2,6 +2,7 @@
 
 use super::options::RecurrentOptions;
 use super::weights::{Stack, Weights};
+use gradus_core::functional::gru::GruStep;
 use gradus_core::functional::gru_sequence::GruSequence;
 use gradus_core::functional::lstm::LstmStep;
 use gradus_core::functional::lstm_sequence::LstmSequence;
@@ -62,7 +63,10 @@ impl Kind {
                 Ok(Carry { h, c: None })
             }
             Kind::Lstm => lstm(w, gx, carry),
-            Kind::Gru => gru(w, gx, &carry.h).map(|h| Carry { h, c: None }),
+            Kind::Gru => {
+                let gh = carry.h.try_linear(&w.weight_hh, w.bias_hh.as_deref())?; // n_h has the second bias
+                Ok(Carry { h: Tensor::try_compose1(GruStep, &[gx, &gh, &carry.h])?, c: None })
+            }
         }
     }
 }
@@ -79,16 +83,6 @@ fn lstm(w: &Weights, gx: &Tensor, carry: &Carry) -> Result<Carry> {
         None => h,
     };
     Ok(Carry { h, c: Some(c) })
-}
-
-/// r, z, n: h ← (1 − σ(z))·tanh(n_x + σ(r)·n_h) + σ(z)·h, where n_h has the second bias.
-fn gru(w: &Weights, gx: &Tensor, h: &Tensor) -> Result<Tensor> {
-    let n = h.dim(-1);
-    let gh = h.try_linear(&w.weight_hh, w.bias_hh.as_deref())?;
-    let (x, s) = (gx.try_split_sizes(&[2 * n, n], -1)?, gh.try_split_sizes(&[2 * n, n], -1)?);
-    let r_z = x[0].try_add(&s[0])?.try_sigmoid()?.try_split(n, -1)?;
-    let new = x[1].try_add(&r_z[0].try_mul(&s[1])?)?.try_tanh()?;
-    new.try_add(&r_z[1].try_mul(&h.try_sub(&new)?)?)
 }
 
 /// All steps at once, where nothing but the kind's own formula stands between them: the outputs and the last state. `None` for what is
