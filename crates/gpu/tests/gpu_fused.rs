@@ -15,7 +15,7 @@ use gradus_core::functional::gru_sequence::{GruSequence, GruSequenceGrad};
 use gradus_core::functional::linear::Linear;
 use gradus_core::functional::loss::{CrossEntropy, CrossEntropyGrad};
 use gradus_core::functional::lstm::{LstmStep, LstmStepGrad};
-use gradus_core::functional::lstm_sequence::{LstmSequence, LstmSequenceGrad};
+use gradus_core::functional::lstm_sequence::{LstmSequence, LstmSequenceGrad, LstmWeightGrad};
 use gradus_core::functional::norm::{LayerNorm, LayerNormGrad};
 use gradus_core::functional::pool::{AvgPool, AvgPoolGrad, MaxPool, MaxPoolGrad};
 use gradus_core::functional::rms_norm::{RmsNorm, RmsNormGrad};
@@ -445,6 +445,7 @@ fn the_table_of_fused_kernels_in_the_documentation_is_current() {
         LstmSequenceGrad,
         LstmStep,
         LstmStepGrad,
+        LstmWeightGrad,
         MaxPool,
         MaxPoolGrad,
         Polygamma,

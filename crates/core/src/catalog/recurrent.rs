@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::functional::gru::{GruStep, GruStepGrad};
 use crate::functional::gru_sequence::{GruSequence, GruSequenceGrad};
 use crate::functional::lstm::{LstmStep, LstmStepGrad};
-use crate::functional::lstm_sequence::{LstmSequence, LstmSequenceGrad};
+use crate::functional::lstm_sequence::{LstmSequence, LstmSequenceGrad, LstmWeightGrad};
 use crate::tensor::Tensor;
 
 pub(super) fn entries() -> Vec<Entry> {
@@ -64,17 +64,23 @@ fn width(x: &Tensor) -> Result<usize> {
 }
 
 fn lstm_sequence() -> Vec<Entry> {
-    // Steps, batch and width.
-    fn inputs(t: usize, b: usize, n: usize) -> Vec<Input> {
-        reals(&[&[t, b, 4 * n], &[4 * n, n], &[b, n], &[b, n]])
+    // Steps, batch, inputs and width.
+    fn inputs([t, b, i, n]: [usize; 4]) -> Vec<Input> {
+        reals(&[&[t, b, i], &[4 * n, i], &[4 * n], &[4 * n, n], &[b, n], &[b, n]])
     }
-    fn with_grads(t: usize, b: usize, n: usize) -> Vec<Input> {
-        [inputs(t, b, n), reals(&[&[t, b, n], &[b, n]])].concat()
+    fn with_grads(sizes: [usize; 4]) -> Vec<Input> {
+        let [t, b, _, n] = sizes;
+        [inputs(sizes), reals(&[&[t, b, n], &[b, n]])].concat()
     }
     /// What forward keeps is a function of the inputs, which the definition works out for itself.
     fn grad(x: &[Tensor], reverse: bool) -> Result<Vec<Tensor>> {
-        let (gates, mut h, mut c) = (x[0].detach().try_unbind(0)?, x[2].detach(), x[3].detach());
-        let (w, n) = (x[1].detach().try_t()?, width(&x[2])? as isize);
+        let [gates, w, mut h, mut c] = [
+            x[0].detach().try_linear(&x[1].detach(), Some(&x[2].detach()))?,
+            x[3].detach().try_t()?,
+            x[4].detach(),
+            x[5].detach(),
+        ];
+        let (gates, n) = (gates.try_unbind(0)?, width(&x[4])? as isize);
         let (mut activations, mut cells) = (Vec::new(), Vec::new());
         for i in 0..gates.len() {
             let s = gates[if reverse { gates.len() - 1 - i } else { i }].try_add(&h.try_matmul(&w)?)?;
@@ -90,24 +96,44 @@ fn lstm_sequence() -> Vec<Entry> {
         let stacked = |all: Vec<Tensor>| Tensor::try_stack(&all.iter().collect::<Vec<_>>(), 0);
         composed(LstmSequenceGrad { reverse }, &[x.to_vec(), vec![stacked(activations)?, stacked(cells)?]].concat())
     }
+    /// The three gradients as one vector, which depends on every input.
+    fn all_weights(x: &[Tensor], reverse: bool) -> Result<Tensor> {
+        let all = composed(LstmWeightGrad { reverse }, x)?;
+        let flat = all.iter().map(|t| t.try_reshape([t.elements()])).collect::<Result<Vec<_>>>()?;
+        Tensor::try_cat(&flat.iter().collect::<Vec<_>>(), 0)
+    }
+    let gradients = |[t, b, i, n]: [usize; 4]| reals(&[&[t, b, 4 * n], &[t, b, i], &[t, b, n], &[b, n]]);
     vec![
-        Entry::new(
-            "lstm_sequence",
-            "torch.ops.aten.lstm",
-            "All steps of an LSTM from the gates of its inputs: h of all steps, and the last c.",
-        )
-        .case(inputs(3, 2, 2), |x| composed(LstmSequence { reverse: false }, x))
-        .case(inputs(2, 1, 3), |x| composed(LstmSequence { reverse: true }, x))
-        .large(inputs(5, 67, 37), |x| composed(LstmSequence { reverse: true }, x).map(|mut y| y.swap_remove(0)))
-        .large(inputs(4, 33, 32), |x| composed(LstmSequence { reverse: false }, x).map(|mut y| y.swap_remove(1))),
+        Entry::new("lstm_sequence", "torch.ops.aten.lstm", "All steps of an LSTM: h of all steps, and the last c.")
+            .case(inputs([3, 2, 3, 2]), |x| composed(LstmSequence { reverse: false }, x))
+            .case(inputs([2, 1, 1, 3]), |x| composed(LstmSequence { reverse: true }, x))
+            .large(inputs([5, 67, 3, 37]), |x| {
+                composed(LstmSequence { reverse: true }, x).map(|mut y| y.swap_remove(0))
+            })
+            .large(inputs([4, 33, 40, 32]), |x| {
+                composed(LstmSequence { reverse: false }, x).map(|mut y| y.swap_remove(1))
+            })
+            .large(inputs([2, 9, 1100, 32]), |x| {
+                composed(LstmSequence { reverse: false }, x).map(|mut y| y.swap_remove(0))
+            }),
         Entry::new(
             "lstm_sequence_grad",
             "torch.ops.aten._thnn_fused_lstm_cell_backward",
-            "The gradients of all steps of an LSTM with respect to the gates of its inputs, and the first h and c.",
+            "The gradients of all steps of an LSTM with respect to its gates, and the first h and c.",
         )
-        .case(with_grads(2, 2, 2), |x| grad(x, false))
-        .case(with_grads(2, 1, 2), |x| grad(x, true))
-        .large(with_grads(3, 67, 37), |x| grad(x, false).map(|mut y| y.swap_remove(0))),
+        .case(with_grads([2, 2, 1, 2]), |x| grad(x, false))
+        .case(with_grads([2, 1, 2, 2]), |x| grad(x, true))
+        .large(with_grads([3, 67, 2, 37]), |x| grad(x, false).map(|mut y| y.swap_remove(0))),
+        Entry::new(
+            "lstm_weight_grad",
+            "torch.ops.aten.lstm_backward",
+            "The gradients of an LSTM's weights from those of all steps' gates.",
+        )
+        .case(gradients([3, 2, 3, 2]), |x| composed(LstmWeightGrad { reverse: false }, x))
+        .case(gradients([2, 1, 1, 2]), |x| composed(LstmWeightGrad { reverse: true }, x))
+        .large(gradients([5, 67, 3, 37]), |x| all_weights(x, true))
+        .large(gradients([4, 33, 40, 32]), |x| all_weights(x, false))
+        .large(gradients([6, 50, 5, 16]), |x| all_weights(x, true)),
     ]
 }
 
