@@ -49,10 +49,12 @@ pub struct View<'a> {
 
 impl View<'_> {
     /// The view's shape.
+    #[inline]
     pub fn shape(&self) -> &Shape {
         self.layout.shape()
     }
     /// Number of elements.
+    #[inline]
     pub fn elements(&self) -> usize {
         self.layout.elements()
     }
@@ -173,6 +175,14 @@ pub trait Backend: Debug + Send + Sync + 'static {
 
     /// A buffer with the given host bytes, native-endian.
     fn upload(&self, dtype: DType, bytes: &[u8]) -> Result<Buffer>;
+    /// As [`upload`](Backend::upload), of bytes that lie in pieces: one after another in the buffer, each a whole number of elements.
+    fn upload_pieces(&self, dtype: DType, pieces: &[&[u8]]) -> Result<Buffer> {
+        self.upload(dtype, &pieces.concat())
+    }
+    /// The view's elements where they lie, if that is the host's memory and they lie one after another.
+    fn host_bytes<'a>(&self, _x: View<'a>) -> Option<&'a [u8]> {
+        None
+    }
     /// Writes the view's elements, row-major, to `out`, whose length is exactly theirs. Waits for the device.
     fn download(&self, x: View<'_>, out: &mut [u8]) -> Result<()>;
     /// A buffer of unspecified content, every element of which the caller writes before anyone reads it.

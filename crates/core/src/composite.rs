@@ -16,6 +16,7 @@ use std::any::{Any, TypeId};
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt::Debug;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, RwLock};
 
 /// A function defined by other ops. See the [module](self).
@@ -85,8 +86,26 @@ type AnyUpdate =
 /// A backend's fused kernels, by the type of the composite or update.
 #[derive(Default)]
 pub struct KernelTable {
-    composites: RwLock<HashMap<TypeId, AnyKernel>>,
-    updates: RwLock<HashMap<TypeId, AnyUpdate>>,
+    composites: RwLock<HashMap<TypeId, AnyKernel, OfType>>,
+    updates: RwLock<HashMap<TypeId, AnyUpdate, OfType>>,
+}
+
+type OfType = BuildHasherDefault<TypeHasher>;
+
+/// A type's id is a hash already.
+#[derive(Default)]
+struct TypeHasher(u64);
+
+impl Hasher for TypeHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&b| self.0 = self.0.rotate_left(8) ^ u64::from(b));
+    }
+    fn write_u64(&mut self, id: u64) {
+        self.0 = id;
+    }
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 impl Debug for KernelTable {

@@ -200,7 +200,7 @@ fn no_output(name: &'static str) -> Error {
 }
 
 impl Out {
-    #[inline]
+    #[inline(always)]
     fn value(self, meta: &Meta, device: Device, x: &[&Tensor]) -> Value {
         match self {
             Out::New(buffer) => Value { buffer, layout: Layout::dense(meta.shape), dtype: meta.dtype, device },

@@ -58,7 +58,19 @@ impl Shape {
     }
 
     /// Number of elements, or an error that names the shape if it, or its bytes, cannot be counted.
+    #[inline]
     pub fn checked_elements(&self, element_size: usize) -> Result<usize> {
+        // Elements take 16 bytes at most.
+        let (mut n, mut long) = (1usize, false);
+        for &d in self.dims() {
+            let (product, over) = n.overflowing_mul(d);
+            (n, long) = (product, long | over);
+        }
+        if !long && n < isize::MAX as usize >> 5 { Ok(n) } else { self.checked_elements_of_many(element_size) }
+    }
+
+    #[cold]
+    fn checked_elements_of_many(&self, element_size: usize) -> Result<usize> {
         // A zero anywhere makes an empty tensor, whatever the other lengths are.
         if self.dims().contains(&0) {
             return Ok(0);

@@ -4,7 +4,12 @@
 //! costs as much as it gains: waking a sleeping thread takes tens of µs. Here a thread that just worked looks out for the next
 //! job for a moment before it sleeps, the caller works along and never waits for a thread to wake, and who finds the crew at
 //! work for somebody else (two trainings in one process, a chunk that shares out work of its own) works alone.
+//!
+//! Each takes the chunks of a range of its own first, the same one for the same number of chunks, so that what a kernel leaves in
+//! a core's cache is found there by the next: a weight's rows, their gradient and their moments. Whoever is done early takes from
+//! the end of another's range; so one that comes late, or never, costs nothing.
 
+use crate::processor;
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -18,12 +23,40 @@ const LOOKOUT: Duration = Duration::from_micros(60);
 /// More threads than this never help one kernel.
 const MOST: usize = 255;
 
-/// A kernel's chunks, claimed one by one.
+/// A kernel to be run on a number of chunks.
 struct Job {
     run: *const (dyn Fn(usize) + Sync),
-    chunks: usize,
-    next: AtomicUsize,
+    /// How many may take part, the caller among them.
+    hands: usize,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+/// The chunks that somebody has still to run, on a cache line of its own: the first in the low half, the end in the high one.
+#[repr(align(128))]
+struct Range(AtomicU64);
+
+impl Range {
+    const fn empty() -> Range {
+        Range(AtomicU64::new(0))
+    }
+
+    /// Hand `hand`'s part of all chunks; nobody may be at work meanwhile.
+    fn deal(&self, chunks: u32, hands: usize, hand: usize) {
+        let at = |hand: usize| chunks as u64 * hand as u64 / hands as u64;
+        self.0.store(at(hand) | at(hand + 1) << 32, Ordering::Relaxed);
+    }
+
+    /// Takes a chunk: the first for whose range it is, the last for others.
+    fn take(&self, first: bool) -> Option<usize> {
+        let mut chunk = 0;
+        let take = |range: u64| {
+            let (start, end) = (range & 0xffff_ffff, range >> 32);
+            chunk = if first { start } else { end.wrapping_sub(1) };
+            (start < end).then(|| if first { range + 1 } else { start | (end - 1) << 32 })
+        };
+        // What a chunk reads and writes is handed over by the door, not by this word.
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok().then_some(chunk as usize)
+    }
 }
 
 struct Member {
@@ -37,7 +70,11 @@ struct Crew {
     door: AtomicU64,
     /// Held by the thread whose job it is.
     taken: AtomicBool,
+    /// Where that thread runs: the members are to run elsewhere.
+    processor: AtomicUsize,
     job: UnsafeCell<Job>,
+    /// The chunks of the job's caller, then of each member.
+    ranges: [Range; MOST + 1],
     members: [Member; MOST],
     /// How many members there are.
     hired: Mutex<usize>,
@@ -62,27 +99,29 @@ fn nothing(_: usize) {}
 static CREW: Crew = Crew {
     door: AtomicU64::new(0),
     taken: AtomicBool::new(false),
-    job: UnsafeCell::new(Job {
-        run: &(nothing as fn(usize)),
-        chunks: 0,
-        next: AtomicUsize::new(0),
-        panic: Mutex::new(None),
-    }),
+    processor: AtomicUsize::new(usize::MAX),
+    job: UnsafeCell::new(Job { run: &(nothing as fn(usize)), hands: 0, panic: Mutex::new(None) }),
+    ranges: [const { Range::empty() }; MOST + 1],
     members: [const { Member { thread: OnceLock::new(), asleep: AtomicBool::new(false) } }; MOST],
     hired: Mutex::new(0),
 };
 
 impl Job {
     /// Runs chunks until none is left.
-    fn work(&self) {
+    fn work(&self, hand: usize) {
         // SAFETY: the closure outlives the job: `share` waits for everybody before it returns.
-        let run = unsafe { &*self.run };
-        loop {
-            let i = self.next.fetch_add(1, Ordering::Relaxed);
-            if i >= self.chunks {
-                return;
-            }
-            run(i);
+        work(&CREW.ranges[..self.hands], hand, unsafe { &*self.run });
+    }
+}
+
+/// Runs the chunks of range `hand`, then what is left of the others'.
+fn work(ranges: &[Range], hand: usize, run: &dyn Fn(usize)) {
+    while let Some(chunk) = ranges[hand].take(true) {
+        run(chunk);
+    }
+    for other in (1..ranges.len()).map(|i| &ranges[(hand + i) % ranges.len()]) {
+        while let Some(chunk) = other.take(false) {
+            run(chunk);
         }
     }
 }
@@ -97,13 +136,23 @@ impl Crew {
             let door = self.door.load(Ordering::Acquire);
             if number(door) != seen {
                 seen = number(door);
-                if place < wanted(door) && self.enter(seen) {
+                if place >= wanted(door) {
+                    continue;
+                }
+                // Before it goes in: on the way to another processor it must keep nobody waiting.
+                let apart = self.stand_apart();
+                let enters = self.enter(seen);
+                if enters {
                     // SAFETY: inside, the job does not change.
                     let job = unsafe { &*self.job.get() };
-                    if let Err(p) = catch_unwind(AssertUnwindSafe(|| job.work())) {
+                    if let Err(p) = catch_unwind(AssertUnwindSafe(|| job.work(place + 1))) {
                         job.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(p);
                     }
                     self.door.fetch_sub(1, Ordering::Release);
+                }
+                // Also when it came too late: where jobs go by, the next is near. Else a thread that was put aside for a while
+                // would sleep as soon as it runs again, and be late for the next as well.
+                if enters || apart {
                     idle_since = Instant::now();
                 }
                 continue;
@@ -114,6 +163,15 @@ impl Crew {
                 idle_since = Instant::now();
             }
         }
+    }
+
+    /// Moves off the caller's processor; whether this thread runs on another now.
+    fn stand_apart(&self) -> bool {
+        let caller = self.processor.load(Ordering::Relaxed);
+        if processor::current() == Some(caller) {
+            processor::leave(caller);
+        }
+        processor::current() != Some(caller)
     }
 
     /// Goes through the door of job `number` if it is still open.
@@ -196,22 +254,27 @@ impl Drop for Leave {
 /// Runs `f` for each number below `chunks`, on this thread and up to `threads − 1` others. A panic in a chunk goes on here.
 pub(crate) fn share(chunks: usize, threads: usize, f: &(dyn Fn(usize) + Sync)) {
     let helpers = threads.min(chunks).saturating_sub(1).min(MOST);
+    let Ok(all) = u32::try_from(chunks) else { return (0..chunks).for_each(f) };
     if helpers == 0 || CREW.taken.swap(true, Ordering::Acquire) {
         return (0..chunks).for_each(f);
     }
     let leave = Leave;
     let helpers = CREW.hire(helpers);
+    for (hand, range) in CREW.ranges[..=helpers].iter().enumerate() {
+        range.deal(all, helpers + 1, hand);
+    }
     // SAFETY: the lifetime is widened for the time of this call alone: `Shut` waits until nobody uses the closure any more.
     let run: *const (dyn Fn(usize) + Sync) =
         unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(f) };
     // SAFETY: this thread has taken the crew, and the door has been shut since the last job's end.
     let job = unsafe {
-        *CREW.job.get() = Job { run, chunks, next: AtomicUsize::new(0), panic: Mutex::new(None) };
+        *CREW.job.get() = Job { run, hands: helpers + 1, panic: Mutex::new(None) };
         &*CREW.job.get()
     };
+    CREW.processor.store(processor::current().unwrap_or(usize::MAX), Ordering::Relaxed);
     CREW.open(helpers);
     let shut = Shut;
-    job.work();
+    job.work(0);
     drop(shut);
     let panic = job.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
     drop(leave);
@@ -223,6 +286,47 @@ pub(crate) fn share(chunks: usize, threads: usize, f: &(dyn Fn(usize) + Sync)) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::RefCell;
+
+    /// The chunks that each hand runs, when they work one after another in this order.
+    fn ran(chunks: u32, hands: usize, order: &[usize]) -> Vec<Vec<usize>> {
+        let ranges: Vec<Range> = (0..hands).map(|_| Range::empty()).collect();
+        ranges.iter().enumerate().for_each(|(hand, range)| range.deal(chunks, hands, hand));
+        let work_of = |&hand: &usize| {
+            let ran = RefCell::new(Vec::new());
+            work(&ranges, hand, &|chunk| ran.borrow_mut().push(chunk));
+            ran.into_inner()
+        };
+        order.iter().map(work_of).collect()
+    }
+
+    #[test]
+    fn each_has_a_range_of_its_own_and_takes_what_others_leave() {
+        // Whoever comes first finds all: its own range from the front, the others' from the back.
+        assert_eq!(ran(7, 2, &[0, 1]), [vec![0, 1, 2, 6, 5, 4, 3], vec![]]);
+        assert_eq!(ran(7, 2, &[1, 0]), [vec![3, 4, 5, 6, 2, 1, 0], vec![]]);
+        assert_eq!(ran(5, 3, &[2]), [vec![3, 4, 0, 2, 1]]);
+        assert_eq!(ran(2, 5, &[0]).concat().len(), 2);
+    }
+
+    #[test]
+    fn a_range_is_taken_from_both_ends_at_once() {
+        const CHUNKS: u32 = 20_000;
+        let range = Range::empty();
+        range.deal(CHUNKS, 1, 0);
+        let counts: Vec<AtomicUsize> = (0..CHUNKS).map(|_| AtomicUsize::new(0)).collect();
+        std::thread::scope(|s| {
+            for first in [true, false, false] {
+                let (range, counts) = (&range, &counts);
+                s.spawn(move || {
+                    while let Some(chunk) = range.take(first) {
+                        counts[chunk].fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 1));
+    }
 
     #[test]
     fn each_chunk_runs_once() {

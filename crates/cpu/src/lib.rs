@@ -29,11 +29,13 @@ mod memory;
 mod norm;
 mod panel;
 mod pool;
+mod processor;
 mod random;
 mod recurrent;
 mod reduce;
 mod rms_norm;
 mod rotary;
+mod rows_by_rows;
 mod simd;
 mod small_matmul;
 mod softmax;
@@ -126,19 +128,27 @@ impl Backend for Cpu {
         launch::upload(&to, dtype, bytes);
         elementwise::finish(to)
     }
+    fn upload_pieces(&self, dtype: DType, pieces: &[&[u8]]) -> Result<Buffer> {
+        let to = CpuStorage::new(pieces.iter().map(|p| p.len()).sum())?;
+        launch::upload_pieces(&to, dtype, pieces);
+        elementwise::finish(to)
+    }
+    fn host_bytes<'a>(&self, x: View<'a>) -> Option<&'a [u8]> {
+        let (start, n) = (x.layout.offset() * x.dtype.size(), x.elements() * x.dtype.size());
+        let s = launch::storage(x.buffer).ok().filter(|_| x.layout.is_dense())?;
+        s.content().get(start..start + n)
+    }
     fn download(&self, x: View<'_>, out: &mut [u8]) -> Result<()> {
-        let made;
-        let (s, offset) = if x.layout.is_dense() {
-            (launch::storage(x.buffer)?, x.layout.offset() * x.dtype.size())
-        } else {
-            made = elementwise::copy(x)?;
-            (launch::storage(&made)?, 0)
-        };
         let n = x.elements() * x.dtype.size();
         if out.len() != n {
             return Err(Error::misuse(format!("a read-back of {n} bytes was given room for {}", out.len())));
         }
-        out.copy_from_slice(&launch::In::<u8>::of(s).slice()[offset..offset + n]);
+        if let Some(bytes) = self.host_bytes(x) {
+            out.copy_from_slice(bytes);
+            return Ok(());
+        }
+        let made = elementwise::copy(x)?;
+        out.copy_from_slice(&launch::storage(&made)?.content()[..n]);
         Ok(())
     }
     fn empty(&self, elements: usize, dtype: DType) -> Result<Buffer> {

@@ -1,8 +1,8 @@
 //! Matrix products, by the kernels of the `gemm` crates (`f32` and `f64` alone: the whole of `gemm` takes twice as long to
 //! build, for complex numbers that nobody here multiplies); batches and epilogues around them.
 //!
-//! Transposed operands are read by their strides, never copied. Small products have kernels of their own ([`crate::small_matmul`]); a batch is shared out
-//! among the threads product by product. The work is cut by its shape alone, so the bits do not depend on the threads.
+//! Transposed operands are read by their strides, never copied. Small products have kernels of their own ([`crate::small_matmul`]), and so have
+//! those of a few rows by rows ([`crate::rows_by_rows`]) and of tall matrices ([`crate::tall`]); a batch is shared out among the threads product by product. The work is cut by its shape alone, so the bits do not depend on the threads.
 
 use crate::elementwise::{finish, refused};
 use crate::launch::{In, Out, launch, storage};
@@ -10,7 +10,7 @@ use crate::memory::CpuStorage;
 use crate::simd::vectorized;
 use crate::tall::{Tall, multiply_tall};
 use crate::threads::{for_chunks, in_pool};
-use crate::{bf16_matmul, small_matmul};
+use crate::{bf16_matmul, rows_by_rows, small_matmul};
 use crate::{math::Float, vector};
 use gemm_common::Parallelism;
 use gradus_core::backend::{MatmulSpec, View};
@@ -189,6 +189,7 @@ fn product<T: Real>(a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>, epilogue: O
         }
         None => None,
     };
+    let rows_by_rows = batch == 1 && rows_by_rows::fits([m, k, n], [sa.rows, sa.columns], [sb.rows, sb.columns]);
     launch(&reads, &[&to], move || {
         if m == 0 || n == 0 || batch == 0 {
             return;
@@ -213,7 +214,18 @@ fn product<T: Real>(a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>, epilogue: O
                     }
                 }
             };
-            if let Some(p) = tall([m, k, n], &sa, &sb, batch) {
+            if rows_by_rows {
+                let whole = |s: &Side<T>| Matrix { ptr: s.start(0), row: s.rows, column: s.columns };
+                for_chunks(rows_by_rows::parts(n), m * n * k / 50, |i| {
+                    let (columns, y) = (rows_by_rows::columns(n, i), whole(&sb));
+                    let y = Matrix { ptr: y.ptr.wrapping_offset(columns.start as isize * y.column), ..y };
+                    // SAFETY: as above; a part's columns are its own.
+                    unsafe {
+                        let to = out.ptr().add(columns.start);
+                        rows_by_rows::multiply(to, n, [m, k, columns.len()], whole(&sa), y);
+                    }
+                });
+            } else if let Some(p) = tall([m, k, n], &sa, &sb, batch) {
                 for_chunks(p.parts(), m * n * k / 50, |i| {
                     let rows = p.rows(i);
                     // SAFETY: as above; a part's rows are its own.

@@ -269,6 +269,15 @@ impl CpuStorage {
         self.block.as_ref().map_or(std::ptr::null_mut(), |b| b.ptr.as_ptr())
     }
 
+    /// Its bytes. Whoever writes here holds the storage alone, so they stay as they are.
+    pub(crate) fn content(&self) -> &[u8] {
+        if self.bytes == 0 {
+            return &[];
+        }
+        // SAFETY: the block has as many initialized bytes and lives as long as the storage.
+        unsafe { std::slice::from_raw_parts(self.ptr(), self.bytes) }
+    }
+
     /// A second handle to the same memory, which is kept from being handed out again while either is there.
     pub(crate) fn alias(&self) -> CpuStorage {
         CpuStorage { block: self.block.clone(), bytes: self.bytes, alias: true }

@@ -11,8 +11,12 @@ use std::ops::Range;
 
 /// So many rows are summed up at a time.
 const BLOCK: usize = 64;
-/// Fewer rows than this are better packed.
+/// Fewer rows than this are better packed ...
 const FEWEST: usize = 256;
+/// ... unless they are a block or two that stay in the second cache: then each part of the result is written once.
+const SHORT: usize = 2 * BLOCK;
+/// So many numbers of b stay there beside a part of the result.
+const STAYS: usize = 1 << 16;
 /// A part of the result has about so many rows: a few blocks of the panels' height.
 const PART: usize = 48;
 
@@ -34,7 +38,9 @@ unsafe impl<T: Sync> Sync for Tall<T> {}
 impl<T: Real> Tall<T> {
     /// Whether a product of these sizes is one for this kernel.
     pub(crate) fn fits(m: usize, k: usize, n: usize) -> bool {
-        k >= FEWEST && k >= 2 * n && n.is_multiple_of(lanes::<T>()) && n <= 512 && m >= PART
+        let long = k >= FEWEST && k >= 2 * n && n <= 512;
+        let short = (16..=SHORT).contains(&k) && k * n <= STAYS && k * n * m > 1 << 20;
+        (long || short) && n.is_multiple_of(lanes::<T>()) && m >= PART
     }
     /// How many parts there are; of an even number, two threads get as many each.
     pub(crate) fn parts(&self) -> usize {
@@ -100,7 +106,9 @@ mod tests {
 
     #[test]
     fn parts_hold_each_row_once_and_sums_are_right() {
-        for (m, k, n) in [(48, 256, 16), (67, 300, 32), (512, 259, 128), (193, 1000, 48)] {
+        for (m, k, n) in
+            [(48, 256, 16), (67, 300, 32), (512, 259, 128), (193, 1000, 48), (128, 64, 784), (300, 100, 48)]
+        {
             if !Tall::<f32>::fits(m, k, n) {
                 continue; // of these lanes
             }

@@ -54,6 +54,14 @@ pub(crate) trait Vector: Copy {
     }
     /// The sum of the lanes, in a fixed order.
     unsafe fn sum(self) -> Self::T;
+    /// The sum of the lanes of each of the first `count` registers, in a fixed order.
+    #[inline(always)]
+    unsafe fn sums(v: &[Self; 16], count: usize, out: &mut [Self::T; 16]) {
+        for (out, v) in out.iter_mut().zip(v).take(count) {
+            // SAFETY: by the caller.
+            *out = unsafe { v.sum() };
+        }
+    }
 }
 
 /// A float with a register of each instruction set.
@@ -233,6 +241,35 @@ mod x86 {
         }
     }
 
+    /// Lane i becomes the sum of register i: two registers become one of half sums, four times over.
+    #[inline(always)]
+    #[allow(clippy::needless_range_loop)] // the loops must unroll
+    unsafe fn sums_16(v: &[__m512; 16]) -> __m512 {
+        // SAFETY: by the caller.
+        unsafe {
+            let mut pairs = [_mm512_setzero_pd(); 8];
+            for i in 0..8 {
+                let (a, b) = (v[2 * i], v[2 * i + 1]);
+                pairs[i] = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)));
+            }
+            // Quarter q: numbers 4q to 4q + 3 of each of four registers, added up.
+            let mut fours = [_mm512_setzero_ps(); 4];
+            for i in 0..4 {
+                let (a, b) = (pairs[2 * i], pairs[2 * i + 1]);
+                let (low, high) = (_mm512_unpacklo_pd(a, b), _mm512_unpackhi_pd(a, b));
+                fours[i] = _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high));
+            }
+            let mut two = [_mm512_setzero_ps(); 2];
+            for i in 0..2 {
+                let (a, b) = (fours[2 * i], fours[2 * i + 1]);
+                two[i] = _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
+            }
+            let (low, high) =
+                (_mm512_shuffle_f32x4::<0x88>(two[0], two[1]), _mm512_shuffle_f32x4::<0xdd>(two[0], two[1]));
+            _mm512_add_ps(low, high)
+        }
+    }
+
     /// 8 rows of 8: pairs, then pairs of pairs inside halves, then the halves.
     #[inline(always)]
     unsafe fn transpose_8(v: &mut [__m256; 16]) {
@@ -341,6 +378,11 @@ mod x86 {
             unsafe fn transpose(v: &mut [__m512; 16]) {
                 // SAFETY: by the caller.
                 unsafe { transpose_16(v) }
+            }
+            #[inline(always)]
+            unsafe fn sums(v: &[__m512; 16], _count: usize, out: &mut [f32; 16]) {
+                // SAFETY: by the caller; the array holds a whole register.
+                unsafe { _mm512_storeu_ps(out.as_mut_ptr(), sums_16(v)) }
             }
         }
     );

@@ -127,11 +127,10 @@ fn row(x: &TensorData, index: usize) -> TensorData {
 /// Some rows of an array, uploaded at once.
 fn rows(x: &TensorData, indices: &[usize], device: Device) -> Result<Tensor> {
     let size = x.bytes.len() / x.shape[0].max(1);
-    let mut bytes = Vec::with_capacity(indices.len() * size);
-    indices.iter().for_each(|&i| bytes.extend_from_slice(&x.bytes[i * size..(i + 1) * size]));
+    let pieces: Vec<&[u8]> = indices.iter().map(|&i| &x.bytes[i * size..(i + 1) * size]).collect();
     let mut shape = Shape::try_new(&x.shape)?;
     shape[0] = indices.len();
-    Tensor::from_bytes(&bytes, shape, device.with(x.dtype))
+    Tensor::from_pieces(&pieces, shape, device.with(x.dtype))
 }
 
 impl InMemory {

@@ -1,7 +1,7 @@
 //! From a file to tensors on a device, and back, with as few copies as a device allows.
 //!
 //! Data go from the file into memory that is used again for each tensor, and from there to the device; from a map, they
-//! go to the device straight away. Downloads go through pieces of a few megabytes, so that saving a model needs no second
+//! go to the device straight away. What lies in the host's memory is written from there; downloads go through pieces of a few megabytes, so that saving a model needs no second
 //! model's memory.
 
 use crate::error::{Cause, SafetensorsError};
@@ -114,6 +114,9 @@ impl<N: AsRef<str>> Stored for Named<'_, N> {
     }
     fn write(&self, out: &mut dyn Write, scratch: &mut Vec<u8>) -> Result<(), Cause> {
         let (view, size) = (self.tensor.view(), self.tensor.dtype().size());
+        if let Some(bytes) = self.tensor.device().backend().host_bytes(view) {
+            return bytes.chunks(PIECE).try_for_each(|piece| out.write_all(piece)).map_err(Cause::io(WRITING));
+        }
         let elements = view.elements();
         // A strided view is fetched at once: cutting it anywhere but at its outer dimension would not be a view again.
         let piece = if view.layout.is_dense() { PIECE / size } else { elements };

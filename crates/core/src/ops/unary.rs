@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::op::{Meta, Metas, Op, Outs, Saves, Tensors, new, one};
 use crate::precision::Autocast;
 use crate::tensor::Tensor;
-use smallvec::smallvec;
+use smallvec::{SmallVec, smallvec};
 
 /// What a unary op does with the dtype.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -269,10 +269,10 @@ impl Op for Unary {
         if saves == Saves::NOTHING {
             return smallvec![self.0.gradient(&cx.grad(), None, None)];
         }
-        let mut x = vec![cx.grad()];
+        let mut x: SmallVec<[Tensor; 3]> = smallvec![cx.grad()];
         x.extend(saves.has_input(0).then(|| cx.x(0)));
         x.extend(saves.has_outputs().then(|| cx.y()));
-        let refs: Vec<&Tensor> = x.iter().collect();
+        let refs: SmallVec<[&Tensor; 3]> = x.iter().collect();
         smallvec![Tensor::compose(UnaryGrad(self.0), &refs).pop()]
     }
 }

@@ -153,14 +153,7 @@ impl Tensor {
     /// A tensor of `shape` from native-endian bytes; an error if the shape does not need exactly as many.
     #[track_caller]
     pub fn from_bytes(bytes: &[u8], shape: Shape, place: Place) -> Result<Tensor> {
-        let n = sized(&shape, place)?;
-        if n * place.dtype.size() != bytes.len() {
-            return Err(Error::misuse(format!(
-                "a {} tensor of shape {shape} has {n} elements; {} were given",
-                place.dtype,
-                bytes.len() / place.dtype.size()
-            )));
-        }
+        demand_bytes(bytes.len(), &shape, place)?;
         capture::exchange(Exchange::Upload)?;
         let upload = || Ok(Tensor::from_buffer(place.device.backend().upload(place.dtype, bytes)?, shape, place));
         let mut replayed = capture::is_replaying();
@@ -172,6 +165,20 @@ impl Tensor {
             capture::overwrite_last(bytes)?;
         }
         Ok(out)
+    }
+    /// As [`from_bytes`](Self::from_bytes), of bytes that lie in pieces, each a whole number of elements: gathered on their way, so that rows
+    /// picked from a data set are copied once.
+    #[track_caller]
+    pub fn from_pieces(pieces: &[&[u8]], shape: Shape, place: Place) -> Result<Tensor> {
+        if capture::is_active() {
+            return Tensor::from_bytes(&pieces.concat(), shape, place); // a replay writes them in one piece
+        }
+        if pieces.iter().any(|p| p.len() % place.dtype.size() != 0) {
+            return Err(Error::misuse(format!("a piece is not a whole number of {} elements", place.dtype)));
+        }
+        demand_bytes(pieces.iter().map(|p| p.len()).sum(), &shape, place)?;
+        capture::exchange(Exchange::Upload)?;
+        Ok(Tensor::from_buffer(place.device.backend().upload_pieces(place.dtype, pieces)?, shape, place))
     }
     /// The numbers from 0 up to, not including, `n`; `i64`. Made by kernels, so that a recorded step may hold it.
     pub(crate) fn try_count(n: usize, device: Device) -> Result<Tensor> {
@@ -217,6 +224,16 @@ fn sized(shape: &Shape, place: Place) -> Result<usize> {
         return Err(Error::unsupported(format!("{} has no tensors of {}", place.device, place.dtype)));
     }
     shape.checked_elements(place.dtype.size())
+}
+
+/// Whether so many bytes are the elements of a shape.
+fn demand_bytes(bytes: usize, shape: &Shape, place: Place) -> Result<()> {
+    let (n, size) = (sized(shape, place)?, place.dtype.size());
+    if n * size == bytes {
+        return Ok(());
+    }
+    let given = bytes / size;
+    Err(Error::misuse(format!("a {} tensor of shape {shape} has {n} elements; {given} were given", place.dtype)))
 }
 
 /// Whether the host has room for `n` numbers of 64 bits, which ranges are made of.

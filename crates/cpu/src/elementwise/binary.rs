@@ -12,6 +12,7 @@ use gradus_core::{Buffer, DType, Element, Error, Result};
 use half::{bf16, f16};
 
 /// An operand as a source of elements `T`, and its storage.
+#[inline]
 fn operand<'a, T: Element>(x: &Operand<'a>, int: bool) -> Result<(Source<T>, Option<&'a CpuStorage>)> {
     match x {
         Operand::View(v) => Ok((source(*v)?, Some(storage(v.buffer)?))),

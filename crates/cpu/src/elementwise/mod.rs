@@ -78,6 +78,7 @@ pub(crate) fn finish(s: CpuStorage) -> Result<Buffer> {
 }
 
 /// A view as an operand of elements `T`.
+#[inline]
 pub(crate) fn source<T: Copy + Default>(x: View<'_>) -> Result<Source<T>> {
     Ok(Source::new(In::of(storage(x.buffer)?), x.layout))
 }
@@ -108,6 +109,7 @@ where
 }
 
 /// One output element for each pair of input elements, block by block.
+#[inline]
 pub(crate) fn map2<A, Y>(
     n: usize,
     a: Source<A>,
