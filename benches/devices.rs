@@ -7,8 +7,10 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
 use gradus::functional::attention::AttentionOptions;
 use gradus::functional::convolution::ConvOptions;
+use gradus::functional::gru::GruStep;
 use gradus::functional::lstm::LstmStep;
 use gradus::functional::pooling::PoolOptions;
+use gradus::functional::running_average::RunningAverage;
 use gradus::prelude::*;
 use std::hint::black_box;
 use std::time::Instant;
@@ -85,7 +87,7 @@ pub fn kernels(c: &mut Criterion) {
     }
 }
 
-/// `unary`, `unary_grad`, `binary`, `compare`, `copy`, `random`, `dropout`.
+/// `unary`, `unary_grad`, `binary`, `compare`, `copy`, `random`, `dropout`, `swiglu`.
 fn elementwise(b: &mut Bench<'_>) {
     let n = 1 << 20;
     let (x, y) = (b.randn(&[n], 0), b.randn(&[n], 1));
@@ -98,6 +100,7 @@ fn elementwise(b: &mut Bench<'_>) {
     let device = b.device;
     b.call("normal numbers 1M", bytes(4), || Tensor::randn([n], device, 3));
     b.call("dropout 1M", bytes(8), || x.dropout(0.3, 4));
+    b.both("swiglu 1M", bytes(12), &[x, y], |x| x[0].swiglu(&x[1]));
 }
 
 /// `reduce`, `scan`, `sort`, `softmax`, `layer_norm`, `rms_norm`, `cross_entropy`, `global_norm`.
@@ -128,7 +131,7 @@ fn products(b: &mut Bench<'_>) {
     }
 }
 
-/// `attention`, `lstm`. The elements of attention are floating-point operations of its forward pass, before causal skipping.
+/// `attention`, `rotary`, `lstm`, `gru`. The elements of attention are floating-point operations of its forward pass, before causal skipping.
 fn sequences(b: &mut Bench<'_>) {
     for [heads, length, width] in [[24usize, 32, 32], [8, 256, 64]] {
         let x: Vec<Tensor> = (0..3).map(|i| b.randn(&[1, heads, length, width], i)).collect();
@@ -139,9 +142,15 @@ fn sequences(b: &mut Bench<'_>) {
     let x = [b.randn(&[32, 512], 0), b.randn(&[32, 512], 1), b.randn(&[32, 128], 2)];
     let step = |x: &[Tensor]| Tensor::compose(LstmStep, &[&x[0], &x[1], &x[2]]).swap_remove(0);
     b.both("lstm_step 32x128", Throughput::Elements(32 * 128), &x, step);
+    let x = [b.randn(&[32, 384], 0), b.randn(&[32, 384], 1), b.randn(&[32, 128], 2)];
+    let step = |x: &[Tensor]| Tensor::compose(GruStep, &[&x[0], &x[1], &x[2]]).swap_remove(0);
+    b.both("gru_step 32x128", Throughput::Elements(32 * 128), &x, step);
+    let (x, angles) = (b.randn(&[8, 256, 64], 0), b.randn(&[256, 32], 1));
+    let (cos, sin) = (angles.cos(), angles.sin());
+    b.both("rotary 8x256x64", Throughput::Bytes(8 * 8 * 256 * 64), &[x], |x| x[0].rotary(&cos, &sin, false));
 }
 
-/// `conv`, `pool`, `batch_norm`. The elements of the convolution are floating-point operations of its forward pass.
+/// `conv`, `pool`, `batch_norm`, `running_average`. The elements of the convolution are floating-point operations of its forward pass.
 fn images(b: &mut Bench<'_>) {
     let x = [b.randn(&[32, 16, 8, 8], 0), b.randn(&[32, 16, 3, 3], 1), b.randn(&[32], 2)];
     let options = ConvOptions::default().padding(1);
@@ -153,7 +162,12 @@ fn images(b: &mut Bench<'_>) {
     b.both("max_pool2d 2, 32x32x16x16", n.clone(), std::slice::from_ref(&x), |x| x[0].max_pool2d(&pool));
     b.both("avg_pool2d 2, 32x32x16x16", n.clone(), std::slice::from_ref(&x), |x| x[0].avg_pool2d(&pool));
     let affine = [x, b.randn(&[32], 4), b.randn(&[32], 5)];
-    b.both("batch_norm 32x32x16x16", n, &affine, |x| x[0].batch_norm_train(Some(&x[1]), Some(&x[2]), 1e-5).0);
+    b.both("batch_norm 32x32x16x16", n.clone(), &affine, |x| x[0].batch_norm_train(Some(&x[1]), Some(&x[2]), 1e-5).0);
+    b.both("batch_norm_relu 32x32x16x16", n, &affine, |x| x[0].batch_norm_relu_train(&x[1], &x[2], None, 1e-5).0);
+    let (average, new) = (b.randn(&[512], 6), b.randn(&[512], 7));
+    b.call("running_average 512", Throughput::Elements(512), || {
+        Tensor::compose(RunningAverage { momentum: 0.1 }, &[&average, &new])
+    });
 }
 
 /// `gather`: an embedding, whose backward is the ordered scatter.

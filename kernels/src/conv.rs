@@ -10,11 +10,12 @@
 //! | input | c × (image, i) | (o, k) | dx\[c, i\] = Σ w\[o, c, k\] · y\[o, seer(i, k)\] + b\[c\] |
 //! | weight | o × (c, k) | (image, p) | dw\[o, c, k\] = Σ y\[o, p\] · x\[c, seen(p, k)\] |
 //!
-//! A cube of 16 × 16 threads computes a tile of 16·R × 16·S results in steps of 16 of the sum, as in [`crate::matmul`]. Each
-//! result is one thread's sum in ascending order in `f32`; the weight's long sum is cut into chunks of fixed length, whose
+//! A cube of `side × side` threads computes a tile of `side·rows × side·columns` results in steps of 16 of the sum, as in
+//! [`crate::matmul`]. Each result is one thread's sum in ascending order in `f32`; the weight's long sum is cut into chunks of fixed length, whose
 //! partial sums the host adds up in order. So the bits depend on shapes alone. All operands are dense. CPU reference: the
 //! composites' definitions (`gradus_core::functional::conv`).
 
+use crate::matmul::Tile;
 use crate::window::{Spot, Windows, coordinates, volume};
 use cubecl::prelude::*;
 
@@ -174,24 +175,25 @@ pub fn conv_kernel<T: Numeric, Out: Numeric>(
     s: Sizes,
     tiles: usize,
     #[comptime] part: Part,
-    #[comptime] r: usize,
-    #[comptime] q: usize,
+    #[comptime] cut: Tile,
     #[comptime] with_bias: bool,
     #[comptime] dense: bool,
     #[define(T, Out)] _types: [StorageType; 2],
 ) {
     if CUBE_POS < tiles {
         let rank = comptime!(w.input.len());
-        let tall = comptime!(16 * r);
-        let wide = comptime!(16 * q);
-        let mut tile_a = SharedMemory::<f32>::new(comptime!(16 * 16 * r)); // [sum 16][row 16·R]
-        let mut tile_b = SharedMemory::<f32>::new(comptime!(16 * 16 * q)); // [sum 16][column 16·S]
+        let side = comptime!(cut.side);
+        let threads = comptime!(side * side);
+        let tall = comptime!(side * cut.rows);
+        let wide = comptime!(side * cut.columns);
+        let mut tile_a = SharedMemory::<f32>::new(comptime!(16 * tall)); // [sum 16][row]
+        let mut tile_b = SharedMemory::<f32>::new(comptime!(16 * wide)); // [sum 16][column]
         let mut lefts = SharedMemory::<usize>::new(16usize);
         let mut rights = SharedMemory::<usize>::new(16usize);
         let mut places = SharedMemory::<usize>::new(comptime!(16 * rank));
         let tx = UNIT_POS_X as usize;
         let ty = UNIT_POS_Y as usize;
-        let me = ty * 16 + tx;
+        let me = ty * side + tx;
 
         let (in_places, out_places, size) = (volume(&w.input), volume(&w.output), volume(&w.size));
         let rows = match comptime!(part) {
@@ -218,7 +220,7 @@ pub fn conv_kernel<T: Numeric, Out: Numeric>(
         let begin = layer / s.groups * s.chunk;
         let end = min(begin + s.chunk, depth);
 
-        // This thread loads the same row and the same column in each step.
+        // This thread loads the same row and the same column in each step: a tile's sides divide the number of threads.
         let my_row = row0 + me % tall;
         let my_col = col0 + me % wide;
         let at_row = match comptime!(part) {
@@ -233,9 +235,9 @@ pub fn conv_kernel<T: Numeric, Out: Numeric>(
         };
         let from = origin(my_col % plane, &w, part);
 
-        let mut sums = Array::<f32>::new(comptime!(r * q));
+        let mut sums = Array::<f32>::new(comptime!(cut.rows * cut.columns));
         #[unroll]
-        for i in 0..comptime!(r * q) {
+        for i in 0..comptime!(cut.rows * cut.columns) {
             sums[i] = f32::new(0.0);
         }
         let mut at = begin;
@@ -244,9 +246,8 @@ pub fn conv_kernel<T: Numeric, Out: Numeric>(
                 work_out(at + me, &mut lefts, &mut rights, &mut places, me, &w, &s, part);
             }
             sync_cube();
-            #[unroll]
-            for i in 0..r {
-                let e = me + comptime!(i * 256);
+            for i in 0..comptime!(16 * cut.rows / side) {
+                let e = me + i * threads;
                 let slot = e / tall;
                 let mut v = f32::new(0.0);
                 if at + slot < end && my_row < rows {
@@ -254,9 +255,8 @@ pub fn conv_kernel<T: Numeric, Out: Numeric>(
                 }
                 tile_a[e] = v;
             }
-            #[unroll]
-            for i in 0..q {
-                let e = me + comptime!(i * 256);
+            for i in 0..comptime!(16 * cut.columns / side) {
+                let e = me + i * threads;
                 let slot = e / wide;
                 let mut v = f32::new(0.0);
                 if at + slot < end && my_col < columns {
@@ -270,26 +270,31 @@ pub fn conv_kernel<T: Numeric, Out: Numeric>(
             sync_cube();
             let steps = min(16usize, end - at);
             for k in 0..steps {
+                let mut vb = Array::<f32>::new(comptime!(cut.columns));
                 #[unroll]
-                for i in 0..r {
-                    let va = tile_a[k * tall + ty + comptime!(16 * i)];
+                for j in 0..comptime!(cut.columns) {
+                    vb[j] = tile_b[k * wide + tx + comptime!(side * j)];
+                }
+                #[unroll]
+                for i in 0..comptime!(cut.rows) {
+                    let va = tile_a[k * tall + ty + comptime!(side * i)];
                     #[unroll]
-                    for j in 0..q {
-                        sums[comptime!(i * q + j)] += va * tile_b[k * wide + tx + comptime!(16 * j)];
+                    for j in 0..comptime!(cut.columns) {
+                        sums[comptime!(i * cut.columns + j)] += va * vb[j];
                     }
                 }
             }
             at += 16;
         }
         #[unroll]
-        for i in 0..r {
+        for i in 0..comptime!(cut.rows) {
             #[unroll]
-            for j in 0..q {
-                let row = row0 + ty + comptime!(16 * i);
-                let col = col0 + tx + comptime!(16 * j);
+            for j in 0..comptime!(cut.columns) {
+                let row = row0 + ty + comptime!(side * i);
+                let col = col0 + tx + comptime!(side * j);
                 if row < rows && col < columns {
                     let channel = group * rows + row;
-                    let mut v = sums[comptime!(i * q + j)];
+                    let mut v = sums[comptime!(i * cut.columns + j)];
                     if comptime!(with_bias) {
                         v += f32::cast_from(bias[channel]);
                     }

@@ -1,6 +1,6 @@
-//! The GPU kernels' files: each says its formula and its CPU reference, and has a bench.
+//! The GPU kernels' files (or folders): each says its formula and its CPU reference, and has a bench.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 #[test]
 fn each_kernel_file_names_its_reference_and_has_a_bench() {
@@ -8,9 +8,16 @@ fn each_kernel_file_names_its_reference_and_has_a_bench() {
     let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let benches = read(&root.join("benches/devices.rs"));
     let mut kernels = 0;
-    for entry in root.join("kernels/src").read_dir().expect("the kernels' folder is there") {
-        let path = entry.expect("a folder can be listed").path();
-        let text = read(&path);
+    let listed = |folder: &Path| -> Vec<PathBuf> {
+        let entries = folder.read_dir().expect("the kernels' folder is there");
+        entries.map(|e| e.expect("a folder can be listed").path()).collect()
+    };
+    for path in listed(&root.join("kernels/src")) {
+        // Of a folder, `mod.rs` says what there is to say.
+        let text = match path.is_dir() {
+            true => listed(&path).iter().fold(read(&path.join("mod.rs")), |all, file| all + &read(file)),
+            false => read(&path),
+        };
         if !text.contains("#[cube(launch") {
             continue; // parts of kernels
         }

@@ -1,7 +1,8 @@
 //! Fused attention: the scores of a block of queries at a time, in a scratch that stays in the cache. Forward keeps ln Σ e^score of
 //! each query; backward computes the scores again from it.
 //!
-//! A head is one piece of work, whatever the number of threads, so the sums over queries in backward have a fixed order.
+//! A head is one piece of work, in backward a head of keys and values with all heads of queries that share it, whatever the number
+//! of threads, so the sums over queries in backward have a fixed order.
 
 use crate::elementwise::{copy, finish};
 use crate::lanes::sums;
@@ -154,6 +155,8 @@ struct Scores<T> {
     op: Attention,
     /// batch, heads, queries, keys, width, values.
     lens: [usize; 6],
+    /// Heads of queries that share a head of keys and values.
+    sharing: usize,
     low: T,
 }
 
@@ -193,8 +196,14 @@ impl<T: Real> Scores<T> {
     fn of(op: &Attention, x: &[View<'_>], mask: Option<&View<'_>>, low: T) -> Result<Scores<T>> {
         let (q, k, v) = (x[0].shape(), x[1].shape(), x[2].shape());
         let lens = [q[0], q[1], q[2], k[2], q[3], v[3]];
+        let sharing = q[1] / k[1];
         let [q, k, v] = [Operand::of(x[0])?, Operand::of(x[1])?, Operand::of(x[2])?];
-        Ok(Scores { q, k, v, mask: Mask::of(mask)?, op: op.clone(), lens, low })
+        Ok(Scores { q, k, v, mask: Mask::of(mask)?, op: op.clone(), lens, sharing, low })
+    }
+
+    /// The keys, or the values, that a head of queries sees.
+    fn shared(&self, x: &Operand<T>, [b, h]: [usize; 2]) -> Matrix<T> {
+        x.matrix([b, h / self.sharing], 0)
     }
 
     /// Queries whose scores are held at once: about 256 KiB of them.
@@ -213,7 +222,7 @@ impl<T: Real> Scores<T> {
 
     /// The scores of queries `first..first + n` for the first `keys` keys, `[n, keys]`, masked.
     fn compute(&self, head: [usize; 2], first: usize, n: usize, keys: usize, s: &mut [T]) {
-        let (q, k) = (self.q.matrix(head, first), transposed(self.k.matrix(head, 0)));
+        let (q, k) = (self.q.matrix(head, first), transposed(self.shared(&self.k, head)));
         let scale = T::from_f64(self.op.scale);
         // SAFETY: core checked that the layouts lie inside their buffers; `s` holds n·keys numbers.
         unsafe { T::multiply(s.as_mut_ptr(), [n, self.lens[4], keys], q, k, false, scale) };
@@ -274,7 +283,14 @@ impl<T: Real> Scores<T> {
             let y = &mut y[first * values..][..n * values];
             // SAFETY: as above; `y` holds n·values numbers.
             unsafe {
-                T::multiply(y.as_mut_ptr(), [n, keys, values], rows_of(s, keys), self.v.matrix(head, 0), false, T::ONE)
+                T::multiply(
+                    y.as_mut_ptr(),
+                    [n, keys, values],
+                    rows_of(s, keys),
+                    self.shared(&self.v, head),
+                    false,
+                    T::ONE,
+                )
             };
         }
     }
@@ -283,8 +299,6 @@ impl<T: Real> Scores<T> {
     fn backward(&self, head: [usize; 2], g: &[T], lse: &[T], [p, ds]: [&mut [T]; 2], [dq, dk, dv]: [&mut [T]; 3]) {
         let [_, _, queries, _, width, values] = self.lens;
         let block = self.block();
-        dk.fill(T::ZERO);
-        dv.fill(T::ZERO);
         for first in (0..queries).step_by(block) {
             let n = block.min(queries - first);
             let keys = self.seen(first + n);
@@ -299,7 +313,7 @@ impl<T: Real> Scores<T> {
                 // Normalized anew: a large ln Σ e^score has no digits left for small differences.
                 softmax_row(p, row_max(p, self.low));
             }
-            let v = transposed(self.v.matrix(head, 0));
+            let v = transposed(self.shared(&self.v, head));
             // SAFETY: as above; all operands hold what their lengths say.
             unsafe { T::multiply(ds.as_mut_ptr(), [n, values, keys], rows_of(g_rows, values), v, false, T::ONE) };
             self.drop(head, first, keys, ds);
@@ -314,7 +328,7 @@ impl<T: Real> Scores<T> {
                     dq[first * width..].as_mut_ptr(),
                     [n, keys, width],
                     rows_of(ds, keys),
-                    self.k.matrix(head, 0),
+                    self.shared(&self.k, head),
                     false,
                     T::ONE,
                 );
@@ -376,19 +390,24 @@ fn backward<T: Real>(op: &Attention, x: &[View<'_>], low: T) -> Result<Fused> {
     let [g, lse] = [g, x[5]].map(|v| storage(v.buffer).map(|s| (In::<T>::of(s), v.layout.offset())));
     let (g, lse) = (g?, lse?);
     let lens = [queries * width, keys * width, keys * values];
-    let made = lens.map(|n| CpuStorage::new(batch * heads * n * size_of::<T>()));
-    let [tq, tk, tv] = made;
-    let (tq, tk, tv) = (tq?, tk?, tv?);
+    let made = |i: usize, heads: usize| CpuStorage::new(batch * heads * lens[i] * size_of::<T>());
+    let shared = heads / scores.sharing;
+    let (tq, tk, tv) = (made(0, heads)?, made(1, shared)?, made(2, shared)?);
     let outs = [Out::<T>::of(&tq), Out::<T>::of(&tk), Out::<T>::of(&tv)];
     launch(&reads, &[&tq, &tk, &tv], move || {
-        for_chunks(batch * heads, scores.work() * 5 / 2 * batch * heads, |i| {
+        for_chunks(batch * heads / scores.sharing, scores.work() * 5 / 2 * batch * heads, |shared| {
             let n = scores.block() * keys;
             let mut scratch = vec![T::ZERO; 2 * n];
             let (p, ds) = scratch.split_at_mut(n);
-            let grads = [0, 1, 2].map(|k| outs[k].part(i * lens[k], lens[k]));
-            let g = &g.0.slice()[g.1 + i * queries * values..];
-            let lse = &lse.0.slice()[lse.1 + i * queries..];
-            scores.backward([i / heads, i % heads], g, lse, [p, ds], grads);
+            let [dk, dv] = [1, 2].map(|k| outs[k].part(shared * lens[k], lens[k]));
+            dk.fill(T::ZERO);
+            dv.fill(T::ZERO);
+            for i in shared * scores.sharing..(shared + 1) * scores.sharing {
+                let g = &g.0.slice()[g.1 + i * queries * values..];
+                let lse = &lse.0.slice()[lse.1 + i * queries..];
+                let dq = outs[0].part(i * lens[0], lens[0]);
+                scores.backward([i / heads, i % heads], g, lse, [&mut *p, &mut *ds], [dq, &mut *dk, &mut *dv]);
+            }
         });
     });
     Ok(Fused { outputs: smallvec![finish(tq)?, finish(tk)?, finish(tv)?], ..Fused::default() })

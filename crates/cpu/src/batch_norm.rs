@@ -184,9 +184,9 @@ fn forward<T: Number>(eps: f64, x: &[View<'_>], stat: Meta, relu: bool) -> Resul
                 let (scale, shift) = (T::from_f64(t.rstd * one(1, c, 1.0)), T::from_f64(one(2, c, 0.0)));
                 s.starts(c).for_each(|at| {
                     let y = y.part(at, width);
-                    normalize(x(at), mean, scale, shift, y);
-                    if relu {
-                        rectify(y, residual_part(&s, inputs.get(3), at));
+                    match relu {
+                        true => normalize_relu(x(at), residual_part(&s, inputs.get(3), at), [mean, scale, shift], y),
+                        false => normalize(x(at), mean, scale, shift, y),
                     }
                 });
                 vec![t]
@@ -297,9 +297,7 @@ impl<T: Number> Channel<'_, T> {
                 Flow::WherePositive => moments_where(g, x, self.mean, self.scale, self.shift),
                 Flow::WhereOutput => {
                     s.fetch_next(&self.inputs[6], at);
-                    let flows = flows.part(at, len);
-                    flowing(g, self.inputs[6].part(at, len), flows);
-                    moments(flows, x, self.mean)
+                    flowing_moments(g, self.inputs[6].part(at, len), x, self.mean, flows.part(at, len))
                 }
             }
         };

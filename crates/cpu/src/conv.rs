@@ -1,13 +1,15 @@
 //! Convolution, its transpose, and the weight's gradient, without writing columns out.
 //!
-//! Of `f32` over one or two dimensions, channels lie side by side: [`winograd`] for 3×3 of stride 1, [`direct`] for the rest.
-//! What remains (`f64`, groups, three dimensions) runs as follows.
+//! Over one or two dimensions, channels lie side by side: [`depthwise`] where each is a group of its own; of `f32` and one group
+//! [`winograd`] for 3×3 of stride 1, [`direct`] for the rest. What remains (`f64`, groups of several channels, three dimensions)
+//! runs as follows.
 //!
 //! An image is copied into [`planes`], in which each tap of all windows is the image shifted by a constant; [`tiles`] then holds the
 //! inner loops of a matrix product that reads it there. The transposed convolution is a convolution for each remainder of the
 //! stride. Work is cut by images (and, for the weight's gradient, output channels) whatever the number of threads; sums over
 //! images are added in a fixed order.
 
+mod depthwise;
 mod direct;
 mod pixels;
 mod planes;
@@ -35,6 +37,12 @@ use tiles::{Correlation, PACK, Product, SLACK, correlations, products};
 pub(crate) fn register(table: &KernelTable) {
     table.register(|c: FusedCall<'_, Conv>| {
         by_dtype(c.x, |x, dtype| match dtype {
+            DType::F32 if depthwise::fits(c.op, x[0].shape()[1], x[1].shape()[0]) => {
+                depthwise::forward::<f32>(c.op, x).map(Some)
+            }
+            DType::F64 if depthwise::fits(c.op, x[0].shape()[1], x[1].shape()[0]) => {
+                depthwise::forward::<f64>(c.op, x).map(Some)
+            }
             DType::F32 if winograd::fits(c.op, x[0].shape()[1], x[1].shape()[0]) => {
                 winograd::forward::<f32>(c.op, x).map(Some)
             }
@@ -45,6 +53,12 @@ pub(crate) fn register(table: &KernelTable) {
     });
     table.register(|c: FusedCall<'_, ConvInputGrad>| {
         by_dtype(c.x, |x, dtype| match dtype {
+            DType::F32 if depthwise::fits(&c.op.0, x[0].shape()[1], x[1].shape()[1] * c.op.0.groups) => {
+                depthwise::transposed::<f32>(&c.op.0, x).map(Some)
+            }
+            DType::F64 if depthwise::fits(&c.op.0, x[0].shape()[1], x[1].shape()[1] * c.op.0.groups) => {
+                depthwise::transposed::<f64>(&c.op.0, x).map(Some)
+            }
             DType::F32 if winograd::fits(&c.op.0, x[0].shape()[1], x[1].shape()[1]) => {
                 winograd::transposed::<f32>(&c.op.0, x).map(Some)
             }
@@ -55,18 +69,28 @@ pub(crate) fn register(table: &KernelTable) {
     });
     table.register(|c: FusedCall<'_, ConvWeightGrad>| {
         by_dtype(c.x, |x, dtype| match dtype {
+            DType::F32 if depthwise::fits(&c.op.conv, x[0].shape()[1], x[1].shape()[1]) => {
+                depthwise::weight_grad::<f32>(&c.op.conv, x).map(|grads| taken(grads, c.op.bias))
+            }
+            DType::F64 if depthwise::fits(&c.op.conv, x[0].shape()[1], x[1].shape()[1]) => {
+                depthwise::weight_grad::<f64>(&c.op.conv, x).map(|grads| taken(grads, c.op.bias))
+            }
+            DType::F32 if winograd::fits_weight_grad(&c.op.conv, x[0], x[1]) => {
+                winograd::weight_grad::<f32>(&c.op.conv, x).map(|grads| taken(grads, c.op.bias))
+            }
             DType::F32 if direct::fits(&c.op.conv) => {
-                let [dw, db] = match winograd::fits_weight_grad(&c.op.conv, x[0], x[1]) {
-                    true => winograd::weight_grad::<f32>(&c.op.conv, x)?,
-                    false => direct::weight_grad::<f32>(&c.op.conv, x)?,
-                };
-                let outputs = if c.op.bias { smallvec![dw, db] } else { smallvec![dw] };
-                Ok(Some(Fused { outputs, ..Fused::default() }))
+                direct::weight_grad::<f32>(&c.op.conv, x).map(|grads| taken(grads, c.op.bias))
             }
             DType::F32 => weight_grad::<f32>(in_rows(&c.op.conv), c.op.bias, x).map(Some),
             _ => weight_grad::<f64>(in_rows(&c.op.conv), c.op.bias, x).map(Some),
         })
     });
+}
+
+/// The gradients of the taps, and of the bias if there is one.
+fn taken([dw, db]: [Buffer; 2], bias: bool) -> Option<Fused> {
+    let outputs = if bias { smallvec![dw, db] } else { smallvec![dw] };
+    Some(Fused { outputs, ..Fused::default() })
 }
 
 /// The same convolution with its last dimension in the last place, where planes have their rows.

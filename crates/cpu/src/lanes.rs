@@ -49,6 +49,37 @@ pub(crate) fn sums<T: Float, const N: usize, const M: usize>(x: [&[T]; N], term:
     lanes.map(total)
 }
 
+/// The same, of an f that gives the terms and a number, which is written to `out`.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)] // the loops must unroll
+pub(crate) fn sums_and_map<T: Float, const N: usize, const M: usize>(
+    x: [&[T]; N],
+    out: &mut [T],
+    f: impl Fn([T; N]) -> ([T; M], T),
+) -> [T; M] {
+    let mut lanes = [[T::ZERO; LANES]; M];
+    let blocks = x.map(|x| x.as_chunks::<LANES>());
+    let (to, rest) = out[..x[0].len()].as_chunks_mut::<LANES>();
+    for (b, to) in to.iter_mut().enumerate() {
+        let block: [&[T; LANES]; N] = std::array::from_fn(|k| &blocks[k].0[b]);
+        for i in 0..LANES {
+            let (t, y) = f(std::array::from_fn(|k| block[k][i]));
+            to[i] = y;
+            for m in 0..M {
+                lanes[m][i] = lanes[m][i] + t[m];
+            }
+        }
+    }
+    for (i, to) in rest.iter_mut().enumerate() {
+        let (t, y) = f(std::array::from_fn(|k| blocks[k].1[i]));
+        *to = y;
+        for m in 0..M {
+            lanes[m][i] = lanes[m][i] + t[m];
+        }
+    }
+    lanes.map(total)
+}
+
 /// y = f(x); gives Σ y as [`sums`] would. The numbers beyond the last whole block are a block of their own, filled up with zeros: a loop over
 /// the rest would take them one by one, which for a row of ten classes is all of it.
 #[inline(always)]

@@ -34,12 +34,14 @@ mod random;
 mod recurrent;
 mod reduce;
 mod rms_norm;
+mod rotary;
 mod rows_by_rows;
 mod simd;
 mod small_matmul;
 mod softmax;
 mod special;
 mod strided;
+mod swiglu;
 mod tall;
 mod threads;
 mod unary_grad;
@@ -98,8 +100,10 @@ impl Cpu {
         pool::register(&kernels);
         recurrent::register(&kernels);
         rms_norm::register(&kernels);
+        rotary::register(&kernels);
         softmax::register(&kernels);
         special::register(&kernels);
+        swiglu::register(&kernels);
         unary_grad::register(&kernels);
         update::register(&kernels);
         Cpu { name, kernels }

@@ -1,32 +1,35 @@
 //! Whole sequences of LSTM and GRU steps, forward and backward.
 //!
 //! The sequences of a batch do not depend on each other: a block of them goes through all steps on one thread, so that work is
-//! handed out once for the whole. The state's weights are packed once, and a step's gates stay in the first cache until the
-//! activations have used them.
+//! handed out once for the whole. The weights are packed once, and a step's gates stay in the first cache until the
+//! activations have used them: an LSTM's, of its inputs and its state, are one product of what stands side by side.
 
 mod rows;
+mod weights;
 
 use crate::elementwise::{copy, finish};
 use crate::launch::{In, Out, launch, storage};
+use crate::matmul::matmul;
 use crate::memory::CpuStorage;
 use crate::panel::{Panel, WHOLE, multiply_packed, pack, packed_len};
 use crate::simd::prefetch;
 use crate::threads::for_chunks;
 use crate::vector::lanes;
-use gradus_core::backend::View;
+use gradus_core::backend::{MatmulSpec, View};
 use gradus_core::composite::{Fused, FusedCall, KernelTable};
 use gradus_core::functional::gru_sequence::{GruSequence, GruSequenceGrad};
-use gradus_core::functional::lstm_sequence::{LstmSequence, LstmSequenceGrad};
-use gradus_core::{Buffer, DType, Meta, Result, Shape};
+use gradus_core::functional::lstm_sequence::{LstmSequence, LstmSequenceGrad, LstmWeightGrad};
+use gradus_core::{Buffer, DType, Layout, Meta, Result, Shape};
 use rows::{gru_backward, gru_forward, lstm_backward, lstm_forward};
 use smallvec::smallvec;
 use std::ops::Range;
 
 pub(crate) fn register(table: &KernelTable) {
-    table.register(|c: FusedCall<'_, LstmSequence>| with_sizes(c.x, 4, c.op.reverse, |s| lstm(s, c.x, c.records)));
-    table.register(|c: FusedCall<'_, LstmSequenceGrad>| with_sizes(c.x, 4, c.op.reverse, |s| lstm_grad(s, c.x)));
-    table.register(|c: FusedCall<'_, GruSequence>| with_sizes(c.x, 3, c.op.reverse, |s| gru(s, c.x, c.records)));
-    table.register(|c: FusedCall<'_, GruSequenceGrad>| with_sizes(c.x, 3, c.op.reverse, |s| gru_grad(s, c.x)));
+    table.register(|c: FusedCall<'_, LstmSequence>| with_sizes(c.x, c.x[3], c.op.reverse, |s| lstm(s, c.x, c.records)));
+    table.register(|c: FusedCall<'_, LstmSequenceGrad>| with_sizes(c.x, c.x[3], c.op.reverse, |s| lstm_grad(s, c.x)));
+    table.register(|c: FusedCall<'_, LstmWeightGrad>| weights::lstm(c.x, c.op.reverse));
+    table.register(|c: FusedCall<'_, GruSequence>| with_sizes(c.x, c.x[1], c.op.reverse, |s| gru(s, c.x, c.records)));
+    table.register(|c: FusedCall<'_, GruSequenceGrad>| with_sizes(c.x, c.x[1], c.op.reverse, |s| gru_grad(s, c.x)));
 }
 
 #[derive(Clone, Copy)]
@@ -34,35 +37,32 @@ struct Sizes {
     steps: usize,
     batch: usize,
     n: usize,
-    gates: usize,
+    /// Numbers of all gates.
+    wide: usize,
     reverse: bool,
 }
 
-/// Runs `f` if the case is one for these kernels.
+/// Runs `f` if the case is one for these kernels: of inputs `[steps, batch, ..]`, and the state's weights `[gates·n, n]`.
 fn with_sizes(
     x: &[View<'_>],
-    gates: usize,
+    w: View<'_>,
     reverse: bool,
     f: impl FnOnce(Sizes) -> Result<Fused>,
 ) -> Result<Option<Fused>> {
-    let shape = x[0].shape();
-    let s = Sizes { steps: shape[0], batch: shape[1], n: shape[2] / gates, gates, reverse };
+    let (shape, w) = (x[0].shape(), w.shape());
+    let s = Sizes { steps: shape[0], batch: shape[1], n: w[1], wide: w[0], reverse };
     // One block's steps of some size are better shared out one by one: by definition.
-    let alone = s.batch <= s.block() && s.batch * s.wide() * s.n > 1 << 19;
-    if x[0].dtype != DType::F32 || x[0].elements() == 0 || alone {
+    let alone = s.batch <= s.block() && s.batch * s.wide * s.n > 1 << 19;
+    if x[0].dtype != DType::F32 || s.steps * s.batch * s.n == 0 || alone {
         return Ok(None);
     }
     f(s).map(Some)
 }
 
 impl Sizes {
-    /// Numbers of all gates.
-    fn wide(&self) -> usize {
-        self.gates * self.n
-    }
     /// How many sequences go through the steps together: enough to keep the registers busy, and blocks for several threads.
     fn block(&self) -> usize {
-        self.batch.div_ceil(8).clamp(4, 24)
+        self.batch.div_ceil(6).clamp(4, 24)
     }
     /// The step taken as the `i`-th.
     fn step(&self, i: usize) -> usize {
@@ -70,7 +70,7 @@ impl Sizes {
     }
     fn for_blocks(&self, f: impl Fn(Range<usize>) + Send + Sync) {
         let block = self.block();
-        let work = self.steps * self.batch * self.wide() * (self.n + 64) / 50;
+        let work = self.steps * self.batch * self.wide * (self.n + 64) / 50;
         for_chunks(self.batch.div_ceil(block), work, |i| f(i * block..self.batch.min((i + 1) * block)));
     }
     fn storage(&self, steps: usize, width: usize) -> Result<CpuStorage> {
@@ -79,12 +79,22 @@ impl Sizes {
     fn meta(&self, width: usize) -> Result<Meta> {
         Ok(Meta::new(DType::F32, Shape::try_new(&[self.steps, self.batch, width])?))
     }
-    /// Packs W, `[gates·n, n]`, as h·Wᵀ (`forward`) or the product with W needs it.
-    fn pack(&self, w: &Rows, forward: bool, out: &Out<f32>) {
-        let (run, columns) = if forward { (self.n, self.wide()) } else { (self.wide(), self.n) };
-        let part = 2 * lanes::<f32>() * run;
-        for_chunks(columns.div_ceil(2 * lanes::<f32>()), run * columns, |i| {
-            pack(run, columns, i, forward, |line| w.row(0, line), out.part(i * part, part));
+    /// Packs W, `[gates·n, n]`, as the product with W needs it.
+    fn pack(&self, w: &Rows, out: &Out<f32>) {
+        let part = 2 * lanes::<f32>() * self.wide;
+        for_chunks(self.n.div_ceil(2 * lanes::<f32>()), self.wide * self.n, |i| {
+            pack(self.wide, self.n, i, false, |line| w.row(0, line), out.part(i * part, part));
+        });
+    }
+    /// Packs weights, `[gates·n, ..]` each, as the product of what they are for, side by side, with their transposes needs it.
+    fn pack_turned(&self, all: &[&Rows], out: &Out<f32>) {
+        let (part, run) = (2 * lanes::<f32>(), all.iter().map(|w| w.width).sum::<usize>());
+        for_chunks(self.wide.div_ceil(part), run * self.wide, |i| {
+            let mut at = i * part * run;
+            for w in all {
+                pack(w.width, self.wide, i, true, |line| w.row(0, line), out.part(at, part * w.width));
+                at += part * w.width;
+            }
         });
     }
 }
@@ -148,13 +158,15 @@ impl Inputs {
     }
 }
 
-/// out = start + a·b for `rows` rows of a, of which `at` gives the first and their distance; `out`'s rows (and `start`'s, if it is to
-/// begin with what `out` holds) are whole registers long.
-fn product(rows: usize, a: (*const f32, usize), run: usize, b: &[f32], columns: usize, out: &mut [f32], adds: bool) {
+/// What a product's rows begin with: the first of them, and how far apart they are.
+type Start = (*const f32, usize);
+const ZEROS: Start = (std::ptr::null(), 0);
+
+/// out = start + a·b for `rows` rows of a, of which `at` gives the first and their distance; `out`'s rows and those of `start` are
+/// whole registers long.
+fn product(rows: usize, a: (*const f32, usize), run: usize, b: &[f32], columns: usize, out: &mut [f32], start: Start) {
     let pitch = pitch(columns);
     debug_assert!(out.len() >= rows * pitch && b.len() >= packed_len::<f32>(run, columns));
-    let out = out.as_mut_ptr();
-    let start = if adds { out.cast_const() } else { std::ptr::null() };
     let p = Panel {
         rows,
         run,
@@ -164,12 +176,12 @@ fn product(rows: usize, a: (*const f32, usize), run: usize, b: &[f32], columns: 
         a_column: 1,
         b: b.as_ptr(),
         b_row: 0,
-        start,
-        start_row: pitch,
-        out,
+        start: start.0,
+        start_row: start.1,
+        out: out.as_mut_ptr(),
         out_row: pitch,
     };
-    // SAFETY: the callers give `rows` rows of `run` numbers; b and out were checked above.
+    // SAFETY: the callers give `rows` rows of `run` numbers, and of whole registers to begin with; b and out were checked above.
     unsafe { multiply_packed::<f32>(&p, columns) }
 }
 
@@ -178,37 +190,59 @@ fn pitch(columns: usize) -> usize {
     columns.next_multiple_of(lanes::<f32>())
 }
 
+/// So many numbers of packed weights stay in the second cache while a block goes through the steps.
+const NEAR: usize = 1 << 17;
+
 fn lstm(s: Sizes, x: &[View<'_>], records: bool) -> Result<Fused> {
-    let (n, wide, batch) = (s.n, s.wide(), s.batch);
+    let (n, wide, batch) = (s.n, s.wide, s.batch);
     // Without a backward, two steps' numbers are kept, in turn.
     let kept = if records { s.steps } else { 2 };
     let (ty, tc) = (s.storage(s.steps, n)?, s.storage(1, n)?);
     let (ta, tk) = (s.storage(kept, wide)?, s.storage(kept, n)?);
-    let room = CpuStorage::new(packed_len::<f32>(n, wide) * 4)?;
     let made = Inputs::of(x)?;
     let inputs = made.rows(x)?;
-    let [y, c, activations, cells, packed] = [&ty, &tc, &ta, &tk, &room].map(Out::<f32>::of);
-    launch(&made.reads(x)?, &[&ty, &tc, &ta, &tk, &room], move || {
-        s.pack(&inputs[1], true, &packed);
+    let gates = input_gates(&s, x)?;
+    let width = if gates.is_some() { 0 } else { inputs[0].width };
+    let (room, rest) = (CpuStorage::new(packed_len::<f32>(width + n, wide) * 4)?, CpuStorage::new(pitch(wide) * 4)?);
+    let [y, c, activations, cells, packed, bias] = [&ty, &tc, &ta, &tk, &room, &rest].map(Out::<f32>::of);
+    let mut reads = made.reads(x)?;
+    reads.extend(gates.as_ref().map(storage).transpose()?);
+    let gates = gates.as_ref().map(|g| storage(g).map(In::<f32>::of)).transpose()?;
+    launch(&reads, &[&ty, &tc, &ta, &tk, &room, &rest], move || {
+        match gates {
+            Some(_) => s.pack_turned(&[&inputs[3]], &packed),
+            None => s.pack_turned(&[&inputs[1], &inputs[3]], &packed),
+        }
+        bias.slice().fill(0.0);
+        bias.part(0, wide).copy_from_slice(inputs[2].row(0, 0));
         s.for_blocks(|block| {
-            let mut h_gates = vec![0.0; block.len() * pitch(wide)];
+            let mut sums = vec![0.0; block.len() * pitch(wide)];
+            let mut seen = vec![0.0; block.len() * (width + n)]; // x and h side by side
             for i in 0..s.steps {
-                let before = match i {
-                    0 => inputs[2].from(block.start),
-                    _ => (y.part((s.step(i - 1) * batch + block.start) * n, block.len() * n).as_ptr(), n),
+                let (t, last) = (s.step(i), s.step(i.saturating_sub(1)));
+                for (r, seen) in block.clone().zip(seen.chunks_exact_mut(width + n)) {
+                    seen[..width].copy_from_slice(&inputs[0].row(t, r)[..width]);
+                    let h = if i == 0 { inputs[4].row(0, r) } else { &*y.part((last * batch + r) * n, n) };
+                    seen[width..].copy_from_slice(h);
+                }
+                let start = match &gates {
+                    Some(gates) => (gates.slice()[(t * batch + block.start) * wide..].as_ptr(), wide),
+                    None => (bias.whole().as_ptr(), 0),
                 };
-                inputs[0].fetch(s.step(i), &block);
-                product(block.len(), before, n, packed.whole(), wide, &mut h_gates, false);
-                for (r, h_gates) in block.clone().zip(h_gates.chunks_exact(pitch(wide))) {
+                if let Some(gates) = &gates {
+                    prefetch(&gates.slice()[(t * batch + block.start) * wide..][..block.len() * wide]);
+                }
+                prefetch(activations.part((i % kept * batch + block.start) * wide, block.len() * wide));
+                let a = (seen.as_ptr(), width + n);
+                product(block.len(), a, width + n, packed.whole(), wide, &mut sums, start);
+                for (r, sums) in block.clone().zip(sums.chunks_exact(pitch(wide))) {
                     let at = i % kept * batch + r;
                     let c = match i {
-                        0 => inputs[3].row(0, r),
+                        0 => inputs[5].row(0, r),
                         _ => &*cells.part(((i - 1) % kept * batch + r) * n, n),
                     };
-                    let t = s.step(i);
-                    let h = y.part((t * batch + r) * n, n);
                     let kept = [activations.part(at * wide, wide), cells.part(at * n, n)];
-                    lstm_forward([inputs[0].row(t, r), h_gates, c], kept, h);
+                    lstm_forward([sums, c], kept, y.part((t * batch + r) * n, n));
                 }
             }
         });
@@ -221,16 +255,38 @@ fn lstm(s: Sizes, x: &[View<'_>], records: bool) -> Result<Fused> {
     Ok(fused.keep(s.meta(wide)?, finish(ta)?).keep(s.meta(n)?, finish(tk)?))
 }
 
+/// x·Vᵀ + b of all steps, where it is better a product of its own: of many inputs, whose weights would not stay near through the steps.
+fn input_gates(s: &Sizes, x: &[View<'_>]) -> Result<Option<Buffer>> {
+    let inputs = x[0].shape()[2];
+    if (inputs + s.n) * s.wide <= NEAR || pitch(s.wide) != s.wide {
+        return Ok(None);
+    }
+    let rows = Shape::try_new(&[s.steps * s.batch, inputs])?;
+    let (dense, turned) = (Layout::dense(rows), x[1].layout.permute(&[1, 0]));
+    let copied;
+    let flat = x[0].layout.reshape(&rows);
+    let all = match &flat {
+        Some(layout) => View { layout, ..x[0] },
+        None => {
+            copied = copy(x[0])?;
+            View { buffer: &copied, layout: &dense, ..x[0] }
+        }
+    };
+    let bias = (copy(x[2])?, Layout::dense(*x[2].shape()));
+    let spec = MatmulSpec { bias: Some(View { buffer: &bias.0, layout: &bias.1, ..x[2] }), activation: None };
+    matmul(all, View { layout: &turned, ..x[1] }, &spec).map(Some)
+}
+
 fn lstm_grad(s: Sizes, x: &[View<'_>]) -> Result<Fused> {
-    let (n, wide, batch) = (s.n, s.wide(), s.batch);
+    let (n, wide, batch) = (s.n, s.wide, s.batch);
     let (tg, th, tc) = (s.storage(s.steps, wide)?, s.storage(1, n)?, s.storage(1, n)?);
     let room = CpuStorage::new(packed_len::<f32>(wide, n) * 4)?;
     let made = Inputs::of(x)?;
     let inputs = made.rows(x)?;
     let [gates, dh, dc, packed] = [&tg, &th, &tc, &room].map(Out::<f32>::of);
     launch(&made.reads(x)?, &[&tg, &th, &tc, &room], move || {
-        s.pack(&inputs[1], false, &packed);
-        let [_, _, _, c_first, gy, gc, activations, cells] = &inputs[..] else { return };
+        let [_, _, _, w, _, c_first, gy, gc, activations, cells] = &inputs[..] else { return };
+        s.pack(w, &packed);
         s.for_blocks(|block| {
             let mut dhs = vec![0.0; block.len() * pitch(n)];
             block.clone().for_each(|r| dc.part(r * n, n).copy_from_slice(gc.row(0, r)));
@@ -243,11 +299,14 @@ fn lstm_grad(s: Sizes, x: &[View<'_>]) -> Result<Fused> {
                 }
                 if i > 0 {
                     activations.fetch(i - 1, &block);
-                    cells.fetch(i - 1, &block);
                     gy.fetch(s.step(i - 1), &block);
+                    prefetch(gates.part((s.step(i - 1) * batch + block.start) * wide, block.len() * wide));
+                }
+                if i > 1 {
+                    cells.fetch(i - 2, &block);
                 }
                 let gates = gates.part((t * batch + block.start) * wide, block.len() * wide);
-                product(block.len(), (gates.as_ptr(), wide), wide, packed.whole(), n, &mut dhs, false);
+                product(block.len(), (gates.as_ptr(), wide), wide, packed.whole(), n, &mut dhs, ZEROS);
             }
             for (r, h) in block.clone().zip(dhs.chunks_exact(pitch(n))) {
                 dh.part(r * n, n).copy_from_slice(&h[..n]);
@@ -258,7 +317,7 @@ fn lstm_grad(s: Sizes, x: &[View<'_>]) -> Result<Fused> {
 }
 
 fn gru(s: Sizes, x: &[View<'_>], records: bool) -> Result<Fused> {
-    let (n, wide, batch) = (s.n, s.wide(), s.batch);
+    let (n, wide, batch) = (s.n, s.wide, s.batch);
     let kept = if records { s.steps } else { 1 };
     let (ty, ta) = (s.storage(s.steps, n)?, s.storage(kept, 4 * n)?);
     let room = CpuStorage::new(packed_len::<f32>(n, wide) * 4)?;
@@ -266,7 +325,7 @@ fn gru(s: Sizes, x: &[View<'_>], records: bool) -> Result<Fused> {
     let inputs = made.rows(x)?;
     let [y, activations, packed] = [&ty, &ta, &room].map(Out::<f32>::of);
     launch(&made.reads(x)?, &[&ty, &ta, &room], move || {
-        s.pack(&inputs[1], true, &packed);
+        s.pack_turned(&[&inputs[1]], &packed);
         s.for_blocks(|block| {
             let mut h_gates = vec![0.0; block.len() * pitch(wide)];
             for i in 0..s.steps {
@@ -276,7 +335,7 @@ fn gru(s: Sizes, x: &[View<'_>], records: bool) -> Result<Fused> {
                     _ => (y.part((last * batch + block.start) * n, block.len() * n).as_ptr(), n),
                 };
                 inputs[0].fetch(t, &block);
-                product(block.len(), before, n, packed.whole(), wide, &mut h_gates, false);
+                product(block.len(), before, n, packed.whole(), wide, &mut h_gates, ZEROS);
                 for (r, h_gates) in block.clone().zip(h_gates.chunks_exact(pitch(wide))) {
                     let h = if i == 0 { inputs[2].row(0, r) } else { &*y.part((last * batch + r) * n, n) };
                     let seen = [inputs[0].row(t, r), h_gates, inputs[3].row(0, 0), h];
@@ -291,14 +350,14 @@ fn gru(s: Sizes, x: &[View<'_>], records: bool) -> Result<Fused> {
 }
 
 fn gru_grad(s: Sizes, x: &[View<'_>]) -> Result<Fused> {
-    let (n, wide, batch) = (s.n, s.wide(), s.batch);
+    let (n, wide, batch) = (s.n, s.wide, s.batch);
     let (tx, ts, th) = (s.storage(s.steps, wide)?, s.storage(s.steps, wide)?, s.storage(1, n)?);
     let room = CpuStorage::new(packed_len::<f32>(wide, n) * 4)?;
     let made = Inputs::of(x)?;
     let inputs = made.rows(x)?;
     let [dx, ds, dh, packed] = [&tx, &ts, &th, &room].map(Out::<f32>::of);
     launch(&made.reads(x)?, &[&tx, &ts, &th, &room], move || {
-        s.pack(&inputs[1], false, &packed);
+        s.pack(&inputs[1], &packed);
         let [_, _, h_first, _, y, gy, activations] = &inputs[..] else { return };
         s.for_blocks(|block| {
             let mut dhs = vec![0.0; block.len() * pitch(n)];
@@ -315,7 +374,8 @@ fn gru_grad(s: Sizes, x: &[View<'_>]) -> Result<Fused> {
                     gy.fetch(s.step(i - 1), &block);
                 }
                 let ds = ds.part((t * batch + block.start) * wide, block.len() * wide);
-                product(block.len(), (ds.as_ptr(), wide), wide, packed.whole(), n, &mut dhs, true);
+                let start = (dhs.as_ptr(), pitch(n));
+                product(block.len(), (ds.as_ptr(), wide), wide, packed.whole(), n, &mut dhs, start);
             }
             for (r, h) in block.clone().zip(dhs.chunks_exact(pitch(n))) {
                 dh.part(r * n, n).copy_from_slice(&h[..n]);

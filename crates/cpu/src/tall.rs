@@ -5,6 +5,7 @@
 
 use crate::math::Float;
 use crate::panel::{Panel, WHOLE, multiply};
+use crate::simd::prefetch;
 use crate::vector::{Real, Vector, by_level, lanes};
 use std::ops::Range;
 
@@ -69,10 +70,17 @@ unsafe fn multiply_tall_of<V: Vector>(p: &Tall<V::T>, rows: (usize, usize), out:
         let run = BLOCK.min(p.k - first);
         // SAFETY: by the caller.
         unsafe {
+            let row = |i: usize| std::slice::from_raw_parts(p.a.add(i * p.a_row + rows.0), count);
             for (i, to) in block.chunks_exact_mut(pitch).enumerate().take(run) {
-                let from = p.a.add((first + i) * p.a_row + rows.0);
-                to[..count].copy_from_slice(std::slice::from_raw_parts(from, count));
+                // By registers: to call a copy for so few numbers takes longer.
+                for at in (0..count).step_by(V::LANES) {
+                    let from = row(first + i).as_ptr().add(at);
+                    let some = if at + V::LANES <= count { V::load(from) } else { V::load_lanes(from, 0, count - at) };
+                    some.store(to.as_mut_ptr().add(at));
+                }
             }
+            // The next block's lie pages apart: they come while this one is multiplied.
+            (first + run..p.k.min(first + run + BLOCK)).for_each(|i| prefetch(row(i)));
             let panel = Panel {
                 rows: count,
                 run,

@@ -112,3 +112,24 @@ fn other_sizes_strides_and_few_channels() {
         check(&[images, 6, 9], &[6, 3, 2], o().stride(3), true);
     }
 }
+
+#[test]
+fn each_channel_by_itself() {
+    for images in [1, 5] {
+        for channels in [2, 16, 21, 40] {
+            let w = [channels, 1, 3, 3];
+            check(&[images, channels, 9, 8], &w, o().padding(1).groups(channels), false);
+            check(&[images, channels, 10, 7], &w, o().padding(1).stride(2).groups(channels), false);
+            check(&[images, channels, 5, 6], &w, o().stride(2).padding(1).groups(channels), true);
+        }
+        check(
+            &[images, 19, 11, 13],
+            &[19, 1, 5, 4],
+            o().stride([3, 2]).padding([2, 1]).dilation([1, 2]).groups(19),
+            false,
+        );
+        check(&[images, 33, 30], &[33, 1, 7], o().stride(2).padding(3).dilation(2).groups(33), false);
+        check(&[images, 6, 9], &[6, 1, 2], o().stride(3).groups(6), true); // places that no window reaches
+        check(&[images, 17, 9, 9], &[34, 1, 3, 3], o().groups(17), false); // two results from each channel
+    }
+}

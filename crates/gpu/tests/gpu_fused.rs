@@ -10,17 +10,20 @@ use gradus_core::functional::batch_norm::{BatchNorm, BatchNormGrad, BatchNormRel
 use gradus_core::functional::conv::{Conv, ConvInputGrad, ConvWeightGrad};
 use gradus_core::functional::dropout::Dropout;
 use gradus_core::functional::global_norm::GlobalNorm;
+use gradus_core::functional::gru::{GruStep, GruStepGrad};
 use gradus_core::functional::gru_sequence::{GruSequence, GruSequenceGrad};
 use gradus_core::functional::linear::Linear;
 use gradus_core::functional::loss::{CrossEntropy, CrossEntropyGrad};
 use gradus_core::functional::lstm::{LstmStep, LstmStepGrad};
-use gradus_core::functional::lstm_sequence::{LstmSequence, LstmSequenceGrad};
+use gradus_core::functional::lstm_sequence::{LstmSequence, LstmSequenceGrad, LstmWeightGrad};
 use gradus_core::functional::norm::{LayerNorm, LayerNormGrad};
 use gradus_core::functional::pool::{AvgPool, AvgPoolGrad, MaxPool, MaxPoolGrad};
 use gradus_core::functional::rms_norm::{RmsNorm, RmsNormGrad};
+use gradus_core::functional::rotary::Rotary;
 use gradus_core::functional::running_average::RunningAverage;
 use gradus_core::functional::softmax::{LogSoftmax, LogSoftmaxGrad, Softmax, SoftmaxGrad};
 use gradus_core::functional::special::{Lgamma, Polygamma};
+use gradus_core::functional::swiglu::{SwiGlu, SwiGluGrad};
 use gradus_core::functional::update::{AdamUpdate, SgdUpdate};
 use gradus_core::ops::{UnaryGrad, UnaryOp};
 use gradus_core::tensor::to_device;
@@ -160,7 +163,12 @@ fn attention_with_masks_dropout_and_shared_keys_is_its_definition() {
         let grouped =
             |x: &[Tensor]| Ok(vec![x[0].try_attention(&x[1], &x[2], &AttentionOptions::causal().grouped())?]);
         let x = [normal(&[2, 4, 18, 8], "q"), normal(&[2, 2, 18, 8], "k"), normal(&[2, 2, 18, 8], "v")];
-        agrees(gpu, "four heads of queries to two of keys", &x, 3, true, &grouped);
+        agrees(gpu, "four heads of queries to two of keys", &x, 1, true, &grouped);
+        // Without a batch, with several tiles, and one head of keys for all.
+        let x = [normal(&[3, 40, 8], "q"), normal(&[1, 70, 8], "k"), normal(&[1, 70, 5], "v")];
+        let shared =
+            |x: &[Tensor]| Ok(vec![x[0].try_attention(&x[1], &x[2], &AttentionOptions::default().grouped())?]);
+        agrees(gpu, "three heads of queries to one of keys", &x, 1, false, &shared);
     }
 }
 
@@ -235,6 +243,84 @@ fn an_lstm_s_step_is_its_definition() {
         let within =
             |x: &[Tensor]| Ok(Tensor::try_compose(LstmStep, &[&x[0].try_select(1, 2)?, &x[1], &x[2]])?.into_vec());
         agrees(gpu, "lstm_step of a sequence's gates", &x, 1, true, &within);
+    }
+}
+
+#[test]
+fn a_gru_s_step_is_its_definition() {
+    let _turn = turn();
+    let step = |x: &[Tensor]| Ok(Tensor::try_compose(GruStep, &x.iter().collect::<Vec<_>>())?.into_vec());
+    for gpu in devices() {
+        for [rows, n] in [[1, 1], [3, 17], [33, 5]] {
+            let x = [normal(&[rows, 3 * n], "x"), normal(&[rows, 3 * n], "s"), normal(&[rows, n], "h")];
+            agrees(gpu, &format!("gru_step of {rows} rows of {n}"), &x, 1, true, &step);
+        }
+        let x = [normal(&[3, 5, 6], "x"), normal(&[3, 6], "s"), normal(&[3, 2], "h")];
+        let within =
+            |x: &[Tensor]| Ok(Tensor::try_compose(GruStep, &[&x[0].try_select(1, 2)?, &x[1], &x[2]])?.into_vec());
+        agrees(gpu, "gru_step of a sequence's gates", &x, 1, true, &within);
+        // A sequence is a product and a step for each of its steps, and what stacks them.
+        let x = [normal(&[4, 3, 15], "x"), normal(&[15, 5], "w"), normal(&[3, 5], "h"), normal(&[15], "b")];
+        let sequence = |x: &[Tensor]| {
+            let x: Vec<&Tensor> = x.iter().collect();
+            Ok(Tensor::try_compose(GruSequence { reverse: true }, &x)?.into_vec())
+        };
+        agrees(gpu, "gru_sequence", &x, 4 * 2 + 4, true, &sequence);
+    }
+}
+
+#[test]
+fn batch_normalization_with_residual_and_relu_is_its_definition() {
+    let _turn = turn();
+    let train = |x: &[Tensor]| {
+        let (y, mean, var) = x[0].try_batch_norm_relu_train(&x[1], &x[2], x.get(3), 1e-3)?;
+        Ok(vec![y, mean, var])
+    };
+    for gpu in devices() {
+        for shape in [[2, 1, 1], [3, 5, 7], [4, 3, 130], [9, 2, 300]] {
+            let x = [normal(&shape, "x"), normal(&[shape[1]], "w"), normal(&[shape[1]], "b"), normal(&shape, "r")];
+            let name = |what: &str| format!("batch_norm_relu {what} a residual of {shape:?}");
+            agrees(gpu, &name("without"), &x[..3], 1, shape[2] < 200, &train);
+            agrees(gpu, &name("with"), &x, 1, shape[2] < 200, &train);
+        }
+        let x = [normal(&[300], "old"), normal(&[300], "new")];
+        let average =
+            |x: &[Tensor]| Ok(Tensor::try_compose(RunningAverage { momentum: 0.1 }, &[&x[0], &x[1]])?.into_vec());
+        agrees(gpu, "running_average", &x, 1, true, &average);
+        let tiny = Tensor::from_vec(vec![1e-38f32, -1e-38, 1e-37], [3], gradus_cpu::device()).to(gpu);
+        let after = average(&[tiny, Tensor::zeros([3], gpu)]).expect("it runs").swap_remove(0);
+        let after = after.to_vec::<f32>().expect("the device works");
+        assert_eq!(after[..2], [0.0, 0.0], "what is too small for full precision becomes 0");
+        assert!((after[2] / 9e-38 - 1.0).abs() < 1e-6, "{}", after[2]);
+    }
+}
+
+#[test]
+fn gates_and_rotations_are_their_definitions() {
+    let _turn = turn();
+    let gate = |x: &[Tensor]| Ok(vec![x[0].try_swiglu(&x[1])?]);
+    for gpu in devices() {
+        agrees(gpu, "swiglu", &[normal(&[3, 100], "gate"), normal(&[3, 100], "up")], 1, true, &gate);
+        // Halves of one product, as they lie.
+        agrees(gpu, "swiglu of halves", &[normal(&[5, 14], "both")], 1, true, &|x| {
+            Ok(vec![x[0].try_narrow(1, 0, 7)?.try_swiglu(&x[0].try_narrow(1, 7, 7)?)?])
+        });
+        for (interleaved, width) in [(false, 8), (true, 8), (false, 11), (true, 11)] {
+            let name = |what: &str| format!("rotary of {width}, interleaved {interleaved}, {what}");
+            let x = [normal(&[2, 5, 3, width], "x"), normal(&[5, 4], "cos"), normal(&[5, 4], "sin")];
+            // Heads lie beside each other, as in a layer.
+            agrees(gpu, &name("with learnt angles"), &x, 1, true, &|x| {
+                Ok(vec![x[0].try_transpose(1, 2)?.try_rotary(&x[1], &x[2], interleaved)?])
+            });
+            agrees(gpu, &name("with given angles"), &x[..1], 1, true, &|x| {
+                let table = |f: fn(f32) -> f32| -> Result<Tensor> {
+                    let values: Vec<f32> = (0..28).map(|i| f(i as f32 / 4.0)).collect();
+                    let table = Tensor::try_from_vec(values, [7, 4], x[0].device())?.try_to_dtype(x[0].dtype())?;
+                    table.try_narrow(0, 2, 5) // positions from the third on
+                };
+                Ok(vec![x[0].try_transpose(1, 2)?.try_rotary(&table(f32::cos)?, &table(f32::sin)?, interleaved)?])
+            });
+        }
     }
 }
 
@@ -347,6 +433,8 @@ fn the_table_of_fused_kernels_in_the_documentation_is_current() {
         GlobalNorm,
         GruSequence,
         GruSequenceGrad,
+        GruStep,
+        GruStepGrad,
         LayerNorm,
         LayerNormGrad,
         Lgamma,
@@ -357,14 +445,18 @@ fn the_table_of_fused_kernels_in_the_documentation_is_current() {
         LstmSequenceGrad,
         LstmStep,
         LstmStepGrad,
+        LstmWeightGrad,
         MaxPool,
         MaxPoolGrad,
         Polygamma,
         RmsNorm,
         RmsNormGrad,
+        Rotary,
         RunningAverage,
         Softmax,
         SoftmaxGrad,
+        SwiGlu,
+        SwiGluGrad,
         UnaryGrad
     );
     row("AdamUpdate", [cpu.has_update::<AdamUpdate>(), gpu.has_update::<AdamUpdate>()]);

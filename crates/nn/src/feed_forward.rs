@@ -44,8 +44,8 @@ impl GatedFeedForward {
     }
     #[track_caller]
     fn run(&self, x: &Tensor, cx: &Cx) -> Result<Tensor> {
-        let gate = self.gate_proj.call(x, cx).try_silu()?;
-        Ok(self.down_proj.call(&gate.try_mul(&self.up_proj.call(x, cx))?, cx))
+        let gated = self.gate_proj.call(x, cx).try_swiglu(&self.up_proj.call(x, cx))?;
+        Ok(self.down_proj.call(&gated, cx))
     }
 }
 

@@ -15,10 +15,12 @@ mod indexing;
 mod linear_algebra;
 mod networks;
 mod placing;
+mod recurrent;
 mod reductions;
 mod spatial;
 mod special;
 mod tables;
+mod transformers;
 mod views;
 mod vision;
 
@@ -172,7 +174,9 @@ pub fn families() -> Vec<(&'static str, Vec<Entry>)> {
         ("Linear algebra and distances", linear_algebra::entries()),
         ("Convolution, pooling, resizing", spatial::entries()),
         ("Channels, patches, sampling, diagonals", vision::entries()),
-        ("Batch normalization, attention and the like", networks::entries()),
+        ("Batch normalization and the like", networks::entries()),
+        ("Attention, rotation by position, gates", transformers::entries()),
+        ("Recurrent steps and sequences", recurrent::entries()),
     ]
 }
 

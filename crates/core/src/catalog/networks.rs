@@ -1,17 +1,12 @@
-//! Normalization over batches and groups, attention and Einstein's summation, and the composites of their gradients.
+//! Normalization over batches and groups, and the composites of its gradients; Einstein's summation.
 
-use super::{Entry, Fill, Input, input, reals};
+use super::{Entry, Fill, input, reals};
 use crate::composite::Composite;
-use crate::error::{Error, Result};
-use crate::functional::attention::{Attention, AttentionGrad, AttentionOptions};
+use crate::error::Result;
 use crate::functional::batch_norm::{BatchNormGrad, BatchNormRelu, BatchNormReluGrad};
 use crate::functional::global_norm::GlobalNorm;
-use crate::functional::gru_sequence::{GruSequence, GruSequenceGrad};
-use crate::functional::lstm::{LstmStep, LstmStepGrad};
-use crate::functional::lstm_sequence::{LstmSequence, LstmSequenceGrad};
 use crate::functional::rms_norm::RmsNormGrad;
 use crate::functional::running_average::RunningAverage;
-use crate::rng::Key;
 use crate::tensor::Tensor;
 
 pub(super) fn entries() -> Vec<Entry> {
@@ -19,17 +14,12 @@ pub(super) fn entries() -> Vec<Entry> {
     entries.extend(batch_norm_relu());
     entries.push(running_average());
     entries.extend(group_norm());
-    entries.extend(attention());
-    entries.push(attention_grad());
-    entries.extend(lstm());
     entries.push(global_norm());
-    entries.extend(lstm_sequence());
-    entries.extend(gru_sequence());
     entries.push(einsum());
     entries
 }
 
-fn composed<C: Composite>(op: C, x: &[Tensor]) -> Result<Vec<Tensor>> {
+pub(super) fn composed<C: Composite>(op: C, x: &[Tensor]) -> Result<Vec<Tensor>> {
     Ok(Tensor::try_compose(op, &x.iter().collect::<Vec<_>>())?.into_iter().collect())
 }
 
@@ -138,190 +128,11 @@ fn group_norm() -> Vec<Entry> {
     ]
 }
 
-/// Queries, keys and values with these lengths.
-fn heads(batch: usize, heads: usize, queries: usize, keys: usize, width: usize, values: usize) -> Vec<Input> {
-    reals(&[&[batch, heads, queries, width], &[batch, heads, keys, width], &[batch, heads, keys, values]])
-}
-
-fn attend(x: &[Tensor], options: &AttentionOptions) -> Result<Tensor> {
-    x[0].try_attention(&x[1], &x[2], options)
-}
-
-fn attention() -> Vec<Entry> {
-    let entry =
-        Entry::new("attention", "torch.nn.functional.scaled_dot_product_attention", "softmax(q·kᵀ·scale + mask)·v.");
-    let masked = move |x: &[Tensor]| attend(x, &AttentionOptions::default().mask(&x[3]));
-    let mask = |shape: &[usize], fill: Fill| vec![input(shape, fill)];
-    let dropped =
-        move |x: &[Tensor]| attend(x, &AttentionOptions::causal().dropout(0.3, Key::new(5).fold("attention")));
-    vec![
-        entry
-            .one(heads(2, 2, 3, 4, 2, 3), |x| attend(x, &AttentionOptions::default()))
-            .one(heads(1, 2, 4, 4, 3, 2), |x| attend(x, &AttentionOptions::causal().scale(0.7)))
-            .one(heads(1, 2, 3, 5, 2, 2), |x| attend(x, &AttentionOptions::causal()))
-            .one(reals(&[&[3, 2], &[4, 2], &[4, 2]]), |x| attend(x, &AttentionOptions::default()))
-            .one(reals(&[&[2, 3, 2, 2], &[1, 3, 4, 2], &[3, 4, 2]]), |x| attend(x, &AttentionOptions::default()))
-            .one([heads(2, 2, 3, 4, 2, 2), mask(&[3, 4], Fill::Bool)].concat(), masked)
-            .one([heads(2, 2, 3, 4, 2, 2), mask(&[2, 1, 1, 4], Fill::Real(-2.0, 2.0))].concat(), masked)
-            .one(reals(&[&[1, 4, 3, 2], &[1, 2, 3, 2], &[1, 2, 3, 2]]), |x| {
-                attend(x, &AttentionOptions::default().grouped())
-            })
-            .one(heads(1, 2, 3, 3, 2, 2), dropped)
-            .large(heads(3, 5, 70, 70, 16, 16), dropped)
-            .large(heads(2, 3, 33, 130, 24, 8), |x| attend(x, &AttentionOptions::default())),
-    ]
-}
-
-fn attention_grad() -> Entry {
-    let plain = Attention { scale: 0.6, causal: true, dropout: None };
-    let dropping = Attention { dropout: Some((0.3, Key::new(5))), ..plain.clone() };
-    let entry = Entry::new(
-        "attention_grad",
-        "torch.ops.aten._scaled_dot_product_flash_attention_backward",
-        "The gradients of attention with respect to queries, keys and values.",
-    );
-    [plain, dropping].into_iter().fold(entry, |entry, op| {
-        let inputs = [reals(&[&[1, 2, 4, 2]]), heads(1, 2, 4, 4, 3, 2)].concat();
-        entry.case(inputs, move |x| {
-            // What forward keeps is a function of the inputs, which the definition works out for itself.
-            let d: Vec<Tensor> = x.iter().map(Tensor::detach).collect();
-            let y = Tensor::try_compose1(op.clone(), &[&d[1], &d[2], &d[3]])?;
-            let seen = Tensor::try_ones([4, 4], x[0].place())?.try_tril(0)?.try_eq_scalar(0.0)?;
-            let scores = (d[1].try_matmul(&d[2].try_t()?)? * op.scale).try_masked_fill(&seen, f64::NEG_INFINITY)?;
-            let kept = scores.try_logsumexp(&[-1], false)?;
-            composed(AttentionGrad(op.clone()), &[x[0].clone(), x[1].clone(), x[2].clone(), x[3].clone(), y, kept])
-        })
-    })
-}
-
-fn lstm() -> Vec<Entry> {
-    let gates: &[&[usize]] = &[&[3, 8], &[3, 8], &[3, 2]];
-    let large: &[&[usize]] = &[&[67, 4 * 61], &[67, 4 * 61], &[67, 61]];
-    fn with_grads<'a>(shapes: &[&'a [usize]]) -> Vec<&'a [usize]> {
-        [shapes, &shapes[2..], &shapes[2..]].concat()
-    }
-    vec![
-        Entry::new(
-            "lstm_step",
-            "torch.ops.aten._thnn_fused_lstm_cell",
-            "An LSTM's next h and c from its gates (i, f, g, o, of the input and of h) and c.",
-        )
-        .case(reals(gates), |x| composed(LstmStep, x))
-        .case(reals(&[&[12], &[12], &[3]]), |x| composed(LstmStep, x))
-        .large(reals(large), |x| composed(LstmStep, x).map(|mut y| y.swap_remove(0))),
-        Entry::new(
-            "lstm_step_grad",
-            "torch.ops.aten._thnn_fused_lstm_cell_backward",
-            "The gradients of an LSTM's step with respect to its gates and c.",
-        )
-        .case(reals(&with_grads(gates)), |x| composed(LstmStepGrad, x))
-        .large(reals(&with_grads(large)), |x| composed(LstmStepGrad, x).map(|mut y| y.swap_remove(0))),
-    ]
-}
-
 fn global_norm() -> Entry {
     Entry::new("global_norm", "torch.nn.utils.get_total_norm", "The 2-norm of several tensors as if they were one.")
         .case(reals(&[&[3, 4], &[5], &[2, 1, 2]]), |x| composed(GlobalNorm, x))
         .case(reals(&[&[]]), |x| composed(GlobalNorm, x))
         .large(reals(&[&[190, 211], &[301]]), |x| composed(GlobalNorm, x).map(|mut y| y.swap_remove(0)))
-}
-
-/// The length of the last dimension.
-fn width(x: &Tensor) -> Result<usize> {
-    x.dims().last().copied().ok_or_else(|| Error::misuse("a state has a width"))
-}
-
-fn lstm_sequence() -> Vec<Entry> {
-    // Steps, batch and width.
-    fn inputs(t: usize, b: usize, n: usize) -> Vec<Input> {
-        reals(&[&[t, b, 4 * n], &[4 * n, n], &[b, n], &[b, n]])
-    }
-    fn with_grads(t: usize, b: usize, n: usize) -> Vec<Input> {
-        [inputs(t, b, n), reals(&[&[t, b, n], &[b, n]])].concat()
-    }
-    /// What forward keeps is a function of the inputs, which the definition works out for itself.
-    fn grad(x: &[Tensor], reverse: bool) -> Result<Vec<Tensor>> {
-        let (gates, mut h, mut c) = (x[0].detach().try_unbind(0)?, x[2].detach(), x[3].detach());
-        let (w, n) = (x[1].detach().try_t()?, width(&x[2])? as isize);
-        let (mut activations, mut cells) = (Vec::new(), Vec::new());
-        for i in 0..gates.len() {
-            let s = gates[if reverse { gates.len() - 1 - i } else { i }].try_add(&h.try_matmul(&w)?)?;
-            let part = |from: isize, to: isize| s.try_narrow(1, (from * n) as usize, ((to - from) * n) as usize);
-            let (sigmoid, tanh, out) =
-                (part(0, 2)?.try_sigmoid()?, part(2, 3)?.try_tanh()?, part(3, 4)?.try_sigmoid()?);
-            let mut next = Tensor::try_compose(LstmStep, &[&s, &Tensor::try_zeros(*s.shape(), s.place())?, &c])?;
-            c = next.swap_remove(1);
-            h = next.swap_remove(0);
-            activations.push(Tensor::try_cat(&[&sigmoid, &tanh, &out], 1)?);
-            cells.push(c.clone());
-        }
-        let stacked = |all: Vec<Tensor>| Tensor::try_stack(&all.iter().collect::<Vec<_>>(), 0);
-        composed(LstmSequenceGrad { reverse }, &[x.to_vec(), vec![stacked(activations)?, stacked(cells)?]].concat())
-    }
-    vec![
-        Entry::new(
-            "lstm_sequence",
-            "torch.ops.aten.lstm",
-            "All steps of an LSTM from the gates of its inputs: h of all steps, and the last c.",
-        )
-        .case(inputs(3, 2, 2), |x| composed(LstmSequence { reverse: false }, x))
-        .case(inputs(2, 1, 3), |x| composed(LstmSequence { reverse: true }, x))
-        .large(inputs(5, 67, 37), |x| composed(LstmSequence { reverse: true }, x).map(|mut y| y.swap_remove(0)))
-        .large(inputs(4, 33, 32), |x| composed(LstmSequence { reverse: false }, x).map(|mut y| y.swap_remove(1))),
-        Entry::new(
-            "lstm_sequence_grad",
-            "torch.ops.aten._thnn_fused_lstm_cell_backward",
-            "The gradients of all steps of an LSTM with respect to the gates of its inputs, and the first h and c.",
-        )
-        .case(with_grads(2, 2, 2), |x| grad(x, false))
-        .case(with_grads(2, 1, 2), |x| grad(x, true))
-        .large(with_grads(3, 67, 37), |x| grad(x, false).map(|mut y| y.swap_remove(0))),
-    ]
-}
-
-fn gru_sequence() -> Vec<Entry> {
-    fn inputs(t: usize, b: usize, n: usize) -> Vec<Input> {
-        reals(&[&[t, b, 3 * n], &[3 * n, n], &[b, n], &[3 * n]])
-    }
-    /// As an LSTM's; the states after the steps are among the inputs too.
-    fn grad(x: &[Tensor], reverse: bool) -> Result<Vec<Tensor>> {
-        let (gates, mut h, n) = (x[0].detach().try_unbind(0)?, x[2].detach(), width(&x[2])?);
-        let (w, b) = (x[1].detach(), x[3].detach());
-        let (mut kept, mut states) = (Vec::new(), Vec::new());
-        for i in 0..gates.len() {
-            let gx = &gates[if reverse { gates.len() - 1 - i } else { i }];
-            let gh = h.try_linear(&w, Some(&b))?;
-            let r_z = gx.try_narrow(1, 0, 2 * n)?.try_add(&gh.try_narrow(1, 0, 2 * n)?)?.try_sigmoid()?;
-            let part = gh.try_narrow(1, 2 * n, n)?;
-            let (r, z) = (r_z.try_narrow(1, 0, n)?, r_z.try_narrow(1, n, n)?);
-            let new = gx.try_narrow(1, 2 * n, n)?.try_add(&r.try_mul(&part)?)?.try_tanh()?;
-            h = new.try_add(&z.try_mul(&h.try_sub(&new)?)?)?;
-            kept.push(Tensor::try_cat(&[&r_z, &new, &part], 1)?);
-            states.push(h.clone());
-        }
-        if reverse {
-            states.reverse();
-        }
-        let stacked = |all: Vec<Tensor>| Tensor::try_stack(&all.iter().collect::<Vec<_>>(), 0);
-        let mut all = x[..4].to_vec();
-        all.extend([stacked(states)?, x[4].clone(), stacked(kept)?]);
-        composed(GruSequenceGrad { reverse }, &all)
-    }
-    let with_grad = |t, b, n| [inputs(t, b, n), reals(&[&[t, b, n]])].concat();
-    vec![
-        Entry::new("gru_sequence", "torch.ops.aten.gru", "All steps of a GRU from the gates of its inputs.")
-            .case(inputs(3, 2, 2), |x| composed(GruSequence { reverse: false }, x))
-            .case(inputs(2, 1, 3), |x| composed(GruSequence { reverse: true }, x))
-            .large(inputs(5, 67, 37), |x| composed(GruSequence { reverse: true }, x).map(|mut y| y.swap_remove(0))),
-        Entry::new(
-            "gru_sequence_grad",
-            "torch.ops.aten._thnn_fused_gru_cell_backward",
-            "The gradients of all steps of a GRU with respect to the gates of its inputs and of h, and the first h.",
-        )
-        .case(with_grad(2, 2, 2), |x| grad(x, false))
-        .case(with_grad(2, 1, 2), |x| grad(x, true))
-        .large(with_grad(3, 67, 37), |x| grad(x, false).map(|mut y| y.swap_remove(1))),
-    ]
 }
 
 fn einsum() -> Entry {

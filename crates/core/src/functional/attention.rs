@@ -16,7 +16,8 @@ use smallvec::smallvec;
 
 /// softmax(q·kᵀ·scale + mask)·v for each head, with dropout of the probabilities. A query that may see no key gives 0.
 ///
-/// Inputs: q `[batch, heads, queries, width]`, k `[batch, heads, keys, width]`, v `[batch, heads, keys, values]`, and optionally a
+/// Inputs: q `[batch, heads, queries, width]`, k `[batch, shared, keys, width]`, v `[batch, shared, keys, values]`, where `shared`
+/// divides `heads` and several heads of queries in a row share a head of keys and values (Ainslie et al., 2023), and optionally a
 /// mask `[batch, heads, queries, keys]`: `bool` (true: may be seen), or a number added to the score. Output: `[batch, heads,
 /// queries, values]`. A fused kernel keeps ln Σ e^score, `[batch, heads, queries]` (−∞ for a query that sees no key).
 #[derive(Clone, Debug)]
@@ -33,6 +34,23 @@ pub struct Attention {
 /// kept, which the definition computes anew, and the mask, if there is one.
 #[derive(Clone, Debug)]
 pub struct AttentionGrad(pub Attention);
+
+/// Keys or values with a head for each of `heads` heads of queries.
+fn each_head(x: &Tensor, heads: usize) -> Result<Tensor> {
+    match x.dim(1) {
+        shared if shared == heads || shared == 0 => Ok(x.clone()),
+        shared => x.try_repeat_interleave(heads / shared, 1),
+    }
+}
+
+/// The gradient of [`each_head`]: the sum over the heads of queries that share one of `shared`.
+fn summed_heads(grad: Tensor, shared: usize) -> Result<Tensor> {
+    let d = grad.dims();
+    if shared == d[1] || shared == 0 {
+        return Ok(grad);
+    }
+    grad.try_reshape([d[0], shared, d[1] / shared, d[2], d[3]])?.try_sum_dims(&[2], false)
+}
 
 impl Attention {
     /// Probabilities before dropout, `[batch, heads, queries, keys]`.
@@ -72,10 +90,12 @@ fn check(x: &[Meta], mask: Option<&Meta>) -> Result<()> {
     if x.iter().any(|m| m.shape.rank() != 4 || m.dtype != q.dtype) || !q.dtype.is_float() {
         return Err(Error::misuse("queries, keys and values need four dimensions and one floating-point dtype"));
     }
-    let fits = q.shape[..2] == k.shape[..2] && k.shape[..3] == v.shape[..3] && q.shape[3] == k.shape[3];
+    let (heads, shared) = (q.shape[1], k.shape[1]);
+    let whole = heads == shared || shared > 0 && heads.is_multiple_of(shared);
+    let fits = q.shape[0] == k.shape[0] && whole && k.shape[..3] == v.shape[..3] && q.shape[3] == k.shape[3];
     if !fits {
         return Err(Error::misuse(format!(
-            "queries [b, h, l, d], keys [b, h, s, d] and values [b, h, s, e] would fit, not {}, {} and {}",
+            "queries [b, h·n, l, d], keys [b, h, s, d] and values [b, h, s, e] would fit, not {}, {} and {}",
             q.shape, k.shape, v.shape
         )));
     }
@@ -103,8 +123,9 @@ impl Composite for Attention {
         Ok(one(x[0].dtype, x[0].shape.with(3, x[2].shape[3])))
     }
     fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
-        let p = self.probabilities(x[0], x[1], x.get(3).copied())?;
-        Ok(smallvec![self.dropped(&p)?.try_matmul(x[2])?])
+        let heads = x[0].dim(1);
+        let p = self.probabilities(x[0], &each_head(x[1], heads)?, x.get(3).copied())?;
+        Ok(smallvec![self.dropped(&p)?.try_matmul(&each_head(x[2], heads)?)?])
     }
     fn saves(&self) -> Saves {
         Saves::BOTH
@@ -141,14 +162,16 @@ impl Composite for AttentionGrad {
         Ok(smallvec![x[1], x[2], x[3]])
     }
     fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
-        let (g, q, k, v) = (x[0], x[1], x[2], x[3]);
+        let (g, q, shared) = (x[0], x[1], x[2].dim(1));
+        let (k, v) = (&each_head(x[2], q.dim(1))?, &each_head(x[3], q.dim(1))?);
         let p = self.0.probabilities(q, k, x.get(6).copied())?;
         let dv = self.0.dropped(&p)?.try_t()?.try_matmul(g)?;
         let dp = self.0.dropped(&g.try_matmul(&v.try_t()?)?)?; // dropout is linear, so its gradient is itself
         // dscores = p·(dp − Σ p·dp)
         let along = p.try_mul(&dp)?.try_sum_dims(&[-1], true)?;
         let ds = p.try_mul(&dp.try_sub(&along)?)? * self.0.scale;
-        Ok(smallvec![ds.try_matmul(k)?, ds.try_t()?.try_matmul(q)?, dv])
+        let dk = summed_heads(ds.try_t()?.try_matmul(q)?, shared)?;
+        Ok(smallvec![ds.try_matmul(k)?, dk, summed_heads(dv, shared)?])
     }
 }
 
@@ -218,29 +241,41 @@ impl Tensor {
             if inputs.iter().any(|t| t.rank() < 2) {
                 return Err(e("queries, keys and values need two dimensions at least".into()));
             }
-            let (mut key, mut value) = (key.clone(), value.clone());
+            let mut sharing = 1; // heads of queries to a head of keys and values
             if options.grouped {
                 if inputs.iter().any(|t| t.rank() < 3) || key.dim(-3) == 0 || !self.dim(-3).is_multiple_of(key.dim(-3)) || key.dim(-3) != value.dim(-3) {
                     return Err(e("the heads of the queries (dimension −3) must be a multiple of those of keys and values".into()));
                 }
-                let times = self.dim(-3) / key.dim(-3);
-                (key, value) = (key.try_repeat_interleave(times, -3)?, value.try_repeat_interleave(times, -3)?);
+                sharing = self.dim(-3) / key.dim(-3);
             }
-            let lead = |t: &Tensor| Shape::try_new(&t.dims()[..t.rank() - 2]);
-            let common = lead(self)?.broadcast(&lead(&key)?).zip(Some(lead(&value)?)).and_then(|(a, b)| a.broadcast(&b));
+            let lead = |t: &Tensor, times: usize| {
+                let mut lead = t.dims()[..t.rank() - 2].to_vec();
+                if let Some(heads) = lead.last_mut() {
+                    *heads *= times;
+                }
+                Shape::try_new(&lead)
+            };
+            let common = lead(self, 1)?.broadcast(&lead(key, sharing)?).zip(Some(lead(value, sharing)?)).and_then(|(a, b)| a.broadcast(&b));
             let Some(common) = common else {
                 return Err(e("the leading dimensions do not broadcast".into()));
             };
             let scale = options.scale.unwrap_or(1.0 / (self.dim(-1) as f64).sqrt());
             let op = Attention { scale, causal: options.causal, dropout: options.dropout.clone() };
-            let (q, k, v) = (as_heads(self, &common)?, as_heads(&key, &common)?, as_heads(&value, &common)?);
+            // Shared heads are heads, not a batch, even where there is no batch.
+            let batch: &[usize] = if sharing > 1 && common.rank() == 1 { &[1] } else { &[] };
+            let all = [batch, &common[..]].concat();
+            let mut few = all.clone();
+            if let Some(heads) = few.last_mut() {
+                *heads /= sharing;
+            }
+            let (q, k, v) = (as_heads(self, &all)?, as_heads(key, &few)?, as_heads(value, &few)?);
             let y = match &options.mask {
                 None => Tensor::try_compose1(op, &[&q, &k, &v])?,
                 Some(m) => {
                     let m = if m.dtype() == DType::Bool { m.clone() } else { m.try_to_dtype(self.dtype())? };
                     let scores = [&common[..], &[self.dim(-2), key.dim(-2)]].concat();
                     let m = m.try_expand(scores).map_err(|_| e(format!("the mask {} does not broadcast to [.., {}, {}]", m.shape(), self.dim(-2), key.dim(-2))))?;
-                    Tensor::try_compose1(op, &[&q, &k, &v, &as_heads(&m, &common)?])?
+                    Tensor::try_compose1(op, &[&q, &k, &v, &as_heads(&m, &all)?])?
                 }
             };
             y.try_reshape([&common[..], &[self.dim(-2), value.dim(-1)]].concat())

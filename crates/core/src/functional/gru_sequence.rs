@@ -2,12 +2,12 @@
 //!
 //! (K. Cho et al., "Learning phrase representations using RNN encoder–decoder", 2014; r stands before W's part of n, as in cuDNN.)
 
+use super::gru::{GruStep, GruStepGrad};
 use super::lstm_sequence::{check, order, stacked, weight_grad};
 use crate::autodiff::{Grads, Vjp};
 use crate::composite::Composite;
 use crate::error::{Error, Result, or_raise};
 use crate::op::{Meta, Metas, Saves, Tensors};
-use crate::ops::BinaryOp;
 use crate::tensor::Tensor;
 use smallvec::smallvec;
 
@@ -32,17 +32,6 @@ pub struct GruSequenceGrad {
     pub reverse: bool,
 }
 
-/// r, z and n of a step, sₙ, and the next h.
-fn step(gates: &Tensor, w: &Tensor, b: &Tensor, h: &Tensor) -> Result<[Tensor; 5]> {
-    let n = h.dim(-1);
-    let split = |t: &Tensor| t.try_split_sizes(&[2 * n, n], -1);
-    let (x, s) = (split(gates)?, split(&h.try_linear(w, Some(b))?)?);
-    let r_z = x[0].try_add(&s[0])?.try_sigmoid()?.try_split(n, -1)?;
-    let new = x[1].try_add(&r_z[0].try_mul(&s[1])?)?.try_tanh()?;
-    let next = new.try_add(&r_z[1].try_mul(&h.try_sub(&new)?)?)?;
-    Ok([r_z[0].clone(), r_z[1].clone(), new, s[1].clone(), next])
-}
-
 fn check_bias(x: &[Meta]) -> Result<()> {
     check(x, 3, &x[2..3])?;
     if x[3].shape.dims() != [x[1].shape[0]] {
@@ -62,7 +51,7 @@ impl Composite for GruSequence {
     fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
         let (gates, mut h, mut taken) = (x[0].try_unbind(0)?, x[2].clone(), Vec::new());
         for t in order(gates.len(), self.reverse) {
-            [.., h] = step(&gates[t], x[1], x[3], &h)?;
+            h = Tensor::try_compose1(GruStep, &[&gates[t], &h.try_linear(x[1], Some(x[3]))?, &h])?;
             taken.push(h.clone());
         }
         Ok(smallvec![stacked(taken, self.reverse, x[2], x[2].dim(1))?])
@@ -105,24 +94,24 @@ impl Composite for GruSequenceGrad {
     fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
         let (gates, gy) = (x[0].try_unbind(0)?, x[5].try_unbind(0)?);
         let order: Vec<usize> = order(gates.len(), self.reverse).collect();
-        let (mut before, mut steps) = (vec![x[2].clone()], Vec::new());
+        let (mut before, mut of_state) = (vec![x[2].clone()], Vec::new());
         for &t in &order {
-            let s = step(&gates[t], x[1], x[3], &before[before.len() - 1])?;
-            before.push(s[4].clone());
-            steps.push(s);
+            let h = &before[before.len() - 1];
+            let s = h.try_linear(x[1], Some(x[3]))?;
+            let next = Tensor::try_compose1(GruStep, &[&gates[t], &s, h])?;
+            before.push(next);
+            of_state.push(s);
         }
-        let one_minus = |t: Tensor| t.try_neg()?.try_binary_scalar(BinaryOp::Add, 1.0);
-        let of_sigmoid = |y: &Tensor| y.try_sub(&y.try_square()?);
         let mut dh = Tensor::try_zeros(*x[2].shape(), x[2].place())?;
         let (mut dxs, mut dss) = (Vec::new(), Vec::new());
         for (i, &t) in order.iter().enumerate().rev() {
-            let ([r, z, n, sn, _], g) = (&steps[i], gy[t].try_add(&dh)?);
-            let dn = g.try_mul(&one_minus(z.clone())?)?.try_mul(&one_minus(n.try_square()?)?)?;
-            let dz = g.try_mul(&before[i].try_sub(n)?)?.try_mul(&of_sigmoid(z)?)?;
-            let dr = dn.try_mul(sn)?.try_mul(&of_sigmoid(r)?)?;
-            let ds = Tensor::try_cat(&[&dr, &dz, &dn.try_mul(r)?], -1)?;
-            dh = g.try_mul(z)?.try_add(&ds.try_matmul(x[1])?)?;
-            dxs.push(Tensor::try_cat(&[&dr, &dz, &dn], -1)?);
+            let g = gy[t].try_add(&dh)?;
+            let mut grads = Tensor::try_compose(GruStepGrad, &[&gates[t], &of_state[i], &before[i], &g])?;
+            let (Some(of_h), Some(ds), Some(dx)) = (grads.pop(), grads.pop(), grads.pop()) else {
+                return Err(Error::misuse("the gradient of a GRU's step is that of two gates and h"));
+            };
+            dh = of_h.try_add(&ds.try_matmul(x[1])?)?;
+            dxs.push(dx);
             dss.push(ds);
         }
         let gathered = |mut all: Vec<Tensor>| {

@@ -1,20 +1,22 @@
-//! A whole sequence of an LSTM's steps: what is left of a layer once the inputs' part of all gates is one product.
+//! A whole sequence of an LSTM's steps: a layer in one direction.
 //!
-//! One composite for all steps, so that a device can keep the state's weights packed from step to step, and the weights' gradient
-//! is one product over all steps instead of one for each.
+//! One composite for all steps, so that a device can keep the weights packed from step to step, and work out a step's gates,
+//! the inputs' part and the state's, as one product that is never written down. The weights' gradients are one product over
+//! all steps instead of one for each.
 
 use crate::autodiff::{Grads, Vjp};
 use crate::composite::Composite;
 use crate::error::{Error, Result};
 use crate::functional::lstm::{LstmStep, LstmStepGrad};
 use crate::op::{Meta, Metas, Tensors};
+use crate::shape::Shape;
 use crate::tensor::Tensor;
 use smallvec::smallvec;
 
-/// [`LstmStep`] for each step t of a sequence, with the gates gates\[t\] + h·Wᵀ.
+/// [`LstmStep`] for each step t of a sequence, with the gates x\[t\]·Vᵀ + b + h·Wᵀ.
 ///
-/// Inputs: gates `[steps, batch, 4·n]` (of the inputs, with biases), W `[4·n, n]`, h and c before the first step `[batch, n]` → h′ of
-/// all steps `[steps, batch, n]`, c′ of the last `[batch, n]`. A fused kernel keeps, in the order of the steps taken, the
+/// Inputs: x `[steps, batch, inputs]`, V `[4·n, inputs]`, b `[4·n]`, W `[4·n, n]`, h and c before the first step `[batch, n]` → h′
+/// of all steps `[steps, batch, n]`, c′ of the last `[batch, n]`. A fused kernel keeps, in the order of the steps taken, the
 /// activations of i, f, g and o `[steps, batch, 4·n]`, and every c′ `[steps, batch, n]`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LstmSequence {
@@ -22,10 +24,19 @@ pub struct LstmSequence {
     pub reverse: bool,
 }
 
-/// The gradient of [`LstmSequence`] but for W's, which is a product of what this gives. Inputs: its four, the gradients of its
-/// outputs, and what forward kept, which the definition computes anew → the gradients of gates, h and c.
+/// The gradient of [`LstmSequence`], but for what is a product of this one's first output. Inputs: its six, the gradients of
+/// its outputs, and what forward kept, which the definition computes anew → the gradients of the gates `[steps, batch, 4·n]`, and
+/// of h and c.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LstmSequenceGrad {
+    /// As of the [`LstmSequence`].
+    pub reverse: bool,
+}
+
+/// The gradients of [`LstmSequence`]'s V, b and W: Σ over steps and batch of gatesᵀ·x, of gates, and of gatesᵀ·h, with h as it was
+/// before each step. Inputs: the gates' gradient, x, all h′, and h before the first step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LstmWeightGrad {
     /// As of the [`LstmSequence`].
     pub reverse: bool,
 }
@@ -51,19 +62,40 @@ pub(super) fn check(x: &[Meta], gates: usize, states: &[Meta]) -> Result<()> {
     }
 }
 
+/// Checks the inputs of an LSTM's sequence, and more states; gives the meta of all gates.
+fn check_lstm(x: &[Meta], states: &[Meta]) -> Result<Meta> {
+    let (inputs, v, b) = (x[0].shape, x[1].shape, x[2].shape);
+    if inputs.rank() != 3 || v.rank() != 2 || v[1] != inputs[2] || b.dims() != [v[0]] {
+        let fits = "inputs [steps, batch, inputs], a weight [4·n, inputs] and a bias [4·n] would fit";
+        return Err(Error::misuse(format!("{fits}, not {inputs}, {v} and {b}")));
+    }
+    if x[..3].iter().any(|m| m.dtype != x[3].dtype) {
+        return Err(Error::misuse("inputs, weights and states must have one floating-point dtype"));
+    }
+    let gates = Meta::new(x[0].dtype, inputs.with(2, v[0]));
+    check(&[&[gates, x[3]], states].concat(), 4, states)?;
+    Ok(gates)
+}
+
+/// h as it was before each step, `[steps, batch, n]`.
+fn states_before(y: &Tensor, h: &Tensor, reverse: bool) -> Result<Tensor> {
+    let (steps, first) = (y.dim(0), h.try_unsqueeze(0)?);
+    match (steps, reverse) {
+        (0, _) => Ok(y.clone()),
+        (_, false) => Tensor::try_cat(&[&first, &y.try_narrow(0, 0, steps - 1)?], 0),
+        (_, true) => Tensor::try_cat(&[&y.try_narrow(0, 1, steps - 1)?, &first], 0),
+    }
+}
+
+/// Σ over steps and batch of aᵀ·b.
+fn correlation(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let rows = a.dim(0) * a.dim(1);
+    a.try_reshape([rows, a.dim(2)])?.try_t()?.try_matmul(&b.try_reshape([rows, b.dim(2)])?)
+}
+
 /// The gradient of a state's weights: Σ over steps of gatesᵀ·h, with h as it was before each step.
 pub(super) fn weight_grad(gates: &Tensor, y: &Tensor, h: &Tensor, reverse: bool) -> Result<Tensor> {
-    let (steps, wide, n) = (gates.dim(0), gates.dim(2), h.dim(1));
-    if steps == 0 {
-        return Tensor::try_zeros([wide, n], h.place());
-    }
-    let first = h.try_unsqueeze(0)?;
-    let before = match reverse {
-        false => Tensor::try_cat(&[&first, &y.try_narrow(0, 0, steps - 1)?], 0)?,
-        true => Tensor::try_cat(&[&y.try_narrow(0, 1, steps - 1)?, &first], 0)?,
-    };
-    let rows = steps * h.dim(0);
-    gates.try_reshape([rows, wide])?.try_t()?.try_matmul(&before.try_reshape([rows, n])?)
+    correlation(gates, &states_before(y, h, reverse)?)
 }
 
 /// `[steps, ..]` from what was gathered in the order of the steps taken.
@@ -86,10 +118,10 @@ struct Steps {
 }
 
 fn steps(x: &[&Tensor], reverse: bool) -> Result<Steps> {
-    let gates = x[0].try_unbind(0)?;
-    let mut s = Steps { x_gates: Vec::new(), h_gates: Vec::new(), h: vec![x[2].clone()], c: vec![x[3].clone()] };
+    let gates = x[0].try_linear(x[1], Some(x[2]))?.try_unbind(0)?;
+    let mut s = Steps { x_gates: Vec::new(), h_gates: Vec::new(), h: vec![x[4].clone()], c: vec![x[5].clone()] };
     for (i, t) in order(gates.len(), reverse).enumerate() {
-        let h_gates = s.h[i].try_linear(x[1], None)?;
+        let h_gates = s.h[i].try_linear(x[3], None)?;
         let mut next = Tensor::try_compose(LstmStep, &[&gates[t], &h_gates, &s.c[i]])?;
         s.c.extend(next.pop());
         s.h.extend(next.pop());
@@ -104,28 +136,30 @@ impl Composite for LstmSequence {
         "lstm_sequence"
     }
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
-        check(x, 4, &x[2..])?;
-        let n = x[1].shape[1];
-        Ok(smallvec![Meta::new(x[0].dtype, x[0].shape.with(2, n)), x[3]])
+        let gates = check_lstm(x, &x[4..])?;
+        Ok(smallvec![Meta::new(gates.dtype, gates.shape.with(2, x[3].shape[1])), x[5]])
     }
     fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
         let mut s = steps(x, self.reverse)?;
         let c = s.c.swap_remove(s.c.len() - 1);
-        Ok(smallvec![stacked(s.h.split_off(1), self.reverse, x[2], x[2].dim(1))?, c])
+        Ok(smallvec![stacked(s.h.split_off(1), self.reverse, x[4], x[4].dim(1))?, c])
     }
     fn saves(&self) -> crate::op::Saves {
         crate::op::Saves::BOTH
     }
     fn vjp(&self, cx: &Vjp<'_>) -> Option<Grads> {
-        let (activations, cells, h) = (cx.aux(0)?, cx.aux(1)?, cx.x(2));
-        let op = LstmSequenceGrad { reverse: self.reverse };
-        let (gy, gc) = (cx.grad_or_zeros(0), cx.grad_or_zeros(1));
-        let mut grads = Tensor::compose(op, &[&cx.x(0), &cx.x(1), &h, &cx.x(3), &gy, &gc, &activations, &cells]);
-        let (dc, dh) = (grads.pop(), grads.pop());
-        let gates = grads.pop()?;
-        let product = || crate::error::or_raise(weight_grad(&gates, &cx.y_of(0), &h, self.reverse));
-        let dw = cx.needs(1).then(product);
-        Some(smallvec![Some(gates), dw, dh, dc])
+        let (activations, cells, reverse) = (cx.aux(0)?, cx.aux(1)?, self.reverse);
+        let x: [Tensor; 6] = std::array::from_fn(|i| cx.x(i));
+        let g = [cx.grad_or_zeros(0), cx.grad_or_zeros(1), activations, cells];
+        let mut states = Tensor::compose(LstmSequenceGrad { reverse }, &x.iter().chain(&g).collect::<Vec<_>>());
+        let (dc, dh) = (states.pop(), states.pop());
+        let gates = states.pop()?;
+        let dx = cx.needs(0).then(|| gates.matmul(&x[1]));
+        let weights = (1..4).any(|i| cx.needs(i));
+        let weights =
+            weights.then(|| Tensor::compose(LstmWeightGrad { reverse }, &[&gates, &x[0], &cx.y_of(0), &x[4]]));
+        let mut weights = weights.into_iter().flatten();
+        Some(smallvec![dx, weights.next(), weights.next(), weights.next(), dh, dc])
     }
 }
 
@@ -134,24 +168,24 @@ impl Composite for LstmSequenceGrad {
         "lstm_sequence_grad"
     }
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
-        let [_, _, h, c, gy, gc, activations, cells] = x else {
+        let [_, _, _, w, h, c, gy, gc, activations, cells] = x else {
             return Err(Error::misuse(
-                "needs the four inputs, two gradients, and the activations and cells that forward kept",
+                "needs the six inputs, two gradients, and the activations and cells that forward kept",
             ));
         };
-        check(x, 4, &[*h, *c, *gc])?;
-        let states = x[0].shape.with(2, x[1].shape[1]);
+        let gates = check_lstm(x, &[*h, *c, *gc])?;
+        let states = gates.shape.with(2, w.shape[1]);
         if let Some(m) = [gy, cells].into_iter().find(|m| m.shape != states) {
             return Err(Error::misuse(format!("all states, and their gradient, have shape {states}, not {}", m.shape)));
         }
-        if activations.shape != x[0].shape {
+        if activations.shape != gates.shape {
             return Err(Error::misuse(format!("the activations have the gates' shape, not {}", activations.shape)));
         }
-        Ok(smallvec![x[0], x[2], x[3]])
+        Ok(smallvec![gates, *h, *c])
     }
     fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
-        let (s, gy) = (steps(&x[..4], self.reverse)?, x[4].try_unbind(0)?);
-        let (mut dh, mut dc): (Option<Tensor>, Tensor) = (None, x[5].clone());
+        let (s, gy) = (steps(&x[..6], self.reverse)?, x[6].try_unbind(0)?);
+        let (mut dh, mut dc): (Option<Tensor>, Tensor) = (None, x[7].clone());
         let mut gates = Vec::new();
         for (i, t) in order(gy.len(), self.reverse).enumerate().collect::<Vec<_>>().into_iter().rev() {
             let gh = match &dh {
@@ -163,10 +197,39 @@ impl Composite for LstmSequenceGrad {
                 (Some(dc), Some(g)) => (dc, [gates, vec![g]].concat()),
                 _ => return Err(Error::misuse("the gradient of an LSTM's step is that of gates and c")),
             };
-            dh = Some(gates[gates.len() - 1].try_matmul(x[1])?);
+            dh = Some(gates[gates.len() - 1].try_matmul(x[3])?);
         }
         gates.reverse(); // in the order of the steps taken
-        let dh = dh.map_or_else(|| Tensor::try_zeros(*x[2].shape(), x[2].place()), Ok)?;
-        Ok(smallvec![stacked(gates, self.reverse, x[2], x[0].dim(2))?, dh, dc])
+        let dh = dh.map_or_else(|| Tensor::try_zeros(*x[4].shape(), x[4].place()), Ok)?;
+        Ok(smallvec![stacked(gates, self.reverse, x[4], x[3].dim(0))?, dh, dc])
+    }
+}
+
+impl Composite for LstmWeightGrad {
+    fn name(&self) -> &'static str {
+        "lstm_weight_grad"
+    }
+    fn infer(&self, x: &[Meta]) -> Result<Metas> {
+        let [gates, inputs, y, h] = x else {
+            return Err(Error::misuse("needs the gradient of the gates, the inputs, all states and the first"));
+        };
+        if x.iter().any(|m| m.dtype != gates.dtype) || !gates.dtype.is_float() {
+            return Err(Error::misuse("gradients, inputs and states must have one floating-point dtype"));
+        }
+        let (g, rank) = (gates.shape, [gates.shape.rank(), inputs.shape.rank(), y.shape.rank(), h.shape.rank()]);
+        if rank != [3, 3, 3, 2]
+            || inputs.shape.with(2, g[2]) != g
+            || y.shape.with(2, g[2]) != g
+            || y.shape.dims()[1..] != *h.shape.dims()
+        {
+            let fits = "gradients, inputs and states of the same steps and batch would fit, and a state [batch, n] before them";
+            return Err(Error::misuse(format!("{fits}, not {g}, {}, {} and {}", inputs.shape, y.shape, h.shape)));
+        }
+        let like = |dims: &[usize]| Ok(Meta::new(gates.dtype, Shape::try_new(dims)?));
+        Ok(smallvec![like(&[g[2], inputs.shape[2]])?, like(&[g[2]])?, like(&[g[2], h.shape[1]])?])
+    }
+    fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
+        let bias = x[0].try_sum_dims(&[0, 1], false)?;
+        Ok(smallvec![correlation(x[0], x[1])?, bias, weight_grad(x[0], x[2], x[3], self.reverse)?])
     }
 }

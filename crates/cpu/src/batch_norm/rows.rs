@@ -1,7 +1,7 @@
 //! The loops of batch normalization over one image's part of a channel, or of several channels side by side (`_each`).
 
 use super::Number;
-use crate::lanes::sums;
+use crate::lanes::{sums, sums_and_map};
 use crate::math::Float;
 use crate::simd::vectorized;
 
@@ -34,17 +34,25 @@ vectorized! {
             *d = (g - g_mean - c * slope) * scale;
         }
     }
-    /// g where y is positive.
-    pub(super) fn flowing<T: Float>(g: &[T], y: &[T], out: &mut [T]) {
-        for ((o, &g), &y) in out.iter_mut().zip(g).zip(y) { *o = if y <= T::ZERO { T::ZERO } else { g }; }
+    /// The same as [`moments`] of g where y is positive, which is written to `out`.
+    pub(super) fn flowing_moments<T: Float>(g: &[T], y: &[T], x: &[T], mean: T, out: &mut [T]) -> (T, T) {
+        let [s, p] = sums_and_map([g, y, x], out, |[g, y, x]| {
+            let g = if y <= T::ZERO { T::ZERO } else { g };
+            ([g, g * (x - mean)], g)
+        });
+        (s, p)
     }
-    /// y ← max(y + residual, 0); an empty residual is none.
-    pub(super) fn rectify<T: Float>(y: &mut [T], residual: &[T]) {
+    /// y = max((x − mean)·scale + shift + residual, 0); an empty residual is none.
+    pub(super) fn normalize_relu<T: Float>(x: &[T], residual: &[T], numbers: [T; 3], y: &mut [T]) {
+        let [mean, scale, shift] = numbers;
         if residual.is_empty() {
-            for y in y.iter_mut() { *y = if *y < T::ZERO { T::ZERO } else { *y }; }
+            for (y, &x) in y.iter_mut().zip(x) {
+                let sum = (x - mean) * scale + shift;
+                *y = if sum < T::ZERO { T::ZERO } else { sum };
+            }
         }
-        for (y, &r) in y.iter_mut().zip(residual) {
-            let sum = *y + r;
+        for ((y, &x), &r) in y.iter_mut().zip(x).zip(residual) {
+            let sum = (x - mean) * scale + shift + r;
             *y = if sum < T::ZERO { T::ZERO } else { sum };
         }
     }

@@ -5,7 +5,7 @@
 //! the sum. The transposed convolution is a convolution for each remainder of the stride, and the taps' gradient the product
 //! the other way: taps × windows × outputs. Work is cut by images, whatever the number of threads.
 
-use super::pixels::{from_pixels, places, to_pixels, with_parts};
+use super::pixels::{fetch_ahead, from_pixels, places, to_pixels, with_parts};
 use super::{Dense, unravel};
 use crate::elementwise::finish;
 use crate::launch::{Out, launch, storage};
@@ -32,45 +32,45 @@ fn plane(w: &Window, lens: [usize; 3]) -> [usize; 2] {
 
 /// Windows that are a product: those of one remainder of the stride.
 #[derive(Clone, Debug)]
-struct Pass {
+pub(super) struct Pass {
     /// Where the runs of taps begin, from a window's first number, and how long they are.
-    runs: Vec<usize>,
-    run: usize,
+    pub(super) runs: Vec<usize>,
+    pub(super) run: usize,
     /// The taps, in the order of the runs.
-    taps: Vec<usize>,
+    pub(super) taps: Vec<usize>,
     /// Rows and columns of windows.
-    count: [usize; 2],
+    pub(super) count: [usize; 2],
     /// The canvas number of the first window, and how far apart rows and columns of windows are there.
-    from: usize,
-    from_step: [usize; 2],
+    pub(super) from: usize,
+    pub(super) from_step: [usize; 2],
     /// The same of the results, in places.
-    to: usize,
-    to_step: [usize; 2],
+    pub(super) to: usize,
+    pub(super) to_step: [usize; 2],
     /// Where its packed weights begin, in numbers.
-    packed: usize,
+    pub(super) packed: usize,
 }
 
 /// A convolution between two stacks of planes.
 #[derive(Clone, Debug)]
-struct Plan {
-    images: usize,
-    reads: usize,
-    writes: usize,
+pub(super) struct Plan {
+    pub(super) images: usize,
+    pub(super) reads: usize,
+    pub(super) writes: usize,
     /// Numbers of a canvas place, and results' channels up to a multiple of a register.
-    pitch: usize,
-    wide: usize,
-    read_places: Vec<u32>,
-    write_places: Vec<u32>,
+    pub(super) pitch: usize,
+    pub(super) wide: usize,
+    pub(super) read_places: Vec<u32>,
+    pub(super) write_places: Vec<u32>,
     /// Numbers of a canvas.
-    canvas: usize,
+    pub(super) canvas: usize,
     /// Whether places around the image are read as zeros.
-    padded: bool,
-    passes: Vec<Pass>,
-    taps: usize,
-    read_step: usize,
-    write_step: usize,
+    pub(super) padded: bool,
+    pub(super) passes: Vec<Pass>,
+    pub(super) taps: usize,
+    pub(super) read_step: usize,
+    pub(super) write_step: usize,
     /// Places of the results that no pass reaches.
-    leaves_gaps: bool,
+    pub(super) leaves_gaps: bool,
 }
 
 /// Each remainder of the stride has the taps `k` with `k·dilation ≡ remainder`.
@@ -100,7 +100,7 @@ fn pitch_of(channels: usize, lanes: usize) -> usize {
 }
 
 impl Plan {
-    fn forward(w: &Window, images: usize, reads: usize, writes: usize, lanes: usize) -> Plan {
+    pub(super) fn forward(w: &Window, images: usize, reads: usize, writes: usize, lanes: usize) -> Plan {
         let [input, output, before, stride] = [w.input, w.output, w.before, w.stride].map(|lens| plane(w, lens));
         let (dilation, before) = (plane(w, w.dilation), if w.rank == 1 { [0, before[1]] } else { before });
         let stride = if w.rank == 1 { [1, stride[1]] } else { stride };
@@ -144,7 +144,7 @@ impl Plan {
     /// x from y: place `q` of x gets tap `k` of window `o` where `o·stride + k·dilation = q + before`. For the places with one
     /// remainder `r` of `q + before` by the stride, these are the taps whose distance has the same remainder, at
     /// `o = ⌊(q + before)/stride⌋ − ⌊k·dilation/stride⌋`: a convolution of stride 1.
-    fn transposed(w: &Window, images: usize, reads: usize, writes: usize, lanes: usize) -> Plan {
+    pub(super) fn transposed(w: &Window, images: usize, reads: usize, writes: usize, lanes: usize) -> Plan {
         let reach: [usize; 3] = std::array::from_fn(|d| (w.span(d) - 1) / w.stride[d]);
         let last: [usize; 3] = std::array::from_fn(|d| (w.input[d] - 1 + w.before[d]) / w.stride[d]);
         // Rows and columns: of one dimension, it is the columns.
@@ -223,8 +223,13 @@ impl Plan {
             });
         }
     }
+    /// One of the images read.
+    fn image<'a, T>(&self, images: &'a [T], i: usize) -> &'a [T] {
+        let len = self.reads * self.read_places.len();
+        &images[i * len..][..len]
+    }
     /// Numbers of an image's canvas, and what a register may write beyond it.
-    fn canvas_room(&self) -> usize {
+    pub(super) fn canvas_room(&self) -> usize {
         self.canvas + 16
     }
 }
@@ -232,8 +237,7 @@ impl Plan {
 /// Lays an image out on its canvas.
 #[inline(always)]
 unsafe fn fill_canvas<V: Vector>(p: &Plan, images: &[V::T], image: usize, canvas: &mut [V::T]) {
-    let len = p.reads * p.read_places.len();
-    let planes = &images[image * len..][..len];
+    let planes = p.image(images, image);
     if p.padded {
         canvas.fill(V::T::ZERO);
     }
@@ -242,7 +246,7 @@ unsafe fn fill_canvas<V: Vector>(p: &Plan, images: &[V::T], image: usize, canvas
     unsafe { to_pixels::<V>(planes, p.reads, &p.read_places, p.pitch, canvas.as_mut_ptr()) }
 }
 
-/// One image of a convolution.
+/// Some images of a convolution.
 #[derive(Clone, Copy)]
 struct Job<'a, T> {
     p: &'a Plan,
@@ -250,7 +254,8 @@ struct Job<'a, T> {
     weights: &'a [T],
     /// A number for each written channel, up to a multiple of a register, or none.
     bias: &'a [T],
-    image: usize,
+    /// Images, from and to.
+    images: (usize, usize),
     /// The written channels, from a multiple of a register on.
     channels: (usize, usize),
 }
@@ -263,47 +268,55 @@ impl<T> Job<'_, T> {
 }
 
 by_level! {
-    /// Convolves an image; `out` holds all images' results.
-    unsafe fn convolve_image<T>(j: Job<'_, T>, room: [&mut [T]; 2], out: &Out<T>) => convolve_image_of
+    /// Convolves images; `out` holds all images' results.
+    unsafe fn convolve_images<T>(j: Job<'_, T>, room: [&mut [T]; 2], out: &Out<T>) => convolve_images_of
 }
 
 #[inline(always)]
-unsafe fn convolve_image_of<V: Vector>(j: Job<'_, V::T>, room: [&mut [V::T]; 2], out: &Out<V::T>) {
+unsafe fn convolve_images_of<V: Vector>(j: Job<'_, V::T>, room: [&mut [V::T]; 2], out: &Out<V::T>) {
     let (p, [canvas, target], wide, first) = (j.p, room, j.wide(), j.channels.0);
-    // SAFETY: the canvas holds every tap of every window, the target every place; the results' planes are this call's alone.
-    unsafe {
-        fill_canvas::<V>(p, j.from, j.image, canvas);
-        let start = if j.bias.is_empty() { std::ptr::null() } else { j.bias.as_ptr().add(first) };
-        if p.leaves_gaps {
-            for place in target.chunks_exact_mut(wide) {
-                match j.bias.is_empty() {
-                    true => place.fill(V::T::ZERO),
-                    false => place.copy_from_slice(&j.bias[first..first + wide]),
+    let (count, plane) = (p.writes.min(first + wide) - first, p.write_places.len());
+    for image in j.images.0..j.images.1 {
+        let next = p.image(j.from, (image + 1).min(j.images.1 - 1));
+        // SAFETY: the canvas holds every tap of every window, the target every place; the results' planes are this call's alone.
+        unsafe {
+            fill_canvas::<V>(p, j.from, image, canvas);
+            let start = if j.bias.is_empty() { std::ptr::null() } else { j.bias.as_ptr().add(first) };
+            if p.leaves_gaps {
+                for place in target.chunks_exact_mut(wide) {
+                    match j.bias.is_empty() {
+                        true => place.fill(V::T::ZERO),
+                        false => place.copy_from_slice(&j.bias[first..first + wide]),
+                    }
                 }
             }
-        }
-        for pass in &p.passes {
-            for row in 0..pass.count[0] {
-                let panel = Panel {
-                    rows: pass.count[1],
-                    run: pass.run,
-                    runs: &pass.runs,
-                    a: canvas.as_ptr().add(pass.from + row * pass.from_step[0]),
-                    a_row: pass.from_step[1],
-                    a_column: 1,
-                    b: j.weights.as_ptr().add(pass.packed + first),
-                    b_row: p.wide,
-                    start,
-                    start_row: 0,
-                    out: target.as_mut_ptr().add((pass.to + row * pass.to_step[0]) * wide),
-                    out_row: pass.to_step[1] * wide,
-                };
-                multiply::<V>(&panel, wide);
+            let results =
+                std::ptr::slice_from_raw_parts(out.ptr().add((image * p.writes + first) * plane), count * plane);
+            for (k, pass) in p.passes.iter().enumerate() {
+                for row in 0..pass.count[0] {
+                    let (part, parts) = (k * pass.count[0] + row, p.passes.len() * pass.count[0]);
+                    fetch_ahead(next, part, parts);
+                    fetch_ahead(results, part, parts);
+                    let panel = Panel {
+                        rows: pass.count[1],
+                        run: pass.run,
+                        runs: &pass.runs,
+                        a: canvas.as_ptr().add(pass.from + row * pass.from_step[0]),
+                        a_row: pass.from_step[1],
+                        a_column: 1,
+                        b: j.weights.as_ptr().add(pass.packed + first),
+                        b_row: p.wide,
+                        start,
+                        start_row: 0,
+                        out: target.as_mut_ptr().add((pass.to + row * pass.to_step[0]) * wide),
+                        out_row: pass.to_step[1] * wide,
+                    };
+                    multiply::<V>(&panel, wide);
+                }
             }
+            let planes = out.part((image * p.writes + first) * plane, count * plane);
+            from_pixels::<V>(target.as_ptr(), &p.write_places, wide, count, planes);
         }
-        let (count, plane) = (p.writes.min(first + wide) - first, p.write_places.len());
-        let planes = out.part((j.image * p.writes + first) * plane, count * plane);
-        from_pixels::<V>(target.as_ptr(), &p.write_places, wide, count, planes);
     }
 }
 
@@ -337,14 +350,16 @@ fn convolve<T: Real>(x: &[View<'_>], p: Plan) -> Result<Fused> {
             bias[..p.writes].copy_from_slice(b.slice());
         }
         let bias = if inputs.len() > 2 { &*bias } else { &[] };
-        for_chunks(p.images * cuts, p.work(), |i| {
-            let (image, cut) = (i / cuts, i % cuts);
+        let chunks = p.images.min(32);
+        for_chunks(chunks * cuts, p.work(), |i| {
+            let (chunk, cut) = (i / cuts, i % cuts);
+            let images = (p.images * chunk / chunks, p.images * (chunk + 1) / chunks);
             let channels = (blocks * cut / cuts * block, blocks * (cut + 1) / cuts * block);
             let job =
-                Job { p: &p, from: inputs[0].slice(), weights: &packed.slice()[..p.packed()], bias, image, channels };
+                Job { p: &p, from: inputs[0].slice(), weights: &packed.slice()[..p.packed()], bias, images, channels };
             let sizes = [p.canvas_room(), p.write_places.len() * job.wide()];
             // SAFETY: each call has planes of its own.
-            with_parts(sizes, |room| unsafe { convolve_image(job, room, &out) })
+            with_parts(sizes, |room| unsafe { convolve_images(job, room, &out) })
         });
     });
     Ok(Fused::one(finish(to)?))
@@ -372,11 +387,14 @@ unsafe fn correlate_images_of<V: Vector>(c: Part<'_, V::T>, room: [&mut [V::T]; 
     db.fill(V::T::ZERO);
     for image in c.images.0..c.images.1 {
         let len = p.writes * p.write_places.len();
+        let ahead = (image + 1).min(c.images.1 - 1);
+        let next = [p.image(c.x, ahead), &c.g[ahead * len..][..len]];
         // SAFETY: the canvas holds every tap of every window, `grads` every place, `dw` a row for every number of each run.
         unsafe {
             fill_canvas::<V>(p, c.x, image, canvas);
             to_pixels::<V>(&c.g[image * len..][..len], p.writes, &p.write_places, p.wide, grads.as_mut_ptr());
             for row in 0..pass.count[0] {
+                next.iter().for_each(|&next| fetch_ahead(next, row, pass.count[0]));
                 let g = grads.as_ptr().add(row * pass.count[1] * p.wide);
                 for (i, run) in pass.runs.iter().enumerate() {
                     let out = dw.as_mut_ptr().add(i * pass.run * p.wide);

@@ -4,6 +4,7 @@
 //! this layout every register holds the channels of one place, so a kernel never sees where a row ends.
 
 use super::with_room;
+use crate::simd::prefetch_part;
 use crate::vector::{Real, Vector};
 
 /// Copies planes of one image to pixels: number `p` of channel `c` goes to `out[places[p]·pitch + c]`; channels beyond the last,
@@ -12,6 +13,7 @@ use crate::vector::{Real, Vector};
 /// # Safety
 /// `image` holds `channels` planes of `places.len()` numbers; `out` has room for every place. The instruction set by V.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // the loops must unroll
 pub(super) unsafe fn to_pixels<V: Vector>(
     image: &[V::T],
     channels: usize,
@@ -36,6 +38,19 @@ pub(super) unsafe fn to_pixels<V: Vector>(
             let n = lanes.min(plane - p);
             // SAFETY: `count` channels and `n` places are there.
             unsafe {
+                if count == lanes && n == lanes {
+                    // Of known lengths, so that the block stays in registers.
+                    let mut v = [V::zero(); 16];
+                    for i in 0..V::LANES {
+                        v[i] = V::load(image.as_ptr().add((first + i) * plane + p));
+                    }
+                    V::transpose(&mut v);
+                    for i in 0..V::LANES {
+                        v[i].store(out.add(*places.get_unchecked(p + i) as usize * pitch + first));
+                    }
+                    p += lanes;
+                    continue;
+                }
                 let mut v = [V::zero(); 16];
                 for (i, v) in v.iter_mut().enumerate().take(count) {
                     let from = image.as_ptr().add((first + i) * plane + p);
@@ -56,6 +71,7 @@ pub(super) unsafe fn to_pixels<V: Vector>(
 /// # Safety
 /// As [`to_pixels`]; a place holds channels up to a multiple of a register.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // the loops must unroll
 pub(super) unsafe fn from_pixels<V: Vector>(
     pixels: *const V::T,
     places: &[u32],
@@ -73,6 +89,18 @@ pub(super) unsafe fn from_pixels<V: Vector>(
             let n = lanes.min(plane - p);
             // SAFETY: as above.
             unsafe {
+                if count == lanes && n == lanes {
+                    let mut v = [V::zero(); 16];
+                    for i in 0..V::LANES {
+                        v[i] = V::load(pixels.add(*places.get_unchecked(p + i) as usize * pitch + first));
+                    }
+                    V::transpose(&mut v);
+                    for i in 0..V::LANES {
+                        v[i].store(image.as_mut_ptr().add((first + i) * plane + p));
+                    }
+                    p += lanes;
+                    continue;
+                }
                 let mut v = [V::zero(); 16];
                 for (v, &place) in v.iter_mut().zip(&places[p..p + n]) {
                     *v = V::load(pixels.add(place as usize * pitch + first));
@@ -91,6 +119,22 @@ pub(super) unsafe fn from_pixels<V: Vector>(
 /// Where the numbers of a plane `[rows, columns]` lie in a canvas of rows `pitch` long, from place `first` on.
 pub(super) fn places(rows: usize, columns: usize, pitch: usize, first: usize) -> Vec<u32> {
     (0..rows * columns).map(|i| (first + i / columns * pitch + i % columns) as u32).collect()
+}
+
+/// The places of a canvas of so many that are none of these, which ascend.
+pub(super) fn blanks(places: &[u32], canvas: usize) -> Vec<u32> {
+    (0..canvas as u32).filter(|place| places.binary_search(place).is_err()).collect()
+}
+
+/// More numbers would push out what is at work.
+const FETCHED: usize = 1 << 16;
+
+/// Has part `i` of `parts` of the numbers wanted next fetched, if they are few enough.
+#[inline(always)]
+pub(super) fn fetch_ahead<T>(next: *const [T], i: usize, parts: usize) {
+    if next.len() <= FETCHED {
+        prefetch_part(next, i, parts);
+    }
 }
 
 /// Runs `f` with parts of the thread's room, each on a cache line of its own.

@@ -10,7 +10,7 @@
 
 use super::Dense;
 use super::direct::sum_parts;
-use super::pixels::{from_pixels, places, to_pixels, with_parts};
+use super::pixels::{blanks, fetch_ahead, from_pixels, places, to_pixels, with_parts};
 use super::transforms::{
     gather_output, gather_taps, load_square, spread_grad, spread_input, spread_taps, store_square,
 };
@@ -28,8 +28,9 @@ use gradus_core::functional::window::Window;
 use gradus_core::{Buffer, Result};
 use std::ops::Range;
 
-/// So many tiles go through the three steps at a time: what they need stays in the second cache.
-const STRIP: usize = 48;
+/// So many tiles go through the three steps at a time: two blocks of the products' height, so that what they need stays in the second
+/// cache beside the taps.
+const STRIP: usize = 24;
 /// Fewer channels leave registers empty, and products too short.
 const FEWEST: usize = 8;
 /// Fewer places of a batch's images leave the taps' gradient to the direct products ([`fits_weight_grad`]).
@@ -52,6 +53,8 @@ struct Tiling {
     /// Where a read plane lies in its canvas (padded, and large enough for whole tiles), and how many places that has.
     read_places: Vec<u32>,
     canvas: usize,
+    /// The canvas places around it, which are zeros.
+    blank: Vec<u32>,
     /// Where a written plane lies in its canvas of whole tiles, and how many places that has.
     write_places: Vec<u32>,
     target: usize,
@@ -102,6 +105,8 @@ impl Tiling {
         let (canvas, target) = ((2 * count[0] + 2) * read_pitch, 2 * count[0] * write_pitch);
         let tiles = count[0] * count[1];
         let gang = STRIP.div_ceil(tiles).min(images);
+        let read_places = places(from[0], from[1], read_pitch, before[0] * read_pitch + before[1]);
+        let blank = blanks(&read_places, canvas);
         let at = |pitch: usize, plane: usize| {
             (0..gang * tiles)
                 .map(|t| (t / tiles * plane + t % tiles / count[1] * 2 * pitch + t % count[1] * 2) as u32)
@@ -116,8 +121,9 @@ impl Tiling {
             o: writes.next_multiple_of(lanes),
             read_plane: from[0] * from[1],
             write_plane: to[0] * to[1],
-            read_places: places(from[0], from[1], read_pitch, before[0] * read_pitch + before[1]),
+            read_places,
             canvas,
+            blank,
             write_places: places(to[0], to[1], write_pitch, 0),
             target,
             origins: at(read_pitch, canvas),
@@ -148,6 +154,24 @@ impl Tiling {
     }
     fn gangs(&self) -> usize {
         self.images.div_ceil(self.gang)
+    }
+    /// Consecutive gangs that one thread takes at a time, so that it can have the next one fetched.
+    fn chunks(&self) -> usize {
+        self.gangs().min(32)
+    }
+    /// The gangs of chunk `i` of so many.
+    fn chunk(&self, i: usize, chunks: usize) -> (usize, usize) {
+        (self.gangs() * i / chunks, self.gangs() * (i + 1) / chunks)
+    }
+    /// What a gang reads of all images' planes.
+    fn reads_of<T>(&self, gang: usize, x: &[T]) -> *const [T] {
+        let (images, len) = (self.gang(gang), self.reads * self.read_plane);
+        &x[images.start * len..images.end * len]
+    }
+    /// Its results, from all images' on.
+    fn writes_of<T>(&self, gang: usize, y: *const T) -> *const [T] {
+        let (images, len) = (self.gang(gang), self.writes * self.write_plane);
+        std::ptr::slice_from_raw_parts(y.wrapping_add(images.start * len), images.len() * len)
     }
 }
 
@@ -213,8 +237,8 @@ struct Pass<'a, T> {
     taps: &'a [T],
     /// A number for each written channel, or none.
     bias: &'a [T],
-    /// The gang.
-    gang: usize,
+    /// The gangs, from and to.
+    gangs: (usize, usize),
     /// The written channels, from a multiple of a register on.
     channels: (usize, usize),
 }
@@ -232,44 +256,52 @@ impl<T> Pass<'_, T> {
 }
 
 by_level! {
-    /// Convolves a gang of images; `out` holds all images' results.
-    unsafe fn convolve_gang<T>(p: Pass<'_, T>, room: [&mut [T]; 4], out: &Out<T>) => convolve_gang_of
+    /// Convolves gangs of images; `out` holds all images' results.
+    unsafe fn convolve_gangs<T>(p: Pass<'_, T>, room: [&mut [T]; 4], out: &Out<T>) => convolve_gangs_of
 }
 
 #[inline(always)]
-unsafe fn convolve_gang_of<V: Vector>(p: Pass<'_, V::T>, room: [&mut [V::T]; 4], out: &Out<V::T>) {
-    let (t, images, [canvas, spread, product, target]) = (p.t, p.t.gang(p.gang), room);
+unsafe fn convolve_gangs_of<V: Vector>(p: Pass<'_, V::T>, room: [&mut [V::T]; 4], out: &Out<V::T>) {
+    let (t, [canvas, spread, product, target]) = (p.t, room);
     let ((from, to), wide) = (p.channels, p.wide());
-    // SAFETY: every part of the room is as large as its step needs; the results' planes are this call's alone.
-    unsafe {
-        fill_canvas::<V>(t, p.from, images.clone(), canvas);
-        let tiles = images.len() * t.tiles;
-        let step = tiles.div_ceil(tiles.div_ceil(STRIP)); // strips of about the same length
-        for first in (0..tiles).step_by(step) {
-            let strip = first..tiles.min(first + step);
-            transform_input::<V>(t, strip.clone(), canvas.as_ptr(), spread.as_mut_ptr());
-            for place in 0..16 {
-                let panel = Panel {
-                    rows: strip.len(),
-                    run: t.c,
-                    runs: WHOLE,
-                    a: spread.as_ptr().add(place * STRIP * t.c),
-                    a_row: t.c,
-                    a_column: 1,
-                    b: p.taps.as_ptr().add(place * t.c * t.o + from),
-                    b_row: t.o,
-                    start: std::ptr::null(),
-                    start_row: 0,
-                    out: product.as_mut_ptr().add(place * STRIP * wide),
-                    out_row: wide,
-                };
-                multiply::<V>(&panel, wide);
+    for gang in p.gangs.0..p.gangs.1 {
+        let images = t.gang(gang);
+        let next = t.reads_of((gang + 1).min(p.gangs.1 - 1), p.from);
+        let results = t.writes_of(gang, out.ptr().cast_const());
+        // SAFETY: every part of the room is as large as its step needs; the results' planes are this call's alone.
+        unsafe {
+            fill_canvas::<V>(t, p.from, images.clone(), canvas);
+            let tiles = images.len() * t.tiles;
+            let strips = tiles.div_ceil(STRIP);
+            let step = tiles.div_ceil(strips); // strips of about the same length
+            for first in (0..tiles).step_by(step) {
+                let strip = first..tiles.min(first + step);
+                fetch_ahead(next, first / step, strips);
+                fetch_ahead(results, first / step, strips);
+                transform_input::<V>(t, strip.clone(), canvas.as_ptr(), spread.as_mut_ptr());
+                for place in 0..16 {
+                    let panel = Panel {
+                        rows: strip.len(),
+                        run: t.c,
+                        runs: WHOLE,
+                        a: spread.as_ptr().add(place * STRIP * t.c),
+                        a_row: t.c,
+                        a_column: 1,
+                        b: p.taps.as_ptr().add(place * t.c * t.o + from),
+                        b_row: t.o,
+                        start: std::ptr::null(),
+                        start_row: 0,
+                        out: product.as_mut_ptr().add(place * STRIP * wide),
+                        out_row: wide,
+                    };
+                    multiply::<V>(&panel, wide);
+                }
+                transform_output::<V>(&p, strip, wide, product.as_ptr(), target.as_mut_ptr());
             }
-            transform_output::<V>(&p, strip, wide, product.as_ptr(), target.as_mut_ptr());
-        }
-        for (i, image) in images.enumerate() {
-            let planes = out.part((image * t.writes + from) * t.write_plane, (to - from) * t.write_plane);
-            from_pixels::<V>(target.as_ptr().add(i * t.target * wide), &t.write_places, wide, to - from, planes);
+            for (i, image) in images.enumerate() {
+                let planes = out.part((image * t.writes + from) * t.write_plane, (to - from) * t.write_plane);
+                from_pixels::<V>(target.as_ptr().add(i * t.target * wide), &t.write_places, wide, to - from, planes);
+            }
         }
     }
 }
@@ -277,14 +309,17 @@ unsafe fn convolve_gang_of<V: Vector>(p: Pass<'_, V::T>, room: [&mut [V::T]; 4],
 /// Lays images out on their canvases, with zeros around.
 #[inline(always)]
 unsafe fn fill_canvas<V: Vector>(t: &Tiling, from: &[V::T], images: Range<usize>, canvas: &mut [V::T]) {
-    if t.canvas != t.read_plane {
-        canvas.fill(V::T::ZERO);
-    }
     for (i, image) in images.enumerate() {
         let planes = &from[image * t.reads * t.read_plane..][..t.reads * t.read_plane];
-        // SAFETY: the canvas has room for every image's places.
+        // SAFETY: the canvas has room for every place of every image.
         unsafe {
-            to_pixels::<V>(planes, t.reads, &t.read_places, t.c, canvas.as_mut_ptr().add(i * t.canvas * t.c));
+            let canvas = canvas.as_mut_ptr().add(i * t.canvas * t.c);
+            for &place in &t.blank {
+                for first in (0..t.c).step_by(V::LANES) {
+                    V::zero().store(canvas.add(place as usize * t.c + first));
+                }
+            }
+            to_pixels::<V>(planes, t.reads, &t.read_places, t.c, canvas);
         }
     }
 }
@@ -347,12 +382,12 @@ fn convolve<T: Real>(x: &[View<'_>], t: Tiling, filters: Filters) -> Result<Fuse
         // SAFETY: each call has a channel of its own.
         for_chunks(t.c, t.c * t.o, |c| unsafe { transform_taps(&t, filters, c, inputs[1].slice(), &taps) });
         let bias = inputs.get(2).map_or(&[][..], |b| b.slice());
-        for_chunks(t.gangs() * cuts, t.work(), |i| {
-            let (gang, cut) = (i / cuts, i % cuts);
+        for_chunks(t.chunks() * cuts, t.work(), |i| {
+            let (gangs, cut) = (t.chunk(i / cuts, t.chunks()), i % cuts);
             let channels = (blocks * cut / cuts * block, t.writes.min(blocks * (cut + 1) / cuts * block));
-            let pass = Pass { t: &t, from: inputs[0].slice(), taps: taps.slice(), bias, gang, channels };
+            let pass = Pass { t: &t, from: inputs[0].slice(), taps: taps.slice(), bias, gangs, channels };
             // SAFETY: each call has planes of its own.
-            with_parts(pass.room(), |room| unsafe { convolve_gang(pass, room, &out) })
+            with_parts(pass.room(), |room| unsafe { convolve_gangs(pass, room, &out) })
         });
     });
     Ok(Fused::one(finish(to)?))
@@ -392,10 +427,14 @@ unsafe fn correlate_gangs_of<V: Vector>(p: Part<'_, V::T>, room: [&mut [V::T]; 5
             let images = t.gang(gang);
             fill_canvas::<V>(t, p.x, images.clone(), canvas);
             fill_grads::<V>(t, p.g, images.clone(), grads);
+            let ahead = (gang + 1).min(p.gangs.1 - 1);
+            let next = [t.reads_of(ahead, p.x), t.writes_of(ahead, p.g.as_ptr())];
             let tiles = images.len() * t.tiles;
-            let step = tiles.div_ceil(tiles.div_ceil(STRIP));
+            let strips = tiles.div_ceil(STRIP);
+            let step = tiles.div_ceil(strips);
             for first in (0..tiles).step_by(step) {
                 let strip = first..tiles.min(first + step);
+                next.iter().for_each(|&next| fetch_ahead(next, first / step, strips));
                 transform_input::<V>(t, strip.clone(), canvas.as_ptr(), spread.as_mut_ptr());
                 transform_grads::<V>(t, strip.clone(), grads.as_ptr(), spread_g.as_mut_ptr(), db);
                 for place in 0..16 {
@@ -480,7 +519,7 @@ pub(super) fn weight_grad<T: Real>(conv: &Conv, x: &[View<'_>]) -> Result<[Buffe
     let (dw, db, partial) = (Out::<T>::of(&tw), Out::<T>::of(&tb), Out::<T>::of(&room));
     launch(&[storage(x[0].buffer)?, storage(x[1].buffer)?], &[&tw, &tb, &room], move || {
         for_chunks(parts, t.work(), |i| {
-            let gangs = (t.gangs() * i / parts, t.gangs() * (i + 1) / parts);
+            let gangs = t.chunk(i, parts);
             let part = Part { t: &t, x: inputs[0].slice(), g: inputs[1].slice(), gangs };
             let (dw, db) = (partial.part(i * len, 9 * plane), partial.part(i * len + 9 * plane, t.o));
             // SAFETY: each call has a part of its own.

@@ -16,6 +16,26 @@ macro_rules! loop1 {
         run as Fn1<$t>
     }};
 }
+/// A loop over angles: larger ones than the vectorized function is made for (and what is none) go by the standard library's, and their
+/// block, whose other numbers have the same bits in either case, one by one.
+macro_rules! angles {
+    ($t:ty, $f:ident) => {{
+        vectorized! {
+            fn run(a: &[$t], y: &mut [$t]) {
+                for (a, y) in a.chunks(64).zip(y.chunks_mut(64)) {
+                    if a.iter().all(|x| Float::abs(*x) <= <$t>::LARGEST_ANGLE) {
+                        for (y, &x) in y.iter_mut().zip(a) { *y = Float::$f(x); }
+                    } else {
+                        for (y, &x) in y.iter_mut().zip(a) {
+                            *y = if Float::abs(x) <= <$t>::LARGEST_ANGLE { Float::$f(x) } else { x.through(f64::$f) };
+                        }
+                    }
+                }
+            }
+        }
+        run as Fn1<$t>
+    }};
+}
 macro_rules! loop2 {
     ($t:ty, |$a:ident, $b:ident| $body:expr) => {{
         vectorized! { fn run(a: &[$t], b: &[$t], y: &mut [$t]) { for ((y, &$a), &$b) in y.iter_mut().zip(a).zip(b) { *y = $body; } } }
@@ -50,8 +70,8 @@ macro_rules! float_tables {
                 UnaryOp::Log2 => loop1!(T, |x| x.through(f64::log2)),
                 UnaryOp::Log10 => loop1!(T, |x| x.through(f64::log10)),
                 UnaryOp::Log1p => loop1!(T, |x| x.through(f64::ln_1p)),
-                UnaryOp::Sin => loop1!(T, |x| x.through(f64::sin)),
-                UnaryOp::Cos => loop1!(T, |x| x.through(f64::cos)),
+                UnaryOp::Sin => angles!(T, sin),
+                UnaryOp::Cos => angles!(T, cos),
                 UnaryOp::Tan => loop1!(T, |x| x.through(f64::tan)),
                 UnaryOp::Asin => loop1!(T, |x| x.through(f64::asin)),
                 UnaryOp::Acos => loop1!(T, |x| x.through(f64::acos)),

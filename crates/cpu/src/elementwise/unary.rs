@@ -66,6 +66,7 @@ fn cost1(op: UnaryOp) -> usize {
         Neg | Abs | Sign | Floor | Ceil | Round | Trunc | Frac | Square | Relu | Relu6 | BitNot | Softsign
         | HardSigmoid | HardSwish => 150,
         Sqrt | Rsqrt | Reciprocal | Exp | Log | Tanh | Sigmoid | Silu | Gelu | GeluTanh | Erf => 800,
+        Sin | Cos => 1500,
         _ => 8000,
     }
 }

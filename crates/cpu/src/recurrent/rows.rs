@@ -5,21 +5,21 @@ use crate::math::Float;
 use crate::simd::vectorized;
 
 vectorized! {
-    /// Of the gates of input and h, and c: the activations of i, f, g and o, the next c, and h.
-    pub(super) fn lstm_forward(x: [&[f32]; 3], kept: [&mut [f32]; 2], h: &mut [f32]) {
+    /// Of the gates, and c: the activations of i, f, g and o, the next c, and h.
+    pub(super) fn lstm_forward(x: [&[f32]; 2], kept: [&mut [f32]; 2], h: &mut [f32]) {
         let n = h.len();
-        let ([gx, gh, c], [activations, next]) = (x, kept);
-        let (gx, gh, c, next) = (&gx[..4 * n], &gh[..4 * n], &c[..n], &mut next[..n]);
+        let ([gates, c], [activations, next]) = (x, kept);
+        let (gates, c, next) = (&gates[..4 * n], &c[..n], &mut next[..n]);
         let (i_f, g_o) = activations[..4 * n].split_at_mut(2 * n);
-        for ((a, &x), &h) in i_f.iter_mut().zip(&gx[..2 * n]).zip(&gh[..2 * n]) {
-            *a = Float::sigmoid(x + h);
+        for (a, &x) in i_f.iter_mut().zip(&gates[..2 * n]) {
+            *a = Float::sigmoid(x);
         }
         let (g, o) = g_o.split_at_mut(n);
-        for ((g, &x), &h) in g.iter_mut().zip(&gx[2 * n..3 * n]).zip(&gh[2 * n..3 * n]) {
-            *g = Float::tanh(x + h);
+        for (g, &x) in g.iter_mut().zip(&gates[2 * n..3 * n]) {
+            *g = Float::tanh(x);
         }
-        for ((o, &x), &h) in o.iter_mut().zip(&gx[3 * n..]).zip(&gh[3 * n..]) {
-            *o = Float::sigmoid(x + h);
+        for (o, &x) in o.iter_mut().zip(&gates[3 * n..]) {
+            *o = Float::sigmoid(x);
         }
         let (i, f) = (&i_f[..n], &i_f[n..2 * n]);
         let (g, o) = (&g[..n], &o[..n]);

@@ -29,6 +29,8 @@ struct Call<'a> {
     op: &'a Attention,
     batches: usize,
     heads: usize,
+    /// Heads of keys and values.
+    shared: usize,
     queries: usize,
     keys: usize,
     width: usize,
@@ -47,6 +49,7 @@ impl Call<'_> {
         let keep = 1.0 - p;
         ProblemLaunch::new(
             self.heads,
+            self.heads / self.shared,
             self.queries,
             self.keys,
             self.width,
@@ -61,10 +64,10 @@ impl Call<'_> {
             if keep > 0.0 { (1.0 / keep) as f32 } else { 0.0 },
         )
     }
-    /// A cube for each tile of `rows` of each head.
-    fn cubes(&self, rows: usize) -> (CubeCount, CubeDim) {
+    /// A cube for each tile of `rows` of each of `heads` heads.
+    fn cubes(&self, rows: usize, heads: usize) -> (CubeCount, CubeDim) {
         let (tiles, side) = (rows.div_ceil(self.form.tile()), self.form.side as u32);
-        (CubeCount::Static(tiles as u32, self.heads as u32, self.batches as u32), CubeDim::new_2d(side, side))
+        (CubeCount::Static(tiles as u32, heads as u32, self.batches as u32), CubeDim::new_2d(side, side))
     }
     fn statistic(&self) -> Result<Meta> {
         Ok(Meta::new(DType::F32, Shape::try_new(&[self.batches, self.heads, self.queries])?))
@@ -80,7 +83,8 @@ impl<R: GpuRuntime> Gpu<R> {
         mask: Option<View<'a>>,
     ) -> Result<Option<Call<'a>>> {
         let (sq, sv) = (q.shape(), v.shape());
-        let (batches, heads, queries, keys, width, values) = (sq[0], sq[1], sq[2], sv[2], sq[3], sv[3]);
+        let (batches, heads, shared, queries, keys) = (sq[0], sq[1], sv[1], sq[2], sv[2]);
+        let (width, values) = (sq[3], sv[3]);
         let empty = [q, k, v].iter().any(|x| x.elements() == 0);
         let large = width.max(values) > WIDEST || batches.max(heads).max(queries.max(keys).div_ceil(4)) > CUBES;
         // The dropout's words are counted in 32 bits.
@@ -120,7 +124,7 @@ impl<R: GpuRuntime> Gpu<R> {
         }
         let stored = self.types.stored(q.dtype);
         let types = [stored, mask.as_ref().map_or(stored, |m| self.types.stored(m.dtype))];
-        Ok(Some(Call { op, batches, heads, queries, keys, width, values, form, mask, types }))
+        Ok(Some(Call { op, batches, heads, shared, queries, keys, width, values, form, mask, types }))
     }
 
     /// The mask's memory and steps, or those of a stand-in that is not read.
@@ -139,7 +143,7 @@ impl<R: GpuRuntime> Gpu<R> {
         let rows = c.batches * c.heads * c.queries;
         let (out, lse) = (self.reserve(rows * c.values, q.dtype)?, self.reserve(rows, DType::F32)?);
         let address = self.address(&[mq.elements, mk.elements, mv.elements, mm.elements, out.elements])?;
-        let (cubes, threads) = c.cubes(c.queries);
+        let (cubes, threads) = c.cubes(c.queries, c.heads);
         let place = |v: &View<'_>| Steps::of(v.layout).place();
         // SAFETY: the views lie inside their buffers (the caller's contract), and the kernel checks each query, key and column
         // against its length; a mask is read only if there is one.
@@ -178,14 +182,13 @@ impl<R: GpuRuntime> Gpu<R> {
         let array = |i: usize| self.array(memory[i]);
         let place = |v: &View<'_>| Steps::of(v.layout).place();
         let (mm, at_mask) = self.mask_of(&c, memory[1])?;
-        let heads = c.batches * c.heads;
-        let dq = self.reserve(heads * c.queries * c.width, q.dtype)?;
-        let dk = self.reserve(heads * c.keys * c.width, q.dtype)?;
-        let dv = self.reserve(heads * c.keys * c.values, q.dtype)?;
-        let delta = self.reserve(heads * c.queries, DType::F32)?;
+        let (queries, keys) = (c.batches * c.heads * c.queries, c.batches * c.shared * c.keys);
+        let dq = self.reserve(queries * c.width, q.dtype)?;
+        let (dk, dv) = (self.reserve(keys * c.width, q.dtype)?, self.reserve(keys * c.values, q.dtype)?);
+        let delta = self.reserve(queries, DType::F32)?;
         let longest = memory.iter().map(|m| m.elements).max().unwrap_or(0);
         let address = self.address(&[longest, dq.elements, dk.elements, dv.elements])?;
-        let ((rows, threads), (columns, _)) = (c.cubes(c.queries), c.cubes(c.keys));
+        let ((rows, threads), (columns, _)) = (c.cubes(c.queries, c.heads), c.cubes(c.keys, c.shared));
         // SAFETY: as in `attention`; the statistics have a number for each query.
         unsafe {
             attention_dq_kernel::launch_unchecked::<R>(

@@ -12,6 +12,7 @@ use gradus_core::functional::conv::Conv;
 use gradus_core::ops::ReduceOp;
 use gradus_core::{Buffer, DType, Layout, Result, Shape, View};
 use gradus_kernels::conv::{Part, SizesLaunch, conv_kernel};
+use gradus_kernels::matmul::Tile;
 
 /// The product that a part is, for each group.
 struct Product {
@@ -39,14 +40,15 @@ impl Product {
         Product { rows, columns, depth, chunks: depth.div_ceil(chunk), chunk, images, inputs, outputs }
     }
 
-    /// The tile, in sixteens of rows and columns.
-    fn tile(&self) -> (usize, usize) {
-        let by = |n: usize| match n {
-            0..=16 => 1,
-            17..=32 => 2,
-            _ => 4,
+    /// The tile of a cube of `side × side` threads; its sides divide their number.
+    fn tile(&self, side: usize) -> Tile {
+        let side = side.max(8);
+        let along = |n: usize| match n {
+            0..=16 => 16,
+            17..=32 => 32,
+            _ => 64,
         };
-        (by(self.rows), by(self.columns))
+        Tile { side, rows: along(self.rows) / side, columns: along(self.columns) / side }
     }
 }
 
@@ -106,9 +108,9 @@ impl<R: GpuRuntime> Gpu<R> {
         // Partial sums are added up in f32, and rounded once.
         let sums = if p.chunks > 1 { DType::F32 } else { dtype };
         let out: GpuBuffer = self.reserve(p.chunks * results, sums)?;
-        let (r, q) = p.tile();
+        let cut = p.tile(self.strategies().cube_side);
         let layers = conv.groups * p.chunks;
-        let tiles = p.rows.div_ceil(16 * r) * p.columns.div_ceil(16 * q) * layers;
+        let tiles = p.rows.div_ceil(cut.side * cut.rows) * p.columns.div_ceil(cut.side * cut.columns) * layers;
         let address = self.address(&[first.elements, second.elements, out.elements, p.depth])?;
         let sizes = SizesLaunch::new(p.images, conv.groups, p.inputs, p.outputs, p.chunk, p.chunks);
         // SAFETY: dense factors of the composite's shapes (which its `infer` checked); the kernel stops at rows, columns and
@@ -117,7 +119,7 @@ impl<R: GpuRuntime> Gpu<R> {
             conv_kernel::launch_unchecked::<R>(
                 &self.client,
                 self.cubes(tiles),
-                CubeDim::new_2d(16, 16),
+                CubeDim::new_2d(cut.side as u32, cut.side as u32),
                 address,
                 self.array(first),
                 self.array(second),
@@ -127,8 +129,7 @@ impl<R: GpuRuntime> Gpu<R> {
                 sizes,
                 tiles,
                 part,
-                r,
-                q,
+                cut,
                 vector.is_some(),
                 conv.window.stride[..conv.window.rank].iter().all(|&n| n == 1),
                 [self.types.stored(dtype), self.types.stored(sums)],

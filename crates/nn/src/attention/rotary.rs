@@ -77,20 +77,7 @@ impl RotaryEmbedding {
         let length = x.dim(-2);
         let Tables { cos, sin } = self.tables(start + length, x.place())?;
         let (cos, sin) = (cos.try_narrow(0, start, length)?, sin.try_narrow(0, start, length)?);
-        let turning = if x.dim(-1) == w { x.clone() } else { x.try_narrow(-1, 0, w)? };
-        let turned = if self.interleaved {
-            let pairs = turning.try_reshape([&x.dims()[..x.rank() - 1], &[w / 2, 2]].concat())?.try_unbind(-1)?;
-            let [a, b] = turn(&pairs[0], &pairs[1], &cos, &sin)?;
-            Tensor::try_stack(&[&a, &b], -1)?.try_reshape(*turning.shape())?
-        } else {
-            let halves = turning.try_split(w / 2, -1)?;
-            let [a, b] = turn(&halves[0], &halves[1], &cos, &sin)?;
-            Tensor::try_cat(&[&a, &b], -1)?
-        };
-        match x.dim(-1) - w {
-            0 => Ok(turned),
-            rest => Tensor::try_cat(&[&turned, &x.try_narrow(-1, w, rest)?], -1),
-        }
+        x.try_rotary(&cos, &sin, self.interleaved)
     }
 
     /// Cosines and sines for `length` positions at least. Angles are computed on the host in `f64`: in `f32` those of far positions
@@ -116,10 +103,4 @@ impl RotaryEmbedding {
         *kept = Some(tables.clone());
         Ok(tables)
     }
-}
-
-fn turn(a: &Tensor, b: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<[Tensor; 2]> {
-    let first = a.try_mul(cos)?.try_sub(&b.try_mul(sin)?)?;
-    let second = b.try_mul(cos)?.try_add(&a.try_mul(sin)?)?;
-    Ok([first, second])
 }

@@ -2,6 +2,7 @@
 
 use super::options::RecurrentOptions;
 use super::weights::{Stack, Weights};
+use gradus_core::functional::gru::GruStep;
 use gradus_core::functional::gru_sequence::GruSequence;
 use gradus_core::functional::lstm::LstmStep;
 use gradus_core::functional::lstm_sequence::LstmSequence;
@@ -62,7 +63,10 @@ impl Kind {
                 Ok(Carry { h, c: None })
             }
             Kind::Lstm => lstm(w, gx, carry),
-            Kind::Gru => gru(w, gx, &carry.h).map(|h| Carry { h, c: None }),
+            Kind::Gru => {
+                let gh = carry.h.try_linear(&w.weight_hh, w.bias_hh.as_deref())?; // n_h has the second bias
+                Ok(Carry { h: Tensor::try_compose1(GruStep, &[gx, &gh, &carry.h])?, c: None })
+            }
         }
     }
 }
@@ -81,41 +85,31 @@ fn lstm(w: &Weights, gx: &Tensor, carry: &Carry) -> Result<Carry> {
     Ok(Carry { h, c: Some(c) })
 }
 
-/// r, z, n: h ← (1 − σ(z))·tanh(n_x + σ(r)·n_h) + σ(z)·h, where n_h has the second bias.
-fn gru(w: &Weights, gx: &Tensor, h: &Tensor) -> Result<Tensor> {
-    let n = h.dim(-1);
-    let gh = h.try_linear(&w.weight_hh, w.bias_hh.as_deref())?;
-    let (x, s) = (gx.try_split_sizes(&[2 * n, n], -1)?, gh.try_split_sizes(&[2 * n, n], -1)?);
-    let r_z = x[0].try_add(&s[0])?.try_sigmoid()?.try_split(n, -1)?;
-    let new = x[1].try_add(&r_z[0].try_mul(&s[1])?)?.try_tanh()?;
-    new.try_add(&r_z[1].try_mul(&h.try_sub(&new)?)?)
+/// A bias as it is, or zeros `[gates·n]`.
+fn bias_or_zeros(w: &Weights, bias: Option<Tensor>) -> Result<Tensor> {
+    bias.map_or_else(|| Tensor::try_zeros([w.weight_hh.dim(0)], w.weight_hh.place()), Ok)
 }
 
 /// All steps at once, where nothing but the kind's own formula stands between them: the outputs and the last state. `None` for what is
 /// run step by step.
-fn whole(kind: Kind, w: &Weights, gx: &Tensor, start: &Carry, reverse: bool) -> Result<Option<(Tensor, Carry)>> {
+fn whole(kind: Kind, w: &Weights, x: &Tensor, start: &Carry, reverse: bool) -> Result<Option<(Tensor, Carry)>> {
     let last = |y: &Tensor| match y.dim(0) {
         0 => Ok(start.h.clone()),
         _ => y.try_select(0, if reverse { 0 } else { -1 }),
     };
     match (kind, &start.c) {
         (Kind::Lstm, Some(c)) if w.weight_hr.is_none() => {
-            let mut out = Tensor::try_compose(LstmSequence { reverse }, &[gx, &w.weight_hh, &start.h, c])?;
+            let bias = bias_or_zeros(w, w.bias()?)?;
+            let inputs = [x, &w.weight_ih, &bias, &w.weight_hh, &start.h, c];
+            let mut out = Tensor::try_compose(LstmSequence { reverse }, &inputs)?;
             let (Some(c), Some(y)) = (out.pop(), out.pop()) else {
                 return Err(Error::misuse("an LSTM's sequence gives all h and the last c"));
             };
             Ok(Some((y.clone(), Carry { h: last(&y)?, c: Some(c) })))
         }
         (Kind::Gru, _) => {
-            let none;
-            let bias: &Tensor = match &w.bias_hh {
-                Some(bias) => bias,
-                None => {
-                    none = Tensor::try_zeros([w.weight_hh.dim(0)], gx.place())?;
-                    &none
-                }
-            };
-            let y = Tensor::try_compose1(GruSequence { reverse }, &[gx, &w.weight_hh, &start.h, bias])?;
+            let (gx, bias) = (kind.inputs(w, x)?, bias_or_zeros(w, w.bias_hh.as_deref().cloned())?);
+            let y = Tensor::try_compose1(GruSequence { reverse }, &[&gx, &w.weight_hh, &start.h, &bias])?;
             Ok(Some((y.clone(), Carry { h: last(&y)?, c: None })))
         }
         _ => Ok(None),
@@ -158,13 +152,12 @@ fn run(
     lengths: Option<&Lengths>,
     reverse: bool,
 ) -> Result<(Tensor, Carry)> {
-    let gx = kind.inputs(w, x)?;
     if lengths.is_none()
-        && let Some(ran) = whole(kind, w, &gx, &start, reverse)?
+        && let Some(ran) = whole(kind, w, x, &start, reverse)?
     {
         return Ok(ran);
     }
-    let gx = gx.try_unbind(0)?;
+    let gx = kind.inputs(w, x)?.try_unbind(0)?;
     let steps = gx.len();
     let (mut carry, mut outputs) = (start, Vec::with_capacity(steps));
     for i in 0..steps {

@@ -3,8 +3,8 @@
 //! `gradus_peer --case C1 --weights FILE --data FILE --threads 2 --steps 5000 --variant guarded`
 //!
 //! The twin of `torch_peer.py` and its modules, function by function, and written as a user of Gradus writes: layers and an
-//! optimizer. A training's step runs `eager`, recorded and replayed `guarded` (as the trainer does) or `unchecked`. README.md
-//! states the contract.
+//! optimizer. A training's step runs `eager`, recorded and replayed `guarded` (as the trainer does) or `unchecked`; with
+//! `--variant same-bits` all three, compared. README.md states the contract.
 
 mod inputs;
 mod models;
@@ -16,7 +16,8 @@ use gradus::{Device, Devices, cpu};
 use inputs::Tensors;
 use std::process::ExitCode;
 
-const VARIANTS: [&str; 3] = ["eager", "guarded", "unchecked"];
+/// `same-bits` times nothing: it fails unless the other three give the same bits.
+const VARIANTS: [&str; 4] = ["eager", "guarded", "unchecked", "same-bits"];
 
 fn load(options: &Options) -> Result<(Tensors, Tensors)> {
     cpu::set_threads(options.threads.into());
@@ -34,6 +35,7 @@ fn measure(options: &Options, (weights, data): (Tensors, Tensors)) -> Result<Out
         Case::C10 => pieces::head(&weights, &data, steps, warmup)?,
         Case::C12 => train::epoch(options, &weights, &data)?,
         Case::C13 => pieces::files(&weights, steps)?,
+        _ if options.variant == "same-bits" => train::same_bits(options, &weights, &data)?,
         _ => train::train(options, &weights, &data)?,
     })
 }

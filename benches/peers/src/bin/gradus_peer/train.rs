@@ -8,8 +8,9 @@ use gradus::data::{InMemory, Loader};
 use gradus::nn::{Cx, Init, Layer, Mode, Module};
 use gradus::optim::{Adam, AdamW, Optimizer, OptimizerBuilder, Sgd};
 use gradus::rng::Key;
-use gradus::{Device, Devices, Error, Result, Slot, Tensor};
+use gradus::{DType, Device, Devices, Error, Result, Slot, Tensor};
 use serde_json::json;
+use std::collections::BTreeMap;
 
 /// One model from the given weights, its optimizer and its batches; `step(i)` is forward, backward and update.
 struct Training {
@@ -23,6 +24,16 @@ struct Training {
 
 impl Training {
     fn new(options: &Options, weights: &Tensors, batches: Vec<(Tensor, Tensor)>, dropout: bool) -> Result<Training> {
+        Self::variant(&options.variant, options, weights, batches, dropout)
+    }
+
+    fn variant(
+        variant: &str,
+        options: &Options,
+        weights: &Tensors,
+        batches: Vec<(Tensor, Tensor)>,
+        dropout: bool,
+    ) -> Result<Training> {
         let device = Device::parse(&options.device)?;
         let init = &mut Init::new(device, 0);
         let (mut model, optimizer): (Box<dyn Layer>, OptimizerBuilder) = match options.case {
@@ -40,12 +51,19 @@ impl Training {
         model.assign_paths();
         model.load_state_dict(&weights.0)?;
         let optimizer = optimizer.build(&model)?;
-        let captured = match options.variant.as_str() {
+        let captured = match variant {
             "guarded" => Some(Captured::new()),
             "unchecked" => Some(Captured::unchecked()),
             _ => None,
         };
         Ok(Training { model, optimizer, batches, captured, at: Slot::new(0.0) })
+    }
+
+    /// The bits of all weights and running statistics.
+    fn weights(&self) -> Result<BTreeMap<String, Vec<u32>>> {
+        let bits = |w: Tensor| -> Result<Vec<u32>> { Ok(w.to_vec::<f32>()?.into_iter().map(f32::to_bits).collect()) };
+        let floats = |w: &Tensor| w.dtype() == DType::F32; // a count of batches is none
+        self.model.state_dict().into_iter().filter(|(_, w)| floats(w)).map(|(name, w)| Ok((name, bits(w)?))).collect()
     }
 
     fn step(&mut self, i: usize) -> Result<Tensor> {
@@ -100,6 +118,35 @@ pub fn train(options: &Options, weights: &Tensors, data: &Tensors) -> Result<Out
         device.synchronize()
     })?;
     Ok(Outcome { losses, first_step_at, rows: json!({"step": step}) })
+}
+
+/// Trains eagerly, guarded and unchecked side by side, with dropout on: the same bits in each loss, and in all weights at the end.
+pub fn same_bits(options: &Options, weights: &Tensors, data: &Tensors) -> Result<Outcome> {
+    let batches: Vec<_> = data.unbind("x")?.into_iter().zip(data.unbind("y")?).collect();
+    let variants = ["eager", "guarded", "unchecked"];
+    let start = |variant: &&str| Training::variant(variant, options, weights, batches.clone(), true);
+    let mut trainings = variants.iter().map(start).collect::<Result<Vec<_>>>()?;
+    let (mut losses, mut first_step_at) = (Vec::new(), 0.0);
+    for i in 0..options.steps() {
+        let bits = trainings.iter_mut().map(|t| Ok(t.step(i)?.item::<f32>()?.to_bits())).collect::<Result<Vec<_>>>()?;
+        let loss = f32::from_bits(bits[0]);
+        if let Some(other) = bits.iter().position(|&b| b != bits[0]) {
+            let (variant, other) = (variants[other], f32::from_bits(bits[other]));
+            return Err(Error::data(format!("step {i}: the loss is {loss:e} eagerly, and {other:e} {variant}")));
+        }
+        if i == 0 {
+            first_step_at = now();
+        }
+        losses.push(loss);
+    }
+    let weights = trainings.iter().map(|t| t.weights()).collect::<Result<Vec<_>>>()?;
+    for (variant, others) in variants.iter().zip(&weights).skip(1) {
+        if let Some((name, _)) = weights[0].iter().find(|&(name, bits)| others.get(name) != Some(bits)) {
+            return Err(Error::data(format!("{name} differs after {} steps: eager and {variant}", options.steps())));
+        }
+    }
+    losses.truncate(LOSSES);
+    Ok(Outcome { losses, first_step_at, rows: json!({}) })
 }
 
 /// One pass over all rows in a new order. Losses: of the first ten batches, in the order of the file.

@@ -1,0 +1,83 @@
+//! The gradients of an LSTM's weights: one product over all steps, which reads the gates' gradient once.
+//!
+//! The state before a step, its inputs and a 1 (for the bias) are laid side by side, a row for each sequence and step.
+
+use super::{Inputs, Rows};
+use crate::elementwise::finish;
+use crate::launch::{Out, launch};
+use crate::memory::CpuStorage;
+use crate::tall::{Tall, multiply_tall};
+use crate::threads::for_chunks;
+use crate::vector::lanes;
+use gradus_core::backend::View;
+use gradus_core::composite::Fused;
+use gradus_core::{DType, Result};
+use smallvec::smallvec;
+
+/// Longer rows are better packed: by definition.
+const LONGEST: usize = 512;
+
+/// The gradients of V, b and W from those of the gates, x, all h and the first.
+pub(super) fn lstm(x: &[View<'_>], reverse: bool) -> Result<Option<Fused>> {
+    let (gates, inputs, n) = (x[0].shape(), x[1].shape()[2], x[3].shape()[1]);
+    let (steps, batch, wide) = (gates[0], gates[1], gates[2]);
+    let width = (n + inputs + 1).next_multiple_of(lanes::<f32>());
+    if x[0].dtype != DType::F32 || steps * batch * wide == 0 || width > LONGEST || !x[0].layout.is_dense() {
+        return Ok(None);
+    }
+    let storage = |numbers: usize| CpuStorage::new(numbers * size_of::<f32>());
+    let (tv, tb, tw) = (storage(wide * inputs)?, storage(wide)?, storage(wide * n)?);
+    let (beside, sums) = (storage(steps * batch * width)?, storage(wide * width)?);
+    let made = Inputs::of(x)?;
+    let rows = made.rows(x)?;
+    let [dv, db, dw, seen, all] = [&tv, &tb, &tw, &beside, &sums].map(Out::<f32>::of);
+    launch(&made.reads(x)?, &[&tv, &tb, &tw, &beside, &sums], move || {
+        let [gates, x, y, h] = &rows[..] else { return };
+        for_chunks(steps, steps * batch * width / 8, |t| {
+            for (r, row) in seen.part(t * batch * width, batch * width).chunks_exact_mut(width).enumerate() {
+                lay_out(row, before(y, h, t, steps, reverse, r), x.row(t, r));
+            }
+        });
+        let p = Tall {
+            m: wide,
+            k: steps * batch,
+            n: width,
+            a: gates.row(0, 0).as_ptr(),
+            a_row: wide,
+            b: seen.whole().as_ptr(),
+            b_row: width,
+        };
+        for_chunks(p.parts(), wide * p.k * width / 50, |i| {
+            let part = p.rows(i);
+            let sums = all.part(part.start * width, part.len() * width);
+            // SAFETY: gates and rows lie one after another, `k` of each; a part's sums are its own.
+            unsafe { multiply_tall(&p, (part.start, part.end), sums.as_mut_ptr()) }
+            for (o, sums) in part.zip(sums.chunks_exact(width)) {
+                dw.part(o * n, n).copy_from_slice(&sums[..n]);
+                dv.part(o * inputs, inputs).copy_from_slice(&sums[n..n + inputs]);
+                db.part(o, 1)[0] = sums[n + inputs];
+            }
+        });
+    });
+    Ok(Some(Fused { outputs: smallvec![finish(tv)?, finish(tb)?, finish(tw)?], ..Fused::default() }))
+}
+
+/// h of sequence `r` before step `t`.
+fn before<'a>(y: &'a Rows, h: &'a Rows, t: usize, steps: usize, reverse: bool, r: usize) -> &'a [f32] {
+    match (reverse, t) {
+        (false, 0) => h.row(0, r),
+        (false, _) => y.row(t - 1, r),
+        (true, _) if t + 1 == steps => h.row(0, r),
+        (true, _) => y.row(t + 1, r),
+    }
+}
+
+/// h, x, 1, and zeros.
+fn lay_out(row: &mut [f32], h: &[f32], x: &[f32]) {
+    let (to_h, rest) = row.split_at_mut(h.len());
+    let (to_x, rest) = rest.split_at_mut(x.len());
+    to_h.copy_from_slice(h);
+    to_x.copy_from_slice(x);
+    rest.fill(0.0);
+    rest[0] = 1.0;
+}
