@@ -43,7 +43,8 @@ macro_rules! strategies {
 }
 
 strategies! {
-    /// A cube of products and attention has so many rows and columns of threads: 4, 8 or 16. Fewer threads hold more of a tile each.
+    /// A cube of products, attention and convolutions (of these, 8 at least) has so many rows and columns of threads: 4, 8 or 16. Fewer
+    /// threads hold more of a tile each.
     cube_side,
     /// A side of at most so many rows or columns of a product is cut in tiles of 16.
     product_tile_16,
