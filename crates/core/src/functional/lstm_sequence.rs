@@ -174,6 +174,9 @@ impl Composite for LstmSequenceGrad {
             ));
         };
         let gates = check_lstm(x, &[*h, *c, *gc])?;
+        if x.iter().any(|m| m.dtype != gates.dtype) {
+            return Err(Error::misuse("inputs, gradients and what forward kept must have one floating-point dtype"));
+        }
         let states = gates.shape.with(2, w.shape[1]);
         if let Some(m) = [gy, cells].into_iter().find(|m| m.shape != states) {
             return Err(Error::misuse(format!("all states, and their gradient, have shape {states}, not {}", m.shape)));
