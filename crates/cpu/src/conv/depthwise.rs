@@ -13,11 +13,11 @@ use crate::math::Float;
 use crate::memory::CpuStorage;
 use crate::threads::for_chunks;
 use crate::vector::{Real, Vector, by_level, lanes};
-use gradus_core::Buffer;
-use gradus_core::Result;
 use gradus_core::backend::View;
 use gradus_core::composite::Fused;
 use gradus_core::functional::conv::Conv;
+use gradus_core::functional::window::Window;
+use gradus_core::{Buffer, DType, Result};
 
 /// How many results of a row, or taps' gradients, are summed side by side, so that none waits for its last addition.
 const RESULTS: usize = 4;
@@ -160,18 +160,27 @@ impl<V: Vector> Row<'_, V> {
 }
 
 /// y from x.
-pub(super) fn forward<T: Real>(conv: &Conv, x: &[View<'_>]) -> Result<Fused> {
-    let (images, lanes) = (x[0].shape()[0], lanes::<T>());
-    run::<T>(x, Layers::new(Plan::forward(&conv.window, images, lanes, lanes, lanes), conv.groups, lanes))
+pub(super) fn forward(conv: &Conv, x: &[View<'_>]) -> Result<Fused> {
+    match x[0].dtype {
+        DType::F64 => run::<f64>(conv, x, Plan::forward),
+        _ => run::<f32>(conv, x, Plan::forward),
+    }
 }
 
 /// x from y.
-pub(super) fn transposed<T: Real>(conv: &Conv, x: &[View<'_>]) -> Result<Fused> {
-    let (images, lanes) = (x[0].shape()[0], lanes::<T>());
-    run::<T>(x, Layers::new(Plan::transposed(&conv.window, images, lanes, lanes, lanes), conv.groups, lanes))
+pub(super) fn transposed(conv: &Conv, x: &[View<'_>]) -> Result<Fused> {
+    match x[0].dtype {
+        DType::F64 => run::<f64>(conv, x, Plan::transposed),
+        _ => run::<f32>(conv, x, Plan::transposed),
+    }
 }
 
-fn run<T: Real>(x: &[View<'_>], l: Layers) -> Result<Fused> {
+/// A plan for so many images, channels read and written, and lanes.
+type Planner = fn(&Window, usize, usize, usize, usize) -> Plan;
+
+fn run<T: Real>(conv: &Conv, x: &[View<'_>], plan: Planner) -> Result<Fused> {
+    let (images, lanes) = (x[0].shape()[0], lanes::<T>());
+    let l = Layers::new(plan(&conv.window, images, lanes, lanes, lanes), conv.groups, lanes);
     let (size, [plane, result]) = (size_of::<T>(), [l.plan.read_places.len(), l.plan.write_places.len()]);
     let (to, room) =
         (CpuStorage::new(l.plan.images * l.channels * result * size)?, CpuStorage::new(l.packed() * size)?);
@@ -252,7 +261,14 @@ unsafe fn add_to<V: Vector>(p: *mut V::T, more: V) {
 }
 
 /// The gradients of the taps, and of the bias.
-pub(super) fn weight_grad<T: Real>(conv: &Conv, x: &[View<'_>]) -> Result<[Buffer; 2]> {
+pub(super) fn weight_grad(conv: &Conv, x: &[View<'_>]) -> Result<[Buffer; 2]> {
+    match x[0].dtype {
+        DType::F64 => weight_grad_of::<f64>(conv, x),
+        _ => weight_grad_of::<f32>(conv, x),
+    }
+}
+
+fn weight_grad_of<T: Real>(conv: &Conv, x: &[View<'_>]) -> Result<[Buffer; 2]> {
     let (images, lanes, size) = (x[0].shape()[0], lanes::<T>(), size_of::<T>());
     let l = Layers::new(Plan::forward(&conv.window, images, lanes, lanes, lanes), conv.groups, lanes);
     let (taps, registers) = (l.plan.taps, l.registers());
