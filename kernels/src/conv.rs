@@ -15,7 +15,7 @@
 //! partial sums the host adds up in order. So the bits depend on shapes alone. All operands are dense. CPU reference: the
 //! composites' definitions (`gradus_core::functional::conv`).
 
-use crate::matmul::Tile;
+use crate::matmul::{Four, Tile};
 use crate::window::{Spot, Windows, coordinates, volume};
 use cubecl::prelude::*;
 
@@ -47,50 +47,85 @@ pub struct Sizes {
     pub chunks: usize,
 }
 
-/// What a step of the sum adds to a row's address in the first factor, to a column's in the second, and to a column's place in
-/// each dimension. Sixteen steps are worked out at a time, by one thread each, so that the loads divide nothing.
+/// One step of the sum, which walks on to the next without a division: it is a place in an inner volume (of a window, or for the
+/// weight's gradient of the windows) and, beyond that, an input channel, an output channel or an image.
+#[derive(CubeType)]
+struct Walk {
+    /// What the step adds to a row's address in the first factor.
+    left: usize,
+    /// What it adds to a column's address in the second.
+    right: usize,
+    /// Its place in the inner volume, the last dimension first.
+    inner: Array<usize>,
+}
+
+/// How far apart two neighbours beyond the inner volume lie in the first factor and in the second.
 #[cube]
-fn work_out(
-    d: usize,
-    lefts: &mut SharedMemory<usize>,
-    rights: &mut SharedMemory<usize>,
-    places: &mut SharedMemory<usize>,
-    slot: usize,
-    w: &Windows,
-    s: &Sizes,
-    #[comptime] part: Part,
-) {
-    let rank = comptime!(w.input.len());
+fn jumps(w: &Windows, s: &Sizes, #[comptime] part: Part) -> (usize, usize) {
     match comptime!(part) {
-        Part::Output => {
-            let size = volume(&w.size);
-            lefts[slot] = d;
-            rights[slot] = d / size * volume(&w.input);
-            let k = coordinates(d % size, &w.size);
-            #[unroll]
-            for i in 0..rank {
-                places[slot * rank + i] = k[i] * w.dilation[comptime!(rank - 1 - i)];
-            }
+        Part::Output => (volume(&w.size), volume(&w.input)),
+        Part::Input => (s.inputs * volume(&w.size), volume(&w.output)),
+        Part::Weight => (s.groups * s.outputs * volume(&w.output), s.groups * s.inputs * volume(&w.input)),
+    }
+}
+
+/// The lengths of the inner volume.
+#[cube]
+fn inner<'a>(w: &'a Windows, #[comptime] part: Part) -> &'a Sequence<usize> {
+    match comptime!(part) {
+        Part::Weight => &w.output,
+        _ => &w.size,
+    }
+}
+
+#[cube]
+impl Walk {
+    /// The walk at step `d` of the sum.
+    fn begin(d: usize, w: &Windows, s: &Sizes, #[comptime] part: Part) -> Walk {
+        let rank = comptime!(w.input.len());
+        let mut walk = Walk { left: 0, right: 0, inner: Array::<usize>::new(rank) };
+        walk.jump(d, w, s, part);
+        walk
+    }
+
+    /// To step `d` of the sum.
+    fn jump(&mut self, d: usize, w: &Windows, s: &Sizes, #[comptime] part: Part) {
+        let rank = comptime!(w.input.len());
+        let lens = inner(w, part);
+        let size = volume(lens);
+        let (left, right) = jumps(w, s, part);
+        let at = coordinates(d % size, lens);
+        #[unroll]
+        for i in 0..rank {
+            self.inner[i] = at[i];
         }
-        Part::Input => {
-            let size = volume(&w.size);
-            lefts[slot] = d / size * s.inputs * size + d % size;
-            rights[slot] = d / size * volume(&w.output);
-            let k = coordinates(d % size, &w.size);
-            #[unroll]
-            for i in 0..rank {
-                places[slot * rank + i] = 0usize - k[i] * w.dilation[comptime!(rank - 1 - i)]; // wraps
-            }
+        self.left = d / size * left + d % size;
+        self.right = d / size * right;
+    }
+
+    /// One step on.
+    fn advance(&mut self, w: &Windows, s: &Sizes, #[comptime] part: Part) {
+        let rank = comptime!(w.input.len());
+        let lens = inner(w, part);
+        let mut carry = true.runtime();
+        #[unroll]
+        for i in 0..rank {
+            let next = self.inner[i] + select(carry, 1usize, 0usize);
+            carry = next == lens[comptime!(rank - 1 - i)];
+            self.inner[i] = select(carry, 0usize, next);
         }
-        Part::Weight => {
-            let windows = volume(&w.output);
-            lefts[slot] = d / windows * (s.groups * s.outputs * windows) + d % windows;
-            rights[slot] = d / windows * (s.groups * s.inputs * volume(&w.input));
-            let o = coordinates(d % windows, &w.output);
-            #[unroll]
-            for i in 0..rank {
-                places[slot * rank + i] = o[i] * w.stride[comptime!(rank - 1 - i)];
-            }
+        let (left, right) = jumps(w, s, part);
+        self.left += 1usize + select(carry, left - volume(lens), 0usize);
+        self.right += select(carry, right, 0usize);
+    }
+
+    /// What the step adds to a column's place in dimension `d`.
+    fn place(&self, w: &Windows, #[comptime] d: usize, #[comptime] part: Part) -> usize {
+        let at = self.inner[comptime!(w.input.len() - 1 - d)];
+        match comptime!(part) {
+            Part::Output => at * w.dilation[d],
+            Part::Input => 0usize - at * w.dilation[d], // wraps
+            Part::Weight => at * w.stride[d],
         }
     }
 }
@@ -130,22 +165,15 @@ fn origin(pos: usize, w: &Windows, #[comptime] part: Part) -> Sequence<usize> {
 
 /// Where a column and a step meet in a plane of the second factor, if it is no padding.
 #[cube]
-fn meet(
-    origin: &Sequence<usize>,
-    places: &SharedMemory<usize>,
-    slot: usize,
-    w: &Windows,
-    #[comptime] part: Part,
-    #[comptime] dense: bool,
-) -> Spot {
+fn meet(origin: &Sequence<usize>, walk: &Walk, w: &Windows, #[comptime] part: Part, #[comptime] dense: bool) -> Spot {
     let rank = comptime!(w.input.len());
-    let mut at = 0usize.runtime();
-    let mut step = 1usize.runtime();
+    let mut at = walk.right;
+    let mut stride = 1usize.runtime();
     let mut inside = true.runtime();
     #[unroll]
     for i in 0..rank {
         let d = comptime!(rank - 1 - i);
-        let mut place = origin[i] + places[slot * rank + i];
+        let mut place = origin[i] + walk.place(w, d, part);
         let lens = match comptime!(part) {
             Part::Input => w.output[d],
             _ => w.input[d],
@@ -156,8 +184,8 @@ fn meet(
             inside = inside && place * w.stride[d] == begin;
         }
         inside = inside && place < lens;
-        at += place * step;
-        step *= lens;
+        at += place * stride;
+        stride *= lens;
     }
     Spot { at, inside }
 }
@@ -181,16 +209,11 @@ pub fn conv_kernel<T: Numeric, Out: Numeric>(
     #[define(T, Out)] _types: [StorageType; 2],
 ) {
     if CUBE_POS < tiles {
-        let rank = comptime!(w.input.len());
         let side = comptime!(cut.side);
-        let threads = comptime!(side * side);
         let tall = comptime!(side * cut.rows);
         let wide = comptime!(side * cut.columns);
-        let mut tile_a = SharedMemory::<f32>::new(comptime!(16 * tall)); // [sum 16][row]
-        let mut tile_b = SharedMemory::<f32>::new(comptime!(16 * wide)); // [sum 16][column]
-        let mut lefts = SharedMemory::<usize>::new(16usize);
-        let mut rights = SharedMemory::<usize>::new(16usize);
-        let mut places = SharedMemory::<usize>::new(comptime!(16 * rank));
+        let mut tile_a = SharedMemory::<Four<f32>>::new(comptime!(4 * tall)); // [sum 4][row][sum 4]
+        let mut tile_b = SharedMemory::<Four<f32>>::new(comptime!(4 * wide)); // [sum 4][column][sum 4]
         let tx = UNIT_POS_X as usize;
         let ty = UNIT_POS_Y as usize;
         let me = ty * side + tx;
@@ -240,37 +263,61 @@ pub fn conv_kernel<T: Numeric, Out: Numeric>(
         for i in 0..comptime!(cut.rows * cut.columns) {
             sums[i] = f32::new(0.0);
         }
-        let mut at = begin;
-        while at < end {
-            if me < 16 {
-                work_out(at + me, &mut lefts, &mut rights, &mut places, me, &w, &s, part);
+        // Where this thread's steps begin among the sixteen, and how many fours it loads; threads too many load none.
+        let (fours_a, fours_b) = comptime!(((4 * cut.rows).div_ceil(side), (4 * cut.columns).div_ceil(side)));
+        let begin_a = begin + me / tall * comptime!(4 * fours_a);
+        let begin_b = begin + me / wide * comptime!(4 * fours_b);
+        let mut walk_a = Walk::begin(begin_a, &w, &s, part);
+        let mut walk_b = Walk::begin(begin_b, &w, &s, part);
+        let mut at = 0usize;
+        while begin + at < end {
+            // A thread that loads all sixteen has walked on to the next.
+            if comptime!(fours_a < 4) {
+                walk_a.jump(begin_a + at, &w, &s, part);
             }
-            sync_cube();
-            for i in 0..comptime!(16 * cut.rows / side) {
-                let e = me + i * threads;
-                let slot = e / tall;
-                let mut v = f32::new(0.0);
-                if at + slot < end && my_row < rows {
-                    v = f32::cast_from(first[at_row + lefts[slot]]);
-                }
-                tile_a[e] = v;
-            }
-            for i in 0..comptime!(16 * cut.columns / side) {
-                let e = me + i * threads;
-                let slot = e / wide;
-                let mut v = f32::new(0.0);
-                if at + slot < end && my_col < columns {
-                    let spot = meet(&from, &places, slot, &w, part, dense);
-                    if spot.inside {
-                        v = f32::cast_from(second[at_column + rights[slot] + spot.at]);
+            for i in 0..fours_a {
+                let four_at = me / tall * fours_a + i;
+                let mut four = Four::<f32>::empty();
+                #[unroll]
+                for j in 0..4 {
+                    let mut v = f32::new(0.0);
+                    if begin_a + at + i * 4 + j < end && my_row < rows {
+                        v = f32::cast_from(first[at_row + walk_a.left]);
                     }
+                    four[j] = v;
+                    walk_a.advance(&w, &s, part);
                 }
-                tile_b[e] = v;
+                if four_at < 4 {
+                    tile_a[four_at * tall + me % tall] = four;
+                }
+            }
+            if comptime!(fours_b < 4) {
+                walk_b.jump(begin_b + at, &w, &s, part);
+            }
+            for i in 0..fours_b {
+                let four_at = me / wide * fours_b + i;
+                let mut four = Four::<f32>::empty();
+                #[unroll]
+                for j in 0..4 {
+                    let mut v = f32::new(0.0);
+                    if begin_b + at + i * 4 + j < end && my_col < columns {
+                        let spot = meet(&from, &walk_b, &w, part, dense);
+                        if spot.inside {
+                            v = f32::cast_from(second[at_column + spot.at]);
+                        }
+                    }
+                    four[j] = v;
+                    walk_b.advance(&w, &s, part);
+                }
+                if four_at < 4 {
+                    tile_b[four_at * wide + me % wide] = four;
+                }
             }
             sync_cube();
-            let steps = min(16usize, end - at);
-            for k in 0..steps {
-                let mut vb = Array::<f32>::new(comptime!(cut.columns));
+            // Beyond the end of the sum both factors are 0, and adding +0·0 changes no sum.
+            let fours = (min(16usize, end - begin - at) + 3) / 4;
+            for k in 0..fours {
+                let mut vb = Array::<Four<f32>>::new(comptime!(cut.columns));
                 #[unroll]
                 for j in 0..comptime!(cut.columns) {
                     vb[j] = tile_b[k * wide + tx + comptime!(side * j)];
@@ -280,10 +327,15 @@ pub fn conv_kernel<T: Numeric, Out: Numeric>(
                     let va = tile_a[k * tall + ty + comptime!(side * i)];
                     #[unroll]
                     for j in 0..comptime!(cut.columns) {
-                        sums[comptime!(i * cut.columns + j)] += va * vb[j];
+                        let b = vb[j];
+                        #[unroll]
+                        for l in 0..4 {
+                            sums[comptime!(i * cut.columns + j)] += va[l] * b[l];
+                        }
                     }
                 }
             }
+            sync_cube();
             at += 16;
         }
         #[unroll]

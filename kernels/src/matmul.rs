@@ -10,6 +10,9 @@ use crate::strided::{Place, locate};
 use crate::unary::{FloatUnary, float_unary};
 use cubecl::prelude::*;
 
+/// Four steps of a sum, side by side: a tile is read and written so, as a load takes its time however wide it is.
+pub type Four<N> = Vector<N, Const<4>>;
+
 /// How a product is cut: a cube has `side × side` threads, and each of them `rows × columns` outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tile {
@@ -57,8 +60,8 @@ pub fn matmul_kernel<In: Numeric, A: Numeric, F: Float, Out: Numeric>(
     let threads = comptime!(side * side);
     let high = comptime!(side * cut.rows);
     let wide = comptime!(side * cut.columns);
-    let mut tile_a = SharedMemory::<A>::new(comptime!(16 * high)); // [k 16][row]
-    let mut tile_b = SharedMemory::<A>::new(comptime!(16 * wide)); // [k 16][column]
+    let mut tile_a = SharedMemory::<Four<A>>::new(comptime!(4 * high)); // [k 4][row][k 4]
+    let mut tile_b = SharedMemory::<Four<A>>::new(comptime!(4 * wide)); // [k 4][column][k 4]
     let tx = UNIT_POS_X as usize;
     let ty = UNIT_POS_Y as usize;
     let me = ty * side + tx;
@@ -75,39 +78,54 @@ pub fn matmul_kernel<In: Numeric, A: Numeric, F: Float, Out: Numeric>(
     }
     let mut k0 = 0usize;
     while k0 < k {
-        // The threads load 16 columns of `a` and 16 rows of `b`; those of a row of `b` lie side by side.
-        for i in 0..comptime!(16 * cut.rows / side) {
+        // The threads load 16 columns of `a` and 16 rows of `b`, four of one row or column each.
+        for i in 0..comptime!((4 * cut.rows).div_ceil(side)) {
             let e = me + i * threads;
-            let c = e % high;
-            let kk = e / high;
-            let mut va = A::from_int(0);
-            if k0 + kk < k && row0 + c < m {
-                va = A::cast_from(
-                    a[usize::cast_from(
-                        base_a + isize::cast_from(row0 + c) * at_a.row + isize::cast_from(k0 + kk) * at_a.column,
-                    )],
-                );
+            let row = row0 + e % high;
+            let mut four = Four::<A>::empty();
+            #[unroll]
+            for l in 0..4 {
+                let kk = k0 + e / high * 4 + l;
+                let mut va = A::from_int(0);
+                if kk < k && row < m {
+                    va = A::cast_from(
+                        a[usize::cast_from(
+                            base_a + isize::cast_from(row) * at_a.row + isize::cast_from(kk) * at_a.column,
+                        )],
+                    );
+                }
+                four[l] = va;
             }
-            tile_a[e] = va;
+            if e < comptime!(4 * high) {
+                tile_a[e] = four;
+            }
         }
-        for i in 0..comptime!(16 * cut.columns / side) {
+        for i in 0..comptime!((4 * cut.columns).div_ceil(side)) {
             let e = me + i * threads;
-            let c = e % wide;
-            let kk = e / wide;
-            let mut vb = A::from_int(0);
-            if k0 + kk < k && col0 + c < n {
-                vb = A::cast_from(
-                    b[usize::cast_from(
-                        base_b + isize::cast_from(k0 + kk) * at_b.row + isize::cast_from(col0 + c) * at_b.column,
-                    )],
-                );
+            let col = col0 + e % wide;
+            let mut four = Four::<A>::empty();
+            #[unroll]
+            for l in 0..4 {
+                let kk = k0 + e / wide * 4 + l;
+                let mut vb = A::from_int(0);
+                if kk < k && col < n {
+                    vb = A::cast_from(
+                        b[usize::cast_from(
+                            base_b + isize::cast_from(kk) * at_b.row + isize::cast_from(col) * at_b.column,
+                        )],
+                    );
+                }
+                four[l] = vb;
             }
-            tile_b[e] = vb;
+            if e < comptime!(4 * wide) {
+                tile_b[e] = four;
+            }
         }
         sync_cube();
-        let depth = min(16usize, k - k0);
-        for kk in 0..depth {
-            let mut vb = Array::<A>::new(comptime!(cut.columns));
+        // Beyond k both factors are 0, and adding 0·0 changes no sum.
+        let fours = (min(16usize, k - k0) + 3) / 4;
+        for kk in 0..fours {
+            let mut vb = Array::<Four<A>>::new(comptime!(cut.columns));
             #[unroll]
             for j in 0..comptime!(cut.columns) {
                 vb[j] = tile_b[kk * wide + tx + comptime!(side * j)];
@@ -117,7 +135,11 @@ pub fn matmul_kernel<In: Numeric, A: Numeric, F: Float, Out: Numeric>(
                 let va = tile_a[kk * high + ty + comptime!(side * i)];
                 #[unroll]
                 for j in 0..comptime!(cut.columns) {
-                    sums[comptime!(i * cut.columns + j)] += va * vb[j];
+                    let column = vb[j];
+                    #[unroll]
+                    for l in 0..4 {
+                        sums[comptime!(i * cut.columns + j)] += va[l] * column[l];
+                    }
                 }
             }
         }

@@ -91,6 +91,7 @@ impl<R: GpuRuntime> Gpu<R> {
     }
 
     /// One part of a convolution of two factors, of which the first gives the rows.
+    #[track_caller] // a profile tells the parts apart
     fn convolved(
         &self,
         part: Part,
