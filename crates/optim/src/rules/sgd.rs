@@ -76,6 +76,7 @@ impl Rule for Sgd {
     }
     fn update(&self, call: Call<'_>) -> Result<()> {
         let [learning_rate, momentum, gain] = call.numbers else { return Err(miscounted(self.name())) };
+        // Without a buffer the momentum's numbers are unused: their cells need no holder more.
         let mut op = SgdUpdate {
             learning_rate: learning_rate.clone(),
             momentum: Scalar::Int(0),
