@@ -47,7 +47,7 @@ pub trait Composite: Debug + Send + Sync + 'static {
 #[derive(Debug, Default)]
 pub struct Fused {
     /// The outputs, dense, in the composite's order.
-    pub outputs: SmallVec<[Buffer; 1]>,
+    pub outputs: SmallVec<[Buffer; 3]>,
     /// What its backward wants to keep, with their metas: reached as [`Vjp::aux`].
     pub aux: SmallVec<[(Meta, Buffer); 1]>,
 }
@@ -78,10 +78,12 @@ pub struct FusedCall<'a, C> {
     pub records: bool,
 }
 
-type AnyKernel = Arc<dyn Fn(&dyn Any, &dyn Backend, &[View<'_>], &[Meta], bool) -> Result<Option<Fused>> + Send + Sync>;
+/// Kernels live as long as the program, as devices do: a call then takes one without counting its holders.
+type AnyKernel =
+    &'static (dyn Fn(&dyn Any, &dyn Backend, &[View<'_>], &[Meta], bool) -> Result<Option<Fused>> + Send + Sync);
 
 type AnyUpdate =
-    Arc<dyn Fn(&dyn Any, &dyn Backend, &mut [&mut Buffer], Meta, &[View<'_>]) -> Result<bool> + Send + Sync>;
+    &'static (dyn Fn(&dyn Any, &dyn Backend, &mut [&mut Buffer], Meta, &[View<'_>]) -> Result<bool> + Send + Sync);
 
 /// A backend's fused kernels, by the type of the composite or update.
 #[derive(Default)]
@@ -126,10 +128,14 @@ impl KernelTable {
         &self,
         kernel: impl Fn(FusedCall<'_, C>) -> Result<Option<Fused>> + Send + Sync + 'static,
     ) {
-        let erased: AnyKernel = Arc::new(move |op, on, x, outputs, records| match op.downcast_ref::<C>() {
-            Some(op) => kernel(FusedCall { op, on, x, outputs, records }),
-            None => Ok(None),
-        });
+        let erased: AnyKernel = Box::leak(Box::new(
+            move |op: &dyn Any, on: &dyn Backend, x: &[View<'_>], outputs: &[Meta], records: bool| match op
+                .downcast_ref::<C>()
+            {
+                Some(op) => kernel(FusedCall { op, on, x, outputs, records }),
+                None => Ok(None),
+            },
+        ));
         if let Ok(mut table) = self.composites.write() {
             table.insert(TypeId::of::<C>(), erased);
         }
@@ -141,10 +147,14 @@ impl KernelTable {
         &self,
         kernel: impl Fn(UpdateCall<'_, '_, U>) -> Result<bool> + Send + Sync + 'static,
     ) {
-        let erased: AnyUpdate = Arc::new(move |op, on, targets, meta, x| match op.downcast_ref::<U>() {
-            Some(op) => kernel(UpdateCall { op, on, targets, meta, x }),
-            None => Ok(false),
-        });
+        let erased: AnyUpdate = Box::leak(Box::new(
+            move |op: &dyn Any, on: &dyn Backend, targets: &mut [&mut Buffer], meta: Meta, x: &[View<'_>]| match op
+                .downcast_ref::<U>()
+            {
+                Some(op) => kernel(UpdateCall { op, on, targets, meta, x }),
+                None => Ok(false),
+            },
+        ));
         if let Ok(mut table) = self.updates.write() {
             table.insert(TypeId::of::<U>(), erased);
         }
@@ -154,7 +164,7 @@ impl KernelTable {
         if DEFINED_ONLY.get() {
             return None;
         }
-        self.updates.read().ok()?.get(&TypeId::of::<U>()).cloned()
+        self.updates.read().ok()?.get(&TypeId::of::<U>()).copied()
     }
 
     /// Whether composite `C` has a fused kernel here.
@@ -168,7 +178,7 @@ impl KernelTable {
     }
 
     fn get(&self, id: TypeId) -> Option<AnyKernel> {
-        self.composites.read().ok()?.get(&id).cloned()
+        self.composites.read().ok()?.get(&id).copied()
     }
 }
 
@@ -231,6 +241,17 @@ impl Tensor {
     }
 }
 
+/// Calls `f` with the inputs' metas: of a few inputs without a list that could grow.
+fn with_metas<R>(x: &[&Tensor], f: &dyn Fn(&[Meta]) -> R) -> R {
+    match *x {
+        [a] => f(&[a.meta()]),
+        [a, b] => f(&[a.meta(), b.meta()]),
+        [a, b, c] => f(&[a.meta(), b.meta(), c.meta()]),
+        [a, b, c, d] => f(&[a.meta(), b.meta(), c.meta(), d.meta()]),
+        _ => f(&x.iter().map(|t| t.meta()).collect::<Vec<_>>()),
+    }
+}
+
 /// Runs a composite; if the call is being recorded, tells its note how it went.
 #[track_caller]
 #[inline(always)]
@@ -241,8 +262,7 @@ fn compose<C: Composite>(op: C, x: &[&Tensor], note: Option<Note>) -> Result<Ten
         }
         op.define(x).map_err(|e| with_inputs(e, op.name(), x))
     };
-    let inputs: SmallVec<[Meta; 4]> = x.iter().map(|t| t.meta()).collect();
-    let (device, metas) = checked(op.name(), x, &inputs, |m| op.infer(m))?;
+    let (device, metas) = with_metas(x, &|inputs| checked(op.name(), x, inputs, |m| op.infer(m)))?;
     let backend = device.backend();
     let kernel = if DEFINED_ONLY.get() { None } else { backend.kernels().get(TypeId::of::<C>()) };
     let Some(kernel) = kernel else {
@@ -257,13 +277,13 @@ fn compose<C: Composite>(op: C, x: &[&Tensor], note: Option<Note>) -> Result<Ten
     let value = |meta: &Meta, buffer: Buffer| {
         Arc::new(Value { buffer, layout: Layout::dense(meta.shape), dtype: meta.dtype, device })
     };
-    let outputs: SmallVec<[Arc<Value>; 1]> = metas.iter().zip(fused.outputs).map(|(m, b)| value(m, b)).collect();
+    let outputs = metas.iter().zip(fused.outputs).map(|(m, b)| value(m, b));
     let outputs = if records {
         let aux = fused.aux.into_iter().map(|(m, b)| value(&m, b)).collect();
         let saves = op.saves();
-        record(CompositeRule(op), saves, x, outputs, aux)
+        record(CompositeRule(op), saves, x, outputs.collect(), aux)
     } else {
-        outputs.into_iter().map(Tensor::from_value).collect()
+        outputs.map(Tensor::from_value).collect()
     };
     if let Some(note) = note {
         note.gave(&outputs, Effect::None);

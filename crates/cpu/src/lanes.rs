@@ -105,9 +105,47 @@ pub(crate) fn map<T: Float>(x: &[T], y: &mut [T], f: impl Fn(T) -> T) -> T {
     total(lanes)
 }
 
+/// A whole register's numbers from the slice's beginning on, to be read at once: in place if it has so many, else from `spare`, which
+/// they are copied to. A row shorter than a register is best read so, with the next row's numbers behind its own.
+#[inline(always)]
+pub(crate) fn whole<'a, T: Float>(x: &'a [T], spare: &'a mut [T; LANES]) -> &'a [T; LANES] {
+    match x.first_chunk() {
+        Some(whole) => whole,
+        None => {
+            spare[..x.len()].copy_from_slice(x);
+            spare
+        }
+    }
+}
+
+/// Writes the first `n` numbers; where there is room for all of them, all at once, so that what lies behind is to be written afterwards.
+#[inline(always)]
+pub(crate) fn put<T: Float>(y: [T; LANES], n: usize, to: &mut [T]) {
+    match to.first_chunk_mut() {
+        Some(whole) => *whole = y,
+        None => {
+            let last = y; // a copy, so that the other stays in its register
+            to[..n].copy_from_slice(&last[..n]);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn short_rows_are_read_and_written() {
+        for (n, rows) in [(1, 3), (3, 5), (7, 9), (10, 4), (16, 2)] {
+            let x: Vec<f32> = (0..n * rows).map(|i| i as f32).collect();
+            let mut y = vec![-1.0; n * rows];
+            for r in 0..rows {
+                let mut spare = [0.0; LANES];
+                put(*whole(&x[r * n..], &mut spare), n, &mut y[r * n..]);
+            }
+            assert_eq!(x, y, "{rows} rows of {n}");
+        }
+    }
 
     #[test]
     fn every_number_is_mapped() {

@@ -30,6 +30,7 @@ mod norm;
 mod panel;
 mod pool;
 mod processor;
+mod product;
 mod random;
 mod recurrent;
 mod reduce;

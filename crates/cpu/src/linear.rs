@@ -1,9 +1,14 @@
-//! The affine layer: one product with bias and activation in its epilogue.
+//! The affine layer: one product with bias and activation in its epilogue; its gradients in one call.
 
 use crate::matmul::{can_finish, matmul};
-use gradus_core::backend::{MatmulSpec, View};
+use crate::reduce::reduce;
+use crate::unary_grad::gradient;
+use gradus_core::Result;
+use gradus_core::backend::{Dims, MatmulSpec, View};
 use gradus_core::composite::{Fused, FusedCall, KernelTable};
-use gradus_core::functional::linear::Linear;
+use gradus_core::functional::linear::{Linear, LinearGrad};
+use gradus_core::ops::ReduceOp;
+use gradus_core::{DType, Layout};
 
 pub(crate) fn register(table: &KernelTable) {
     table.register(|c: FusedCall<'_, Linear>| {
@@ -11,8 +16,34 @@ pub(crate) fn register(table: &KernelTable) {
         if !can_finish(x.dtype, c.op.activation) || bias.is_some_and(|b| !b.layout.is_dense()) {
             return Ok(None);
         }
-        let wt = w.layout.permute(&[1, 0]);
         let spec = MatmulSpec { bias, activation: c.op.activation };
-        Ok(Some(Fused::one(matmul(x, View { layout: &wt, ..w }, &spec)?)))
+        Ok(Some(Fused::one(matmul(x, View { layout: &transposed(w), ..w }, &spec)?)))
     });
+    table.register(|c: FusedCall<'_, LinearGrad>| match c.x[0].dtype {
+        DType::F32 => backward(*c.op, c.x),
+        _ => Ok(None),
+    });
+}
+
+fn transposed(x: View<'_>) -> Layout {
+    x.layout.permute(&[1, 0])
+}
+
+fn backward(op: LinearGrad, x: &[View<'_>]) -> Result<Option<Fused>> {
+    let (mut g, dense, mut before) = (x[0], Layout::dense(*x[0].shape()), None);
+    if let Some(f) = op.activation {
+        let Some(buffer) = gradient(f, g, x[3])? else { return Ok(None) };
+        g = View { buffer: before.insert(buffer), layout: &dense, ..g };
+    }
+    let mut fused = Fused::default();
+    if op.wanted[0] {
+        fused.outputs.push(matmul(g, x[2], &MatmulSpec::default())?);
+    }
+    if op.wanted[1] {
+        fused.outputs.push(matmul(View { layout: &transposed(g), ..g }, x[1], &MatmulSpec::default())?);
+    }
+    if op.wanted[2] {
+        fused.outputs.push(reduce(ReduceOp::Sum, g, Dims::default().with(0))?);
+    }
+    Ok(Some(fused))
 }

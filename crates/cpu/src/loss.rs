@@ -1,17 +1,17 @@
 //! Fused softmax cross-entropy: one pass for the loss, keeping ln Σ e^x of each row; one for the gradient.
 
 use crate::elementwise::finish;
-use crate::lanes::{LANES, map};
+use crate::lanes::{LANES, folded, map, put, total, whole};
 use crate::launch::{In, Out, fail, failure, launch, storage};
 use crate::math::Float;
 use crate::memory::CpuStorage;
 use crate::norm::row_sum;
 use crate::simd::vectorized;
-use crate::softmax::{for_rows, row_exp, row_max};
+use crate::softmax::{for_row_ranges, row_exp, row_max};
 use gradus_core::backend::View;
 use gradus_core::composite::{Fused, FusedCall, KernelTable};
 use gradus_core::functional::loss::{CrossEntropy, CrossEntropyGrad, Reduction};
-use gradus_core::{DType, Error, Meta, Result, Shape};
+use gradus_core::{DType, Element, Error, Meta, Result, Shape};
 
 pub(crate) fn register(table: &KernelTable) {
     table.register(|c: FusedCall<'_, CrossEntropy>| {
@@ -44,29 +44,84 @@ fn dense(x: &[View<'_>]) -> bool {
     x.iter().all(|v| v.layout.is_dense()) && x[0].elements() > 0
 }
 
-/// The target's class, if the row counts; a class that does not exist is noted as a failure.
+/// The target's class, if the row counts.
 #[inline(always)]
-fn class(target: i64, op: CrossEntropy, row: usize, classes: usize) -> Option<usize> {
-    if target == op.ignore {
-        return None;
-    }
-    let class = usize::try_from(target).ok().filter(|&t| t < classes);
-    if class.is_none() {
-        fail(Error::misuse(format!("target {target} of row {row} is not a class: there are {classes}")));
-    }
-    class
+fn class(target: i64, ignore: i64, classes: usize) -> Option<usize> {
+    usize::try_from(target).ok().filter(|&t| t < classes && target != ignore)
 }
 
-/// Checks every target on the launching thread, where failures are noted.
+/// Notes a target that is no class as a failure: on the launching thread, where failures are noted.
 fn check(targets: &[i64], op: CrossEntropy, classes: usize) {
     for (row, &t) in targets.iter().enumerate() {
         if (t < 0 || t as usize >= classes) && t != op.ignore {
-            class(t, op, row, classes);
+            fail(Error::misuse(format!("target {t} of row {row} is not a class: there are {classes}")));
         }
     }
 }
 
-fn forward<T: Float>(op: CrossEntropy, x: &[View<'_>], out: Meta, low: T) -> Result<Option<Fused>> {
+vectorized! {
+    /// The losses of rows of logits, and ln Σ e^x of each.
+    fn row_losses<T: Float>(x: &[T], classes: usize, targets: &[i64], ignore: i64, low: T, losses: &mut [T], lse: &mut [T]) {
+        for (r, (sum, most)) in losses.iter_mut().zip(lse.iter_mut()).enumerate() {
+            (*most, *sum) = max_and_sum(&x[r * classes..], classes, low);
+        }
+        // All logarithms at once.
+        for sum in losses.iter_mut() { *sum = sum.ln(); }
+        for (r, (loss, lse)) in losses.iter_mut().zip(lse).enumerate() {
+            let (log, max) = (*loss, *lse);
+            *lse = max + log;
+            *loss = class(targets[r], ignore, classes).map_or(T::ZERO, |t| (max - x[r * classes + t]) + log);
+        }
+    }
+    /// The gradients of rows of logits: (e^(x − lse) − [its class])·g, with a g for each row or, at a `step` of 0, one for all.
+    fn row_grads<T: Float>(x: &[T], classes: usize, targets: &[i64], ignore: i64, lse: &[T], g: &[T], step: usize, divisor: T, dx: &mut [T]) {
+        for (r, (&target, &lse)) in targets.iter().zip(lse).enumerate() {
+            let (x, dx) = (&x[r * classes..], &mut dx[r * classes..]);
+            let Some(class) = class(target, ignore, classes) else {
+                dx[..classes].fill(T::ZERO);
+                continue;
+            };
+            let g = g[r * step] / divisor;
+            if classes <= LANES {
+                let (mut spare, mut y) = ([T::ZERO; LANES], [T::ZERO; LANES]);
+                let x = whole(x, &mut spare);
+                for i in 0..LANES { y[i] = (x[i] - lse).exp() * g; }
+                put(y, classes, dx);
+            } else {
+                map(&x[..classes], &mut dx[..classes], |x| (x - lse).exp() * g);
+            }
+            dx[class] = dx[class] - g;
+        }
+    }
+}
+
+/// The largest number of a row of `n`, and Σ e^(x − max). (Of NaN both as [`row_max`] and [`row_exp`] have it.)
+#[inline(always)]
+#[allow(clippy::needless_range_loop)] // the loops must unroll
+fn max_and_sum<T: Float>(x: &[T], n: usize, low: T) -> (T, T) {
+    if n > LANES {
+        let (x, mut e, mut sum) = (&x[..n], [T::ZERO; 256], T::ZERO);
+        let max = row_max(x, low);
+        for part in x.chunks(e.len()) {
+            sum = sum + row_exp(part, max, &mut e[..part.len()]);
+        }
+        return (max, sum);
+    }
+    let (mut spare, mut most, mut e) = ([T::ZERO; LANES], [low; LANES], [T::ZERO; LANES]);
+    let x = whole(x, &mut spare);
+    for i in 0..LANES {
+        let y = if x[i] > low { x[i] } else { low };
+        most[i] = if i < n { y } else { low };
+    }
+    let max = folded(most, |a, b| if b > a { b } else { a });
+    for i in 0..LANES {
+        let y = (x[i] - max).exp();
+        e[i] = if i < n { y } else { T::ZERO };
+    }
+    (max, total(e))
+}
+
+fn forward<T: Float + Element>(op: CrossEntropy, x: &[View<'_>], out: Meta, low: T) -> Result<Option<Fused>> {
     let (rows, classes) = (x[0].shape()[0], x[0].shape()[1]);
     let (sx, st) = (storage(x[0].buffer)?, storage(x[1].buffer)?);
     let (size, whole) = (size_of::<T>(), op.reduction != Reduction::None);
@@ -78,27 +133,13 @@ fn forward<T: Float>(op: CrossEntropy, x: &[View<'_>], out: Meta, low: T) -> Res
     launch(&[sx, st], &[&losses, &lse, &total, &divisor], move || {
         let targets = &targets.slice()[ot..ot + rows];
         check(targets, op, classes);
-        for_rows(rows, classes, 1200, |r| {
-            let x = &logits.slice()[ox + r * classes..][..classes];
-            let max = row_max(x, low);
-            let mut sum = T::ZERO;
-            // Blocks as long as the row needs, so that short ones clear little.
-            if classes <= LANES {
-                sum = row_exp(x, max, &mut [T::ZERO; LANES]);
-            } else {
-                let mut e = [T::ZERO; 256];
-                for part in x.chunks(e.len()) {
-                    sum = sum + row_exp(part, max, &mut e[..part.len()]);
-                }
-            }
-            let log = sum.ln();
-            kept.part(r, 1)[0] = max + log;
-            let class = usize::try_from(targets[r]).ok().filter(|&t| t < classes && targets[r] != op.ignore);
-            y.part(r, 1)[0] = class.map_or(T::ZERO, |t| (max - x[t]) + log);
+        for_row_ranges(rows, classes, 1200, |part| {
+            let (x, n) = (&logits.slice()[ox + part.start * classes..], part.len());
+            let (losses, lse) = (y.part(part.start, n), kept.part(part.start, n));
+            row_losses(x, classes, &targets[part], op.ignore, low, losses, lse);
         });
-        // A sum of ones: exact while the float counts, which is as far as PyTorch's goes.
-        let n = targets.iter().filter(|&&t| t != op.ignore).fold(T::ZERO, |n, _| n + T::ONE);
-        count.slice()[0] = if op.reduction == Reduction::Mean { n } else { T::ONE };
+        let n = targets.iter().filter(|&&t| t != op.ignore).count();
+        count.slice()[0] = if op.reduction == Reduction::Mean { T::from_f64(n as f64) } else { T::ONE };
         if whole {
             scalar.slice()[0] = row_sum(y.slice()) / count.slice()[0];
         }
@@ -107,12 +148,6 @@ fn forward<T: Float>(op: CrossEntropy, x: &[View<'_>], out: Meta, low: T) -> Res
     let stat = Meta::new(out.dtype, *x[1].shape());
     let fused = Fused::one(finish(if whole { total } else { losses })?);
     Ok(Some(fused.keep(stat, finish(lse)?).keep(Meta::new(out.dtype, Shape::SCALAR), finish(divisor)?)))
-}
-
-vectorized! {
-    fn row_grad<T: Float>(x: &[T], lse: T, g: T, dx: &mut [T]) {
-        map(x, dx, |x| (x - lse).exp() * g);
-    }
 }
 
 fn backward<T: Float>(op: CrossEntropy, x: &[View<'_>]) -> Result<Option<Fused>> {
@@ -128,13 +163,10 @@ fn backward<T: Float>(op: CrossEntropy, x: &[View<'_>]) -> Result<Option<Fused>>
     let (ox, ot, ol) = (x[1].layout.offset(), x[2].layout.offset(), x[3].layout.offset());
     launch(&[sg, sx, st, sl, sd], &[&to], move || {
         let targets = &targets.slice()[ot..ot + rows];
-        for_rows(rows, classes, 900, |r| {
-            let dx = out.part(r * classes, classes);
-            let class = usize::try_from(targets[r]).ok().filter(|&t| t < classes && targets[r] != op.ignore);
-            let Some(class) = class else { return dx.fill(T::ZERO) };
-            let g = g.slice()[og + r * gs] / divisor.slice()[od];
-            row_grad(&logits.slice()[ox + r * classes..][..classes], lse.slice()[ol + r], g, dx);
-            dx[class] = dx[class] - g;
+        for_row_ranges(rows, classes, 900, |part| {
+            let (x, lse) = (&logits.slice()[ox + part.start * classes..], &lse.slice()[ol + part.start..]);
+            let (g, dx) = (&g.slice()[og + part.start * gs..], out.part(part.start * classes, part.len() * classes));
+            row_grads(x, classes, &targets[part], op.ignore, lse, g, gs, divisor.slice()[od], dx);
         });
     });
     Ok(Some(Fused::one(finish(to)?)))

@@ -2,7 +2,7 @@
 //!
 //! The left operand is read where it lies, one number for all lanes; the right one by whole vectors along its rows. Where these do
 //! not lie so (a transposed weight, rows that end inside a vector), it is first laid out on the stack. Each element is
-//! one sum over k in order, so the bits depend on the sizes alone.
+//! one sum over k in order, so the bits depend on the sizes alone. Bias and ReLU are added while a sum is still in its register.
 
 use crate::matmul::Matrix;
 use crate::vector::{Real, Vector, by_level, lanes};
@@ -13,47 +13,58 @@ const MOST: usize = 1 << 17;
 /// Numbers of a right operand that are laid out on the stack.
 const ROOM: usize = 4096;
 
-/// Whether [`multiply`] is for this product, `[m, k] × [k, n]`.
-pub(crate) fn fits<T: Real>([m, k, n]: [usize; 3], a: Matrix<T>, b: Matrix<T>) -> bool {
+/// Whether [`multiply`] is for this product, `[m, k] × [k, n]` of matrices whose rows and columns are so far apart.
+pub(crate) fn fits<T: Real>([m, k, n]: [usize; 3], a: [isize; 2], b: [isize; 2]) -> bool {
     // A few sums of rows by rows: `gemm` adds these up in lanes, which rounds less than one number after another.
-    if a.column == 1 && b.row == 1 && m * n <= 256 {
+    if a[1] == 1 && b[0] == 1 && m * n <= 256 {
         return false;
     }
     let width = n.next_multiple_of(lanes::<T>());
+    let in_place = b[1] == 1 && n == width;
     // A row alone, or a single column, has nothing to keep in registers.
-    m > 1 && n > 1 && m * n * k <= MOST && (in_place(n, b) || k * width <= ROOM)
+    m > 1 && n > 1 && m * n * k <= MOST && (in_place || k * width <= ROOM)
 }
 
-fn in_place<T: Real>(n: usize, b: Matrix<T>) -> bool {
-    b.column == 1 && n.is_multiple_of(lanes::<T>())
+/// Where a product goes, and what is done to its rows on the way.
+#[derive(Clone, Copy)]
+pub(crate) struct To<T> {
+    pub(crate) ptr: *mut T,
+    /// How far apart the rows are.
+    pub(crate) row: usize,
+    /// A number for each column, which is added; null: none.
+    pub(crate) bias: *const T,
+    /// Whether what is below zero then becomes zero.
+    pub(crate) relu: bool,
 }
 
-/// out = a·b for `out` `[m, n]` with rows `pitch` apart, a `[m, k]`, b `[k, n]`.
-///
-/// # Safety
-/// The matrices' elements must lie in live memory, `out`'s `m × n` must be held alone, and the product must [fit](fits).
-pub(crate) unsafe fn multiply<T: Real>(out: *mut T, pitch: usize, size: [usize; 3], a: Matrix<T>, b: Matrix<T>) {
-    // SAFETY: by the caller.
-    unsafe { by_size(out, pitch, size, a, b) }
+impl<T> To<T> {
+    /// The product as it is, in rows so far apart.
+    pub(crate) fn plain(ptr: *mut T, row: usize) -> To<T> {
+        To { ptr, row, bias: std::ptr::null(), relu: false }
+    }
 }
 
 by_level! {
-    unsafe fn by_size<T>(out: *mut T, pitch: usize, size: [usize; 3], a: Matrix<T>, b: Matrix<T>) => product
+    /// out = a·b for `out` `[m, n]`, a `[m, k]`, b `[k, n]`.
+    ///
+    /// # Safety
+    /// The matrices' elements must lie in live memory, `out`'s `m × n` must be held alone, and the product must [fit](fits).
+    pub(crate) unsafe fn multiply<T>(out: To<T>, size: [usize; 3], a: Matrix<T>, b: Matrix<T>) => product
 }
 
 #[inline(always)]
-unsafe fn product<V: Vector>(out: *mut V::T, pitch: usize, size: [usize; 3], a: Matrix<V::T>, b: Matrix<V::T>) {
+unsafe fn product<V: Vector>(out: To<V::T>, size: [usize; 3], a: Matrix<V::T>, b: Matrix<V::T>) {
     let [_, k, n] = size;
     if b.column == 1 && n.is_multiple_of(V::LANES) {
         // SAFETY: by the caller, here and below.
-        return unsafe { whole::<V>(out, pitch, size, a, b.ptr, b.row) };
+        return unsafe { whole::<V>(out, size, a, b.ptr, b.row) };
     }
     let mut room = [const { MaybeUninit::<V::T>::uninit() }; ROOM];
     let (laid, width) = (room.as_mut_ptr().cast::<V::T>(), n.next_multiple_of(V::LANES));
     // SAFETY: `fits` has seen that k rows of this width have room.
     unsafe {
         lay_out::<V>(laid, width, k, n, b);
-        whole::<V>(out, pitch, size, a, laid, width as isize);
+        whole::<V>(out, size, a, laid, width as isize);
     }
 }
 
@@ -90,35 +101,29 @@ unsafe fn lay_out<V: Vector>(to: *mut V::T, width: usize, k: usize, n: usize, b:
 
 /// The product with a right operand of whole vectors: rows in groups that registers hold, two vectors of columns at a time.
 #[inline(always)]
-unsafe fn whole<V: Vector>(
-    out: *mut V::T,
-    pitch: usize,
-    [m, k, n]: [usize; 3],
-    a: Matrix<V::T>,
-    b: *const V::T,
-    b_row: isize,
-) {
+unsafe fn whole<V: Vector>(out: To<V::T>, [m, k, n]: [usize; 3], a: Matrix<V::T>, b: *const V::T, b_row: isize) {
     let mut column = 0;
     while column < n {
         let (left, from) = (n - column, b.wrapping_add(column));
         let mut row = 0;
         while row < m {
             let rows = if m - row >= V::ROWS { V::ROWS } else { (m - row).min(4) };
-            let y = out.wrapping_add(row * pitch + column);
+            let bias = if out.bias.is_null() { out.bias } else { out.bias.wrapping_add(column) };
+            let y = To { ptr: out.ptr.wrapping_add(row * out.row + column), bias, ..out };
             let x = Matrix { ptr: a.ptr.wrapping_offset(row as isize * a.row), ..a };
             // SAFETY: by the caller.
             unsafe {
                 match (rows, left > V::LANES) {
-                    (8, true) => tile::<V, 8, 2>(y, pitch, left, k, x, from, b_row),
-                    (8, false) => tile::<V, 8, 1>(y, pitch, left, k, x, from, b_row),
-                    (4, true) => tile::<V, 4, 2>(y, pitch, left, k, x, from, b_row),
-                    (4, false) => tile::<V, 4, 1>(y, pitch, left, k, x, from, b_row),
-                    (3, true) => tile::<V, 3, 2>(y, pitch, left, k, x, from, b_row),
-                    (3, false) => tile::<V, 3, 1>(y, pitch, left, k, x, from, b_row),
-                    (2, true) => tile::<V, 2, 2>(y, pitch, left, k, x, from, b_row),
-                    (2, false) => tile::<V, 2, 1>(y, pitch, left, k, x, from, b_row),
-                    (_, true) => tile::<V, 1, 2>(y, pitch, left, k, x, from, b_row),
-                    (_, false) => tile::<V, 1, 1>(y, pitch, left, k, x, from, b_row),
+                    (8, true) => tile::<V, 8, 2>(y, left, k, x, from, b_row),
+                    (8, false) => tile::<V, 8, 1>(y, left, k, x, from, b_row),
+                    (4, true) => tile::<V, 4, 2>(y, left, k, x, from, b_row),
+                    (4, false) => tile::<V, 4, 1>(y, left, k, x, from, b_row),
+                    (3, true) => tile::<V, 3, 2>(y, left, k, x, from, b_row),
+                    (3, false) => tile::<V, 3, 1>(y, left, k, x, from, b_row),
+                    (2, true) => tile::<V, 2, 2>(y, left, k, x, from, b_row),
+                    (2, false) => tile::<V, 2, 1>(y, left, k, x, from, b_row),
+                    (_, true) => tile::<V, 1, 2>(y, left, k, x, from, b_row),
+                    (_, false) => tile::<V, 1, 1>(y, left, k, x, from, b_row),
                 }
             }
             row += rows;
@@ -129,9 +134,9 @@ unsafe fn whole<V: Vector>(
 
 /// R rows of N vectors, of which `left` numbers are wanted.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // the loops must unroll
 unsafe fn tile<V: Vector, const R: usize, const N: usize>(
-    out: *mut V::T,
-    pitch: usize,
+    out: To<V::T>,
     left: usize,
     k: usize,
     a: Matrix<V::T>,
@@ -150,10 +155,26 @@ unsafe fn tile<V: Vector, const R: usize, const N: usize>(
                 }
             }
         }
+        let wanted = |v: usize| V::LANES.min(left - v * V::LANES);
+        if !out.bias.is_null() {
+            for v in 0..N {
+                let bias = V::load_lanes(out.bias.add(v * V::LANES), 0, wanted(v));
+                for r in 0..R {
+                    sums[r][v] = sums[r][v].add(bias);
+                }
+            }
+        }
+        if out.relu {
+            for r in 0..R {
+                for v in 0..N {
+                    sums[r][v] = sums[r][v].relu();
+                }
+            }
+        }
         for (r, sums) in sums.iter().enumerate() {
             for (v, sum) in sums.iter().enumerate() {
-                let to = out.add(r * pitch + v * V::LANES);
-                if left >= (v + 1) * V::LANES { sum.store(to) } else { sum.store_lanes(to, 0, left - v * V::LANES) }
+                let to = out.ptr.add(r * out.row + v * V::LANES);
+                if wanted(v) == V::LANES { sum.store(to) } else { sum.store_lanes(to, 0, wanted(v)) }
             }
         }
     }
@@ -166,6 +187,10 @@ mod tests {
     /// Small whole numbers, so that products are exact in any order.
     fn numbers(n: usize) -> Vec<f32> {
         (0..n).map(|i| ((i * 7919 + 13) % 17) as f32 - 8.0).collect()
+    }
+
+    fn fits_here(size: [usize; 3], a: Matrix<f32>, b: Matrix<f32>) -> bool {
+        fits::<f32>(size, [a.row, a.column], [b.row, b.column])
     }
 
     #[test]
@@ -184,11 +209,11 @@ mod tests {
                     0 => Matrix { ptr: y.as_ptr(), row: n as isize, column: 1 },
                     _ => Matrix { ptr: y.as_ptr(), row: 1, column: k as isize },
                 };
-                assert!(flip == 2 && m * n <= 256 || fits([m, k, n], a, b), "{m} {k} {n}");
+                assert!(flip == 2 && m * n <= 256 || fits_here([m, k, n], a, b), "{m} {k} {n}");
                 let pitch = n + 3;
                 let mut out = vec![-1.0f32; m * pitch];
                 // SAFETY: the matrices are whole, and `out` has room for m rows.
-                unsafe { multiply(out.as_mut_ptr(), pitch, [m, k, n], a, b) };
+                unsafe { multiply(To::plain(out.as_mut_ptr(), pitch), [m, k, n], a, b) };
                 let at = |v: &[f32], s: Matrix<f32>, i: usize, j: usize| v[i * s.row as usize + j * s.column as usize];
                 for i in 0..m {
                     for j in 0..pitch {
@@ -196,6 +221,33 @@ mod tests {
                         let want: f32 = if j < n { sum } else { -1.0 };
                         assert_eq!(out[i * pitch + j], want, "[{m}, {k}] × [{k}, {n}], form {flip}, element {i} {j}");
                     }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bias_and_relu_are_those_of_one_number_after_another() {
+        for (m, k, n) in [(9, 4, 16), (12, 3, 40), (33, 5, 10)] {
+            let (mut x, y, bias) = (numbers(m * k), numbers(k * n), numbers(n));
+            x[0] = f32::NAN; // the first row's sums
+            let a = Matrix { ptr: x.as_ptr(), row: k as isize, column: 1 };
+            let b = Matrix { ptr: y.as_ptr(), row: n as isize, column: 1 };
+            assert!(fits_here([m, k, n], a, b), "{m} {k} {n}");
+            let (mut plain, mut done) = (vec![0.0f32; m * n], vec![0.0f32; m * n]);
+            for (bias_at, relu) in [(std::ptr::null(), true), (bias.as_ptr(), false), (bias.as_ptr(), true)] {
+                // SAFETY: the matrices are whole, and there is a bias for each column.
+                unsafe {
+                    multiply(To::plain(plain.as_mut_ptr(), n), [m, k, n], a, b);
+                    multiply(To { bias: bias_at, relu, ..To::plain(done.as_mut_ptr(), n) }, [m, k, n], a, b);
+                }
+                for (i, (&sum, &done)) in plain.iter().zip(&done).enumerate() {
+                    let want = if bias_at.is_null() { sum } else { sum + bias[i % n] };
+                    let want = if relu && want < 0.0 { 0.0 } else { want };
+                    assert!(
+                        done.to_bits() == want.to_bits() || done.is_nan() && want.is_nan(),
+                        "{i}: {done} for {want}"
+                    );
                 }
             }
         }

@@ -11,6 +11,7 @@ use gradus_core::backend::View;
 use gradus_core::composite::{Fused, FusedCall, KernelTable};
 use gradus_core::functional::softmax::{LogSoftmax, LogSoftmaxGrad, Softmax, SoftmaxGrad};
 use gradus_core::{DType, Result};
+use std::ops::Range;
 
 pub(crate) fn register(table: &KernelTable) {
     table.register(|c: FusedCall<'_, Softmax>| forward(c.x, c.op.dim, false));
@@ -65,10 +66,13 @@ vectorized! {
 
 /// Calls `row(r)` for every row, several rows to a chunk.
 pub(crate) fn for_rows(rows: usize, width: usize, cost: usize, row: impl Fn(usize) + Send + Sync) {
+    for_row_ranges(rows, width, cost, |rows| rows.for_each(&row));
+}
+
+/// Calls `some(rows)` for each chunk of rows.
+pub(crate) fn for_row_ranges(rows: usize, width: usize, cost: usize, some: impl Fn(Range<usize>) + Send + Sync) {
     let per = (8192 / width.max(1)).max(1);
-    for_chunks(rows.div_ceil(per), rows * width / 1000 * cost + 1, |c| {
-        (c * per..rows.min((c + 1) * per)).for_each(&row)
-    });
+    for_chunks(rows.div_ceil(per), rows * width / 1000 * cost + 1, |c| some(c * per..rows.min((c + 1) * per)));
 }
 
 fn forward(x: &[View<'_>], dim: usize, log: bool) -> Result<Option<Fused>> {

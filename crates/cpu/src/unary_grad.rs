@@ -7,9 +7,10 @@ use crate::memory::CpuStorage;
 use crate::simd::vectorized;
 use crate::strided::{BLOCK, Scratch};
 use crate::threads::for_ranges;
-use gradus_core::DType;
+use gradus_core::backend::View;
 use gradus_core::composite::{Fused, FusedCall, KernelTable};
 use gradus_core::ops::{UnaryGrad, UnaryOp};
+use gradus_core::{Buffer, DType, Result};
 
 type Fn2 = fn(&[f32], &[f32], &mut [f32]);
 
@@ -49,21 +50,27 @@ fn table(op: UnaryOp) -> Option<Fn2> {
 
 pub(crate) fn register(kernels: &KernelTable) {
     kernels.register(|c: FusedCall<'_, UnaryGrad>| {
-        let Some(f) = table(c.op.0).filter(|_| c.x.len() == 2 && c.x[0].dtype == DType::F32) else {
+        if c.x.len() != 2 || c.x[0].dtype != DType::F32 {
             return Ok(None);
-        };
-        let n = c.x[0].elements();
-        let (sg, sv, to) = (storage(c.x[0].buffer)?, storage(c.x[1].buffer)?, CpuStorage::new(n * 4)?);
-        let (g, v, out) = (source::<f32>(c.x[0])?, source::<f32>(c.x[1])?, Out::<f32>::of(&to));
-        launch(&[sg, sv], &[&to], move || {
-            for_ranges(n, CHUNK, 400, |start, len| {
-                let (mut kg, mut kv) = (Scratch::new(), Scratch::new());
-                for at in (start..start + len).step_by(BLOCK) {
-                    let k = BLOCK.min(start + len - at);
-                    f(g.block(at, k, &mut kg), v.block(at, k, &mut kv), out.part(at, k));
-                }
-            });
-        });
-        Ok(Some(Fused::one(finish(to)?)))
+        }
+        Ok(gradient(c.op.0, c.x[0], c.x[1])?.map(Fused::one))
     });
+}
+
+/// The gradient before an op, of the one behind it and what the op saves, of `f32`; `None` for an op without a loop here.
+pub(crate) fn gradient(op: UnaryOp, g: View<'_>, saved: View<'_>) -> Result<Option<Buffer>> {
+    let Some(f) = table(op) else { return Ok(None) };
+    let n = g.elements();
+    let (sg, sv, to) = (storage(g.buffer)?, storage(saved.buffer)?, CpuStorage::new(n * 4)?);
+    let (g, v, out) = (source::<f32>(g)?, source::<f32>(saved)?, Out::<f32>::of(&to));
+    launch(&[sg, sv], &[&to], move || {
+        for_ranges(n, CHUNK, 400, |start, len| {
+            let (mut kg, mut kv) = (Scratch::new(), Scratch::new());
+            for at in (start..start + len).step_by(BLOCK) {
+                let k = BLOCK.min(start + len - at);
+                f(g.block(at, k, &mut kg), v.block(at, k, &mut kv), out.part(at, k));
+            }
+        });
+    });
+    Ok(Some(finish(to)?))
 }

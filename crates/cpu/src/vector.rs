@@ -37,6 +37,8 @@ pub(crate) trait Vector: Copy {
     unsafe fn sub(self, other: Self) -> Self;
     /// self + a·b.
     unsafe fn fma(self, a: Self, b: Self) -> Self;
+    /// Zero in place of each number below it; NaN and −0 stay.
+    unsafe fn relu(self) -> Self;
     /// Lane j of register i becomes lane i of register j, for the first [`LANES`](Vector::LANES) registers.
     #[inline(always)]
     unsafe fn transpose(v: &mut [Self; 16]) {
@@ -200,6 +202,11 @@ impl<T: Float, const N: usize> Vector for Plain<T, N> {
         self
     }
     #[inline(always)]
+    unsafe fn relu(mut self) -> Self {
+        self.0.iter_mut().for_each(|x| *x = if *x < T::ZERO { T::ZERO } else { *x });
+        self
+    }
+    #[inline(always)]
     unsafe fn sum(self) -> T {
         self.0.into_iter().fold(T::ZERO, |s, x| s + x)
     }
@@ -296,7 +303,7 @@ mod x86 {
     }
 
     macro_rules! avx512 {
-        ($v:ident, $t:ident, $mask:ident, $lanes:literal, $zero:ident, $load:ident, $splat:ident, $store:ident, $masked:ident, $maskz:ident, $add:ident, $sub:ident, $fma:ident, $sum:ident, {$($transpose:item)*}) => {
+        ($v:ident, $t:ident, $mask:ident, $lanes:literal, $zero:ident, $load:ident, $splat:ident, $store:ident, $masked:ident, $maskz:ident, $add:ident, $sub:ident, $fma:ident, $max:ident, $sum:ident, {$($transpose:item)*}) => {
             impl Vector for $v {
                 type T = $t;
                 const LANES: usize = $lanes;
@@ -350,6 +357,11 @@ mod x86 {
                     unsafe { $fma(a, b, self) }
                 }
                 #[inline(always)]
+                unsafe fn relu(self) -> Self {
+                    // SAFETY: by the caller. (Of two zeros, or if one is NaN, the second operand is taken.)
+                    unsafe { $max(Self::zero(), self) }
+                }
+                #[inline(always)]
                 unsafe fn sum(self) -> $t {
                     // SAFETY: by the caller.
                     unsafe { $sum(self) }
@@ -372,6 +384,7 @@ mod x86 {
         _mm512_add_ps,
         _mm512_sub_ps,
         _mm512_fmadd_ps,
+        _mm512_max_ps,
         _mm512_reduce_add_ps,
         {
             #[inline(always)]
@@ -400,12 +413,13 @@ mod x86 {
         _mm512_add_pd,
         _mm512_sub_pd,
         _mm512_fmadd_pd,
+        _mm512_max_pd,
         _mm512_reduce_add_pd,
         {}
     );
 
     macro_rules! avx2 {
-        ($v:ident, $t:ident, $lanes:literal, $zero:ident, $load:ident, $splat:ident, $store:ident, $add:ident, $sub:ident, $fma:ident, {$($transpose:item)*}) => {
+        ($v:ident, $t:ident, $lanes:literal, $zero:ident, $load:ident, $splat:ident, $store:ident, $add:ident, $sub:ident, $fma:ident, $max:ident, {$($transpose:item)*}) => {
             impl Vector for $v {
                 type T = $t;
                 const LANES: usize = $lanes;
@@ -465,6 +479,11 @@ mod x86 {
                     unsafe { $fma(a, b, self) }
                 }
                 #[inline(always)]
+                unsafe fn relu(self) -> Self {
+                    // SAFETY: by the caller. (Of two zeros, or if one is NaN, the second operand is taken.)
+                    unsafe { $max(Self::zero(), self) }
+                }
+                #[inline(always)]
                 unsafe fn sum(self) -> $t {
                     let mut lanes = [0.0; $lanes];
                     // SAFETY: by the caller; the array holds a whole vector.
@@ -487,6 +506,7 @@ mod x86 {
         _mm256_add_ps,
         _mm256_sub_ps,
         _mm256_fmadd_ps,
+        _mm256_max_ps,
         {
             #[inline(always)]
             unsafe fn transpose(v: &mut [__m256; 16]) {
@@ -506,6 +526,7 @@ mod x86 {
         _mm256_add_pd,
         _mm256_sub_pd,
         _mm256_fmadd_pd,
+        _mm256_max_pd,
         {}
     );
 }

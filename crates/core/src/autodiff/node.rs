@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The gradients of a call's inputs, in their order; `None` where none flows.
-pub type Grads = SmallVec<[Option<Tensor>; 2]>;
+pub type Grads = SmallVec<[Option<Tensor>; 3]>;
 
 /// A gradient hook: sees a tensor's gradient when it is complete, and may replace it.
 pub type Hook = Box<dyn Fn(&Tensor) -> Option<Tensor> + Send + Sync>;

@@ -40,6 +40,7 @@ use player::Player;
 use record::Record;
 use recorder::Recorder;
 use session::Running;
+use smallvec::{SmallVec, smallvec};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How many records a step has at most: one for each set of inputs' shapes.
@@ -50,6 +51,9 @@ const PATIENCE: u32 = 3;
 /// What the records of a step may take together, unless told otherwise: larger steps spend their time in kernels, where a replay
 /// gains next to nothing, and their memory is scarce.
 const MEMORY: usize = 64 << 20;
+
+/// What tells a step's records apart: its inputs'.
+type Metas = SmallVec<[Meta; 2]>;
 
 static REPLACED: AtomicU64 = AtomicU64::new(0);
 
@@ -93,13 +97,13 @@ pub struct Captured {
     wait: u64,
     reason: Option<String>,
     /// Inputs with which the step is too large to be recorded.
-    too_large: Vec<Vec<Meta>>,
+    too_large: Vec<Metas>,
     /// Whether the device cannot record, or too many inputs are too large.
     refused: bool,
 }
 
 struct Entry {
-    metas: Vec<Meta>,
+    metas: Metas,
     inputs: Vec<Tensor>,
     record: Record,
     /// Of the flat form.
@@ -188,7 +192,7 @@ impl Captured {
         let Some(device) = inputs.first().map(|t| t.device()) else {
             return Err(Error::misuse("a captured step needs at least one input, which says on which device it runs"));
         };
-        let metas: Vec<Meta> = inputs.iter().map(|t| t.meta()).collect();
+        let metas: Metas = inputs.iter().map(|t| t.meta()).collect();
         self.run_keyed(device, metas, inputs, step)
     }
 
@@ -197,7 +201,7 @@ impl Captured {
     pub fn run_on<T>(&mut self, device: Device, shape: &[usize], step: impl FnOnce() -> Result<T>) -> Result<T> {
         let meta = Meta::new(crate::DType::Bool, crate::Shape::try_new(shape)?);
         let mut given = None;
-        self.run_keyed(device, vec![meta], &[], |_| {
+        self.run_keyed(device, smallvec![meta], &[], |_| {
             given = Some(step()?);
             Ok(Vec::new())
         })?;
@@ -209,7 +213,7 @@ impl Captured {
     fn run_keyed(
         &mut self,
         device: Device,
-        metas: Vec<Meta>,
+        metas: Metas,
         inputs: &[&Tensor],
         step: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>,
     ) -> Result<Vec<Tensor>> {
@@ -218,10 +222,10 @@ impl Captured {
             return eagerly(inputs, step); // the outer step is the one that is recorded
         }
         if let Some(i) = self.records.iter().position(|e| e.metas == metas) {
-            let entry = self.records.remove(i);
+            self.records[i..].rotate_left(1);
             return match self.flat {
-                true => self.replay_flat(&running, entry, device, inputs, step),
-                false => self.replay(&running, entry, inputs, step),
+                true => self.replay_flat(&running, device, metas, inputs, step),
+                false => self.replay(&running, inputs, step),
             };
         }
         if !self.warm || self.refused || self.wait > 0 || self.too_large.contains(&metas) {
@@ -233,13 +237,14 @@ impl Captured {
         self.record(&running, device, metas, inputs, step)
     }
 
+    /// Replays the last record.
     fn replay(
         &mut self,
         running: &Running,
-        mut entry: Entry,
         inputs: &[&Tensor],
         step: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>,
     ) -> Result<Vec<Tensor>> {
+        let Some(mut entry) = self.records.pop() else { return eagerly(inputs, step) };
         if entry.hooks != Node::hooks_added() || !entry.can_load() {
             self.reason = Some("gradient hooks were added, or somebody holds the inputs of an earlier run".into());
             self.note_useless(entry.used);
@@ -277,7 +282,7 @@ impl Captured {
         &mut self,
         running: &Running,
         device: Device,
-        metas: Vec<Meta>,
+        metas: Metas,
         inputs: &[&Tensor],
         step: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>,
     ) -> Result<Vec<Tensor>> {
@@ -327,33 +332,45 @@ impl Captured {
         Ok(copies)
     }
 
+    /// Replays the last record without the step's code.
     fn replay_flat(
         &mut self,
         running: &Running,
-        mut entry: Entry,
         device: Device,
+        metas: Metas,
         inputs: &[&Tensor],
         step: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>,
     ) -> Result<Vec<Tensor>> {
-        let same = entry.replaced == REPLACED.load(Ordering::Relaxed) && entry.hooks == Node::hooks_added();
-        if !(same && entry.record.sees_the_same() && entry.can_load()) {
-            let metas = entry.metas.clone();
-            drop(entry); // before the step runs again: what it updates is not held alone while a record watches it
+        let Some(entry) = self.records.last_mut().filter(|e| e.can_run()) else {
+            self.records.pop(); // before the step runs again: what it updates is not held alone while a record watches it
             return self.record(running, device, metas, inputs, step);
+        };
+        let outputs = entry.run(inputs);
+        match outputs {
+            Ok(_) => self.replays += 1,
+            Err(_) => drop(self.records.pop()),
         }
-        entry.load(inputs)?;
-        let kernels = entry.record.replay.kernels();
-        entry.record.replay.replay(0..kernels)?;
-        let copies = entry.outputs.iter().map(copied).collect();
-        self.records.push(entry);
-        self.replays += 1;
-        copies
+        outputs
     }
 }
 
 impl Entry {
     fn can_load(&self) -> bool {
         self.record.holds_inputs_alone(&[&self.inputs, &self.outputs])
+    }
+
+    /// Of the flat form: whether all is as it was recorded.
+    fn can_run(&self) -> bool {
+        let same = self.replaced == REPLACED.load(Ordering::Relaxed) && self.hooks == Node::hooks_added();
+        same && self.record.sees_the_same() && self.can_load()
+    }
+
+    /// Of the flat form: runs all kernels on new inputs, and gives copies of the outputs.
+    fn run(&mut self, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+        self.load(inputs)?;
+        let kernels = self.record.replay.kernels();
+        self.record.replay.replay(0..kernels)?;
+        self.outputs.iter().map(copied).collect()
     }
 
     /// Copies new inputs into the record's memory.

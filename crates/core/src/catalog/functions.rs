@@ -4,9 +4,11 @@ use super::{Entry, Fill, Input, input, reals};
 use crate::autodiff::try_checkpoint;
 use crate::composite::Composite;
 use crate::error::Result;
+use crate::functional::linear::LinearGrad;
 use crate::functional::loss::{CrossEntropyOptions, Reduction};
 use crate::functional::norm::LayerNormGrad;
 use crate::functional::softmax::{LogSoftmaxGrad, SoftmaxGrad};
+use crate::ops::UnaryOp;
 use crate::tensor::Tensor;
 
 pub(super) fn entries() -> Vec<Entry> {
@@ -58,6 +60,15 @@ fn affine() -> Vec<Entry> {
         ("linear_tanh", "tanh(x·Wᵀ + b).", |x, w, b| x.try_linear_tanh(w, b)),
         ("linear_sigmoid", "sigmoid(x·Wᵀ + b).", |x, w, b| x.try_linear_sigmoid(w, b)),
     ];
+    let grad = Entry::new("linear_grad", "torch.ops.aten.linear_backward", "The gradients of an affine map.")
+        .case(reals(&[&[3, 2], &[3, 4], &[2, 4]]), composed(LinearGrad { activation: None, wanted: [true; 3] }))
+        .case(
+            reals(&[&[3, 2], &[3, 4], &[2, 4]]),
+            composed(LinearGrad { activation: None, wanted: [true, true, false] }),
+        )
+        .case(reals(&[&[3, 2], &[3, 4], &[2, 4], &[3, 2]]), {
+            composed(LinearGrad { activation: Some(UnaryOp::Tanh), wanted: [true, true, true] })
+        });
     rows.into_iter()
         .map(|(name, doc, run)| {
             Entry::new(name, "torch.nn.functional.linear", doc)
@@ -67,6 +78,7 @@ fn affine() -> Vec<Entry> {
                 .one(reals(&[&[4], &[3, 4], &[3]]), move |x| run(&x[0], &x[1], Some(&x[2])))
                 .large(reals(&[&[130, 97], &[150, 97], &[150]]), move |x| run(&x[0], &x[1], Some(&x[2])))
         })
+        .chain([grad])
         .collect()
 }
 

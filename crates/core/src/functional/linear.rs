@@ -2,12 +2,12 @@
 
 use crate::autodiff::{Grads, Vjp};
 use crate::composite::Composite;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, or_raise};
 use crate::op::{Meta, Metas, Saves, Tensors, one};
 use crate::ops::{UnaryGrad, UnaryOp};
 use crate::precision::Autocast;
 use crate::tensor::Tensor;
-use smallvec::smallvec;
+use smallvec::{SmallVec, smallvec};
 
 /// f(x·Wᵀ + b): x `[rows, in]`, W `[out, in]`, b `[out]` (optional) → `[rows, out]`.
 #[derive(Clone, Copy, Debug)]
@@ -55,17 +55,71 @@ impl Composite for Linear {
         if self.activation.is_some() { saves.output() } else { saves }
     }
     fn vjp(&self, cx: &Vjp<'_>) -> Option<Grads> {
-        let g = match self.activation {
-            Some(f) => Tensor::compose(UnaryGrad(f), &[&cx.grad(), &cx.y()]).swap_remove(0),
-            None => cx.grad(),
+        let wanted = [cx.needs(0), cx.needs(1), cx.inputs() == 3 && cx.needs(2)];
+        let op = LinearGrad { activation: self.activation, wanted };
+        let (g, x, w, y) = (cx.grad(), cx.x(0), cx.x(1), self.activation.map(|_| cx.y()));
+        let inputs: SmallVec<[&Tensor; 4]> = [&g, &x, &w].into_iter().chain(&y).collect();
+        // With a graph by its ops, which know their gradients; a composite's would come from computing it again.
+        let grads = if cx.graph() { or_raise(op.define(&inputs)) } else { Tensor::compose(op, &inputs) };
+        let mut grads = grads.into_iter();
+        Some(wanted[..cx.inputs()].iter().map(|&wanted| if wanted { grads.next() } else { None }).collect())
+    }
+}
+
+/// The gradients of [`Linear`] with respect to x, W and b, of those that are wanted: with g′ the gradient before the activation,
+/// g′·W, g′ᵀ·x and Σ g′ over the rows. Inputs: g `[rows, out]`, x, W and, if there is an activation, its output.
+#[derive(Clone, Copy, Debug)]
+pub struct LinearGrad {
+    /// f, as in [`Linear`].
+    pub activation: Option<UnaryOp>,
+    /// Which are wanted: the outputs are these.
+    pub wanted: [bool; 3],
+}
+
+impl Composite for LinearGrad {
+    fn name(&self) -> &'static str {
+        "linear_grad"
+    }
+    fn autocast(&self) -> Autocast {
+        Autocast::Half
+    }
+    fn infer(&self, x: &[Meta]) -> Result<Metas> {
+        let fits = |x: &[Meta]| {
+            let (g, w) = (&x[0].shape, &x[2].shape);
+            let matrices = x.iter().all(|m| m.shape.rank() == 2 && m.dtype == x[0].dtype);
+            let sizes = || g[0] == x[1].shape[0] && g[1] == w[0] && x[1].shape[1] == w[1];
+            matrices && sizes() && x.get(3).is_none_or(|y| y == &x[0])
         };
-        let dx = cx.needs(0).then(|| g.matmul(&cx.x(1)));
-        let dw = cx.needs(1).then(|| g.t().matmul(&cx.x(0)));
-        let mut grads: Grads = smallvec![dx, dw];
-        if cx.inputs() == 3 {
-            grads.push(cx.needs(2).then(|| g.sum_dims(&[0], false)));
+        if x.len() != 3 + usize::from(self.activation.is_some()) || !fits(x) {
+            return Err(Error::misuse(
+                "needs g [rows, out], x [rows, in], a weight [out, in] and, for an activation, its output",
+            ));
         }
-        Some(grads)
+        let bias = Meta::new(x[0].dtype, x[0].shape.without(0));
+        let mut metas = Metas::with_capacity(3);
+        for (meta, wanted) in [x[1], x[2], bias].into_iter().zip(self.wanted) {
+            if wanted {
+                metas.push(meta);
+            }
+        }
+        Ok(metas)
+    }
+    fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
+        let g = match self.activation {
+            Some(f) => Tensor::try_compose1(UnaryGrad(f), &[x[0], x[3]])?,
+            None => x[0].clone(),
+        };
+        let mut grads = Tensors::new();
+        if self.wanted[0] {
+            grads.push(g.try_matmul(x[2])?);
+        }
+        if self.wanted[1] {
+            grads.push(g.try_t()?.try_matmul(x[1])?);
+        }
+        if self.wanted[2] {
+            grads.push(g.try_sum_dims(&[0], false)?);
+        }
+        Ok(grads)
     }
 }
 

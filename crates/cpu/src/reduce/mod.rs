@@ -18,11 +18,16 @@ use gradus_core::backend::{Dims, View};
 use gradus_core::ops::ReduceOp;
 use gradus_core::{Buffer, DType, Result};
 use half::{bf16, f16};
+use smallvec::{SmallVec, smallvec};
 
 /// Elements that are folded in one go.
 const SEGMENT: usize = 16 * 1024;
 /// Partial results that a fold of a row keeps: enough for the latency of the widest vectors.
 const LANES: usize = 32;
+/// Columns that are folded side by side ...
+const COLUMNS: usize = 16;
+/// ... over so many rows at a time.
+const ROWS: usize = 8;
 
 /// How elements of `T` fold into an `A`.
 trait Fold<T>: Copy + Send + Sync + 'static {
@@ -160,10 +165,24 @@ vectorized! {
         }
         lanes[0]
     }
-    /// Folds a row of elements into one accumulator each.
-    fn fold_columns<T: Copy, F: FoldOf<T>>(f: F, acc: &mut [F::A], x: &[T]) {
-        for (a, &x) in acc.iter_mut().zip(x) {
-            *a = f.step(*a, x);
+    /// Folds `count` rows of elements, `step` apart from `at` on, into one accumulator for each column. A few rows at a time, so
+    /// that accumulators do not go through memory for each.
+    fn fold_columns<T: Copy, F: FoldOf<T>>(f: F, acc: &mut [[F::A; COLUMNS]], x: &[T], at: isize, step: isize, count: usize) {
+        for first in (0..count).step_by(ROWS) {
+            let end = count.min(first + ROWS);
+            for (b, acc) in acc.iter_mut().enumerate() {
+                let from = |r: usize| &x[(at + r as isize * step) as usize + b * COLUMNS..];
+                let (mut r, mut sums) = (first, *acc);
+                // What lies beyond the last column is folded, too, into what nobody reads.
+                while r < end && let Some(x) = from(r).first_chunk::<COLUMNS>() {
+                    for i in 0..COLUMNS { sums[i] = f.step(sums[i], x[i]); }
+                    r += 1;
+                }
+                *acc = sums;
+                for r in r..end {
+                    for (sum, &x) in acc.iter_mut().zip(from(r)) { *sum = f.step(*sum, x); }
+                }
+            }
         }
     }
 }
@@ -309,31 +328,28 @@ fn by_columns<T, F, Y>(
     // A tall reduction is cut into segments too, so that its length, not its threads, fixes the order.
     let tall = (SEGMENT / strip).max(64);
     let segments = reduced.div_ceil(tall);
-    let mut partial = vec![f.start(); groups * width * segments];
+    let mut partial: SmallVec<[F::A; 64]> = smallvec![f.start(); groups * width * segments];
     let parts = Shared::of(&mut partial);
     for_chunks(groups * strips * segments, kept * reduced / 4, |c| {
         let (g, rest) = (c / (strips * segments), c % (strips * segments));
         let (s, seg) = (rest / segments, rest % segments);
         let (c0, n) = (s * strip, strip.min(width - s * strip));
-        let mut acc = vec![f.start(); n];
+        let mut acc: SmallVec<[[F::A; COLUMNS]; 8]> = smallvec![[f.start(); COLUMNS]; n.div_ceil(COLUMNS)];
         let (r0, rn) = (seg * tall, tall.min(reduced - seg * tall));
         // The offsets of the reduced elements of the group's first column.
         walk.rows(g * width * reduced + r0, rn, |_, at, len, step| {
-            for i in 0..len {
-                let p = (at + i as isize * step) as usize + c0;
-                fold_columns(f, &mut acc, &x[p..p + n]);
-            }
+            fold_columns(f, &mut acc, x, at + c0 as isize, step, len);
         });
-        for (i, a) in acc.into_iter().enumerate() {
-            parts.set((g * segments + seg) * width + c0 + i, a);
-        }
+        parts.part((g * segments + seg) * width + c0, n).copy_from_slice(&acc.as_flattened()[..n]);
     });
     let y = out.slice();
-    for g in 0..groups {
-        for c in 0..width {
-            let a = (0..segments).fold(f.start(), |a, s| f.join(a, partial[(g * segments + s) * width + c]));
-            y[g * width + c] = finish_one(a);
+    for (y, of_group) in y.chunks_exact_mut(width).zip(partial.chunks_exact_mut(segments * width)) {
+        let (first, rest) = of_group.split_at_mut(width);
+        first.iter_mut().for_each(|a| *a = f.join(f.start(), *a));
+        for segment in rest.chunks_exact(width) {
+            first.iter_mut().zip(segment).for_each(|(a, &b)| *a = f.join(*a, b));
         }
+        y.iter_mut().zip(first).for_each(|(y, a)| *y = finish_one(*a));
     }
 }
 

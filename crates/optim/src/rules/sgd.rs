@@ -4,7 +4,7 @@ use super::miscounted;
 use crate::demand::{demand, demand_size};
 use crate::rule::{At, Call, Numbers, Rule};
 use gradus_core::functional::update::SgdUpdate;
-use gradus_core::{Result, Tensor};
+use gradus_core::{Result, Scalar, Tensor};
 
 /// Stochastic gradient descent: b ← μ·b + (1 − dampening)·g; p ← p − η·b, with g the gradient and the L2 penalty's.
 ///
@@ -76,16 +76,20 @@ impl Rule for Sgd {
     }
     fn update(&self, call: Call<'_>) -> Result<()> {
         let [learning_rate, momentum, gain] = call.numbers else { return Err(miscounted(self.name())) };
-        let op = SgdUpdate {
+        // Without a buffer the momentum's numbers are unused: their cells need no holder more.
+        let mut op = SgdUpdate {
             learning_rate: learning_rate.clone(),
-            momentum: momentum.clone(),
-            gain: gain.clone(),
+            momentum: Scalar::Int(0),
+            gain: Scalar::Int(1),
             weight_decay: call.weight_decay,
             nesterov: self.nesterov,
             maximize: self.maximize,
         };
         match call.state {
-            [buffer] => Tensor::update(&op, &mut [call.param, buffer], &[call.grad]),
+            [buffer] => {
+                (op.momentum, op.gain) = (momentum.clone(), gain.clone());
+                Tensor::update(&op, &mut [call.param, buffer], &[call.grad])
+            }
             _ => Tensor::update(&op, &mut [call.param], &[call.grad]),
         }
     }
