@@ -78,10 +78,12 @@ pub struct FusedCall<'a, C> {
     pub records: bool,
 }
 
-type AnyKernel = Arc<dyn Fn(&dyn Any, &dyn Backend, &[View<'_>], &[Meta], bool) -> Result<Option<Fused>> + Send + Sync>;
+/// A kernel lives as long as the program, as devices do; so does one that another has replaced.
+type AnyKernel =
+    &'static (dyn Fn(&dyn Any, &dyn Backend, &[View<'_>], &[Meta], bool) -> Result<Option<Fused>> + Send + Sync);
 
 type AnyUpdate =
-    Arc<dyn Fn(&dyn Any, &dyn Backend, &mut [&mut Buffer], Meta, &[View<'_>]) -> Result<bool> + Send + Sync>;
+    &'static (dyn Fn(&dyn Any, &dyn Backend, &mut [&mut Buffer], Meta, &[View<'_>]) -> Result<bool> + Send + Sync);
 
 /// A backend's fused kernels, by the type of the composite or update.
 #[derive(Default)]
@@ -126,10 +128,14 @@ impl KernelTable {
         &self,
         kernel: impl Fn(FusedCall<'_, C>) -> Result<Option<Fused>> + Send + Sync + 'static,
     ) {
-        let erased: AnyKernel = Arc::new(move |op, on, x, outputs, records| match op.downcast_ref::<C>() {
-            Some(op) => kernel(FusedCall { op, on, x, outputs, records }),
-            None => Ok(None),
-        });
+        let erased: AnyKernel = Box::leak(Box::new(
+            move |op: &dyn Any, on: &dyn Backend, x: &[View<'_>], outputs: &[Meta], records| match op
+                .downcast_ref::<C>()
+            {
+                Some(op) => kernel(FusedCall { op, on, x, outputs, records }),
+                None => Ok(None),
+            },
+        ));
         if let Ok(mut table) = self.composites.write() {
             table.insert(TypeId::of::<C>(), erased);
         }
@@ -141,10 +147,14 @@ impl KernelTable {
         &self,
         kernel: impl Fn(UpdateCall<'_, '_, U>) -> Result<bool> + Send + Sync + 'static,
     ) {
-        let erased: AnyUpdate = Arc::new(move |op, on, targets, meta, x| match op.downcast_ref::<U>() {
-            Some(op) => kernel(UpdateCall { op, on, targets, meta, x }),
-            None => Ok(false),
-        });
+        let erased: AnyUpdate = Box::leak(Box::new(
+            move |op: &dyn Any, on: &dyn Backend, targets: &mut [&mut Buffer], meta, x: &[View<'_>]| match op
+                .downcast_ref::<U>()
+            {
+                Some(op) => kernel(UpdateCall { op, on, targets, meta, x }),
+                None => Ok(false),
+            },
+        ));
         if let Ok(mut table) = self.updates.write() {
             table.insert(TypeId::of::<U>(), erased);
         }
@@ -154,7 +164,7 @@ impl KernelTable {
         if DEFINED_ONLY.get() {
             return None;
         }
-        self.updates.read().ok()?.get(&TypeId::of::<U>()).cloned()
+        self.updates.read().ok()?.get(&TypeId::of::<U>()).copied()
     }
 
     /// Whether composite `C` has a fused kernel here.
@@ -168,7 +178,7 @@ impl KernelTable {
     }
 
     fn get(&self, id: TypeId) -> Option<AnyKernel> {
-        self.composites.read().ok()?.get(&id).cloned()
+        self.composites.read().ok()?.get(&id).copied()
     }
 }
 
@@ -241,7 +251,9 @@ fn compose<C: Composite>(op: C, x: &[&Tensor], note: Option<Note>) -> Result<Ten
         }
         op.define(x).map_err(|e| with_inputs(e, op.name(), x))
     };
-    let inputs: SmallVec<[Meta; 4]> = x.iter().map(|t| t.meta()).collect();
+    // By `push`: collecting a few takes several times as long.
+    let mut inputs: SmallVec<[Meta; 4]> = SmallVec::new();
+    x.iter().for_each(|t| inputs.push(t.meta()));
     let (device, metas) = checked(op.name(), x, &inputs, |m| op.infer(m))?;
     let backend = device.backend();
     let kernel = if DEFINED_ONLY.get() { None } else { backend.kernels().get(TypeId::of::<C>()) };
@@ -249,7 +261,8 @@ fn compose<C: Composite>(op: C, x: &[&Tensor], note: Option<Note>) -> Result<Ten
         return define(note);
     };
     let records = autodiff::records(x);
-    let views: SmallVec<[View<'_>; 4]> = x.iter().map(|t| t.view()).collect();
+    let mut views: SmallVec<[View<'_>; 4]> = SmallVec::new();
+    x.iter().for_each(|t| views.push(t.view()));
     let fused = kernel(&op, backend, &views, &metas, records).map_err(|e| with_inputs(e, op.name(), x))?;
     let Some(fused) = fused else {
         return define(note);
@@ -257,13 +270,18 @@ fn compose<C: Composite>(op: C, x: &[&Tensor], note: Option<Note>) -> Result<Ten
     let value = |meta: &Meta, buffer: Buffer| {
         Arc::new(Value { buffer, layout: Layout::dense(meta.shape), dtype: meta.dtype, device })
     };
-    let outputs: SmallVec<[Arc<Value>; 1]> = metas.iter().zip(fused.outputs).map(|(m, b)| value(m, b)).collect();
+    let values = metas.iter().zip(fused.outputs).map(|(m, b)| value(m, b));
     let outputs = if records {
-        let aux = fused.aux.into_iter().map(|(m, b)| value(&m, b)).collect();
+        let mut outputs = SmallVec::new();
+        values.for_each(|value| outputs.push(value));
+        let mut aux = SmallVec::new();
+        fused.aux.into_iter().for_each(|(m, b)| aux.push(value(&m, b)));
         let saves = op.saves();
         record(CompositeRule(op), saves, x, outputs, aux)
     } else {
-        outputs.into_iter().map(Tensor::from_value).collect()
+        let mut outputs = Tensors::new();
+        values.for_each(|value| outputs.push(Tensor::from_value(value)));
+        outputs
     };
     if let Some(note) = note {
         note.gave(&outputs, Effect::None);

@@ -1,7 +1,7 @@
 //! Gradients of the commonest activations in one pass.
 
-use crate::elementwise::{CHUNK, finish, source};
-use crate::launch::{Out, launch, storage};
+use crate::elementwise::{CHUNK, finish, source_of};
+use crate::launch::{Out, launch};
 use crate::math::Float;
 use crate::memory::CpuStorage;
 use crate::simd::vectorized;
@@ -53,8 +53,9 @@ pub(crate) fn register(kernels: &KernelTable) {
             return Ok(None);
         };
         let n = c.x[0].elements();
-        let (sg, sv, to) = (storage(c.x[0].buffer)?, storage(c.x[1].buffer)?, CpuStorage::new(n * 4)?);
-        let (g, v, out) = (source::<f32>(c.x[0])?, source::<f32>(c.x[1])?, Out::<f32>::of(&to));
+        let ((g, sg), (v, sv)) = (source_of::<f32>(c.x[0])?, source_of::<f32>(c.x[1])?);
+        let to = CpuStorage::new(n * 4)?;
+        let out = Out::<f32>::of(&to);
         launch(&[sg, sv], &[&to], move || {
             for_ranges(n, CHUNK, 400, |start, len| {
                 let (mut kg, mut kv) = (Scratch::new(), Scratch::new());

@@ -44,7 +44,7 @@ struct Pending {
 #[derive(Default)]
 struct Queue {
     calls: SmallVec<[Pending; 4]>,
-    leaves: Vec<Pending>,
+    leaves: SmallVec<[Pending; 4]>,
 }
 
 impl Queue {
@@ -55,28 +55,36 @@ impl Queue {
 
     fn at(&mut self, node: &Arc<Node>) -> &mut Pending {
         let new = || {
-            let outputs = node.call_of().map_or(1, |c| c.outputs());
-            Pending { node: node.clone(), grads: smallvec::smallvec![None; outputs] }
+            let grads = match node.call_of().map_or(1, |c| c.outputs()) {
+                1 => SmallVec::from_buf([None]), // as a rule; `from_elem` takes its time
+                outputs => SmallVec::from_elem(None, outputs),
+            };
+            Pending { node: node.clone(), grads }
         };
         if node.is_leaf() {
             let i = match self.leaves.binary_search_by(|p| node.id.cmp(&p.node.id)) {
                 Ok(i) => i,
-                Err(i) => {
-                    self.leaves.insert(i, new());
-                    i
-                }
+                Err(i) => put(&mut self.leaves, i, new()),
             };
             return &mut self.leaves[i];
         }
         let i = match self.calls.binary_search_by_key(&node.id, |p| p.node.id) {
             Ok(i) => i,
-            Err(i) => {
-                self.calls.insert(i, new());
-                i
-            }
+            Err(i) => put(&mut self.calls, i, new()),
         };
         &mut self.calls[i]
     }
+}
+
+/// Inserts at `i`, which is the end as a rule.
+#[inline]
+fn put(list: &mut SmallVec<[Pending; 4]>, i: usize, pending: Pending) -> usize {
+    if i == list.len() {
+        list.push(pending)
+    } else {
+        list.insert(i, pending)
+    }
+    i
 }
 
 struct Walk<'a> {
@@ -84,7 +92,8 @@ struct Walk<'a> {
     pending: Queue,
     /// Nodes from which a wanted one can be reached; `None` walks everything and gathers in the leaves.
     on_path: Option<HashSet<u64>>,
-    wanted: HashMap<u64, usize>,
+    /// The places of their gradients in `found`.
+    wanted: Option<HashMap<u64, usize>>,
     /// Whether the walk stops at them.
     frontier: bool,
     found: &'a mut [Option<Tensor>],
@@ -112,8 +121,11 @@ impl Tensor {
 
     /// As [`backward_with`](Self::backward_with), with misuse returned as an error.
     pub fn try_backward_with(&self, seed: Option<&Tensor>, how: Backward) -> Result<()> {
-        let x: SmallVec<[&Tensor; 2]> = [Some(self), seed].into_iter().flatten().collect();
-        match capture::ask(&how, &x) {
+        let asked = match seed {
+            None => capture::ask(&how, &[self]),
+            Some(seed) => capture::ask(&how, &[self, seed]),
+        };
+        match asked {
             Ask::Eager | Ask::Define => self.walk_back(seed, how),
             Ask::Done(done) => done.map(drop),
             Ask::Note(note) => {
@@ -127,14 +139,8 @@ impl Tensor {
     fn walk_back(&self, seed: Option<&Tensor>, how: Backward) -> Result<()> {
         let seed = seed_for(self, seed)?;
         let node = self.node.as_ref().ok_or_else(|| untracked("backward", self))?;
-        let mut walk = Walk {
-            how,
-            pending: Queue::default(),
-            on_path: None,
-            wanted: HashMap::new(),
-            frontier: false,
-            found: &mut [],
-        };
+        let mut walk =
+            Walk { how, pending: Queue::default(), on_path: None, wanted: None, frontier: false, found: &mut [] };
         walk.push(node, seed)?;
         walk.run()
     }
@@ -226,7 +232,7 @@ fn walk_to(
         .collect();
     let mut found = vec![None; ids.len()];
     let on_path = Some(paths_to(roots.iter().filter_map(|(y, _)| y.node.as_ref()), &ids));
-    let mut walk = Walk { how, pending: Queue::default(), on_path, wanted: ids, frontier, found: &mut found };
+    let mut walk = Walk { how, pending: Queue::default(), on_path, wanted: Some(ids), frontier, found: &mut found };
     for (y, g) in roots {
         if let Some(node) = &y.node {
             walk.push(node, g.clone())?;
@@ -264,7 +270,7 @@ pub(crate) fn inputs_of(node: &Node) -> impl Iterator<Item = &Arc<Node>> {
 }
 
 impl Walk<'_> {
-    fn run(mut self) -> Result<()> {
+    fn run(&mut self) -> Result<()> {
         // In the dtypes that the forward pass chose, wherever this is called.
         let graph = self.how.create_graph;
         let walk = || {
@@ -278,8 +284,12 @@ impl Walk<'_> {
 
     fn visit(&mut self, Pending { node, mut grads }: Pending) -> Result<()> {
         if !matches!(&node.kind, Kind::Call(call) if call.outputs() > 1) {
-            grads[0] = grads[0].take().map(|g| node.run_hooks(g));
-            if let (Some(&i), Some(g)) = (self.wanted.get(&node.id), &grads[0]) {
+            if let Some(g) = &mut grads[0] {
+                node.run_hooks(g);
+            }
+            if let (Some(wanted), Some(g)) = (&self.wanted, &grads[0])
+                && let Some(&i) = wanted.get(&node.id)
+            {
                 self.found[i] = Some(g.clone());
                 if self.frontier {
                     return Ok(());

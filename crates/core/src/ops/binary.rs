@@ -156,7 +156,11 @@ binary_ops! {
 }
 
 /// The shape that two operands broadcast to, or what does not fit.
+#[inline]
 pub(crate) fn broadcast(a: &Shape, b: &Shape) -> Result<Shape> {
+    if a == b {
+        return Ok(*a);
+    }
     a.broadcast(b).ok_or_else(|| {
         let lead = a.rank().abs_diff(b.rank());
         let (long, short) = if a.rank() >= b.rank() { (a, b) } else { (b, a) };
@@ -219,7 +223,7 @@ impl Op for Binary {
         self.0.saves()
     }
     fn vjp(&self, cx: &Vjp<'_>) -> Grads {
-        self.0.gradients(cx, &|i| cx.x(i), [cx.needs(0), cx.needs(1)]).into_iter().collect()
+        Grads::from_buf(self.0.gradients(cx, &|i| cx.x(i), [cx.needs(0), cx.needs(1)]))
     }
 }
 

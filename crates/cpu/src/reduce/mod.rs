@@ -184,8 +184,12 @@ struct Turned {
 fn turn(x: View<'_>, dims: Dims) -> Turned {
     let rank = x.shape().rank();
     let order = |first: bool| (0..rank).filter(move |&d| dims.has(d) != first);
-    let rows_last: Vec<usize> = order(true).chain(order(false)).collect();
-    let layout = x.layout.permute(&rows_last);
+    // The reduced dimensions often come last as it is: all of them, above all.
+    let layout = if order(true).eq(0..rank - order(false).count()) {
+        *x.layout
+    } else {
+        x.layout.permute(&order(true).chain(order(false)).collect::<Vec<usize>>())
+    };
     let reduced: usize = order(false).map(|d| x.shape()[d]).product();
     let kept: usize = order(true).map(|d| x.shape()[d]).product();
     // The kept dimensions that end the original order and are dense there can be folded side by side.
