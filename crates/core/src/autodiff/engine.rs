@@ -34,32 +34,32 @@ impl Backward {
 }
 
 /// A node that a gradient has reached, and the gradients of its outputs so far.
-struct Pending {
-    node: Arc<Node>,
+struct Pending<'a> {
+    node: &'a Arc<Node>,
     grads: SmallVec<[Option<Tensor>; 1]>,
 }
 
 /// What is pending: calls, oldest first, and leaves, newest first. A walk meets both about in the order in which they are popped,
 /// so a new one goes near the end of its list; lists are small, and cheaper than a tree that allocates for each node.
 #[derive(Default)]
-struct Queue {
-    calls: SmallVec<[Pending; 4]>,
-    leaves: SmallVec<[Pending; 4]>,
+struct Queue<'a> {
+    calls: SmallVec<[Pending<'a>; 4]>,
+    leaves: SmallVec<[Pending<'a>; 4]>,
 }
 
-impl Queue {
+impl<'a> Queue<'a> {
     /// The newest call; when no call is left, the leaves.
-    fn pop(&mut self) -> Option<Pending> {
+    fn pop(&mut self) -> Option<Pending<'a>> {
         self.calls.pop().or_else(|| self.leaves.pop())
     }
 
-    fn at(&mut self, node: &Arc<Node>) -> &mut Pending {
+    fn at(&mut self, node: &'a Arc<Node>) -> &mut Pending<'a> {
         let new = || {
             let grads = match node.call_of().map_or(1, |c| c.outputs()) {
                 1 => SmallVec::from_buf([None]), // as a rule; `from_elem` takes its time
                 outputs => SmallVec::from_elem(None, outputs),
             };
-            Pending { node: node.clone(), grads }
+            Pending { node, grads }
         };
         if node.is_leaf() {
             let i = match self.leaves.binary_search_by(|p| node.id.cmp(&p.node.id)) {
@@ -78,7 +78,7 @@ impl Queue {
 
 /// Inserts at `i`, which is the end as a rule.
 #[inline]
-fn put(list: &mut SmallVec<[Pending; 4]>, i: usize, pending: Pending) -> usize {
+fn put<'a>(list: &mut SmallVec<[Pending<'a>; 4]>, i: usize, pending: Pending<'a>) -> usize {
     if i == list.len() {
         list.push(pending)
     } else {
@@ -89,7 +89,7 @@ fn put(list: &mut SmallVec<[Pending; 4]>, i: usize, pending: Pending) -> usize {
 
 struct Walk<'a> {
     how: Backward,
-    pending: Queue,
+    pending: Queue<'a>,
     /// Nodes from which a wanted one can be reached; `None` walks everything and gathers in the leaves.
     on_path: Option<HashSet<u64>>,
     /// The places of their gradients in `found`.
@@ -239,6 +239,7 @@ fn walk_to(
         }
     }
     walk.run()?;
+    drop(walk);
     Ok(place.into_iter().map(|p| p.and_then(|p| found[p].clone())).collect())
 }
 
@@ -269,7 +270,7 @@ pub(crate) fn inputs_of(node: &Node) -> impl Iterator<Item = &Arc<Node>> {
     many.into_iter().flatten().chain(one)
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
     fn run(&mut self) -> Result<()> {
         // In the dtypes that the forward pass chose, wherever this is called.
         let graph = self.how.create_graph;
@@ -282,7 +283,7 @@ impl Walk<'_> {
         with_precision(Precision::F32, || with_recording(graph, walk))
     }
 
-    fn visit(&mut self, Pending { node, mut grads }: Pending) -> Result<()> {
+    fn visit(&mut self, Pending { node, mut grads }: Pending<'a>) -> Result<()> {
         if !matches!(&node.kind, Kind::Call(call) if call.outputs() > 1) {
             if let Some(g) = &mut grads[0] {
                 node.run_hooks(g);
@@ -300,7 +301,7 @@ impl Walk<'_> {
             Kind::Leaf(slot) => {
                 if let (None, Some(g)) = (&self.on_path, grads[0].take()) {
                     let mut slot = lock(slot);
-                    capture::note_leaf(&node, slot.as_ref());
+                    capture::note_leaf(node, slot.as_ref());
                     *slot = Some(match slot.take() {
                         None => leaf_grad(g, self.how)?,
                         Some(old) => accumulate(old, g)?,
@@ -312,11 +313,11 @@ impl Walk<'_> {
                 Some(g) => self.push_at(call, *index, g),
                 None => Ok(()),
             },
-            Kind::Call(call) => self.differentiate(&node, call, &grads),
+            Kind::Call(call) => self.differentiate(node, call, &grads),
         }
     }
 
-    fn differentiate(&mut self, node: &Arc<Node>, call: &Call, grads: &[Option<Tensor>]) -> Result<()> {
+    fn differentiate(&mut self, node: &'a Arc<Node>, call: &'a Call, grads: &[Option<Tensor>]) -> Result<()> {
         if self.on_path.as_ref().is_some_and(|p| !call.inputs.iter().flatten().any(|n| p.contains(&n.id))) {
             return Ok(()); // a wanted call: what lies behind it is not asked for, and must keep what it saved
         }
@@ -346,11 +347,11 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn push(&mut self, node: &Arc<Node>, g: Tensor) -> Result<()> {
+    fn push(&mut self, node: &'a Arc<Node>, g: Tensor) -> Result<()> {
         self.push_at(node, 0, g)
     }
 
-    fn push_at(&mut self, node: &Arc<Node>, index: usize, g: Tensor) -> Result<()> {
+    fn push_at(&mut self, node: &'a Arc<Node>, index: usize, g: Tensor) -> Result<()> {
         if self.on_path.as_ref().is_some_and(|p| !p.contains(&node.id)) {
             return Ok(());
         }

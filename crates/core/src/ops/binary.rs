@@ -156,11 +156,7 @@ binary_ops! {
 }
 
 /// The shape that two operands broadcast to, or what does not fit.
-#[inline]
 pub(crate) fn broadcast(a: &Shape, b: &Shape) -> Result<Shape> {
-    if a == b {
-        return Ok(*a);
-    }
     a.broadcast(b).ok_or_else(|| {
         let lead = a.rank().abs_diff(b.rank());
         let (long, short) = if a.rank() >= b.rank() { (a, b) } else { (b, a) };
@@ -204,11 +200,15 @@ impl Op for Binary {
     fn autocast(&self) -> Autocast {
         self.0.autocast()
     }
+    #[inline]
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
         if x[0].dtype != x[1].dtype {
             return Err(Error::misuse("the operands must have one dtype here"));
         }
         check(self.0, x[0].dtype)?;
+        if x[0].shape == x[1].shape {
+            return Ok(one(x[0].dtype, x[0].shape));
+        }
         Ok(one(x[0].dtype, broadcast(&x[0].shape, &x[1].shape)?))
     }
     fn eval(&self, on: &dyn Backend, x: &[View<'_>]) -> Result<Outs> {

@@ -84,6 +84,7 @@ impl Op for Reduce {
             _ => Autocast::Widest,
         }
     }
+    #[inline]
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
         let Meta { dtype, shape } = x[0];
         match self.op {

@@ -245,6 +245,7 @@ impl Op for Unary {
     fn autocast(&self) -> Autocast {
         self.0.autocast()
     }
+    #[inline]
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
         let d = x[0].dtype;
         let out = match self.0.kind() {
