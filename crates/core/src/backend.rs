@@ -99,6 +99,11 @@ impl Dims {
     pub fn has(self, d: usize) -> bool {
         self.0 >> d & 1 == 1
     }
+    /// Whether these are all of `rank` dimensions.
+    #[inline]
+    pub fn is_all(self, rank: usize) -> bool {
+        self == Dims::all(rank)
+    }
     /// The dimensions in the set, ascending.
     pub fn iter(self) -> impl Iterator<Item = usize> {
         (0..MAX_RANK).filter(move |&d| self.has(d))

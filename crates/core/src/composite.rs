@@ -78,7 +78,7 @@ pub struct FusedCall<'a, C> {
     pub records: bool,
 }
 
-/// Kernels live as long as the program, as devices do: a call then takes one without counting its holders.
+/// A kernel lives as long as the program, as devices do; so does one that another has replaced.
 type AnyKernel =
     &'static (dyn Fn(&dyn Any, &dyn Backend, &[View<'_>], &[Meta], bool) -> Result<Option<Fused>> + Send + Sync);
 
@@ -269,7 +269,8 @@ fn compose<C: Composite>(op: C, x: &[&Tensor], note: Option<Note>) -> Result<Ten
         return define(note);
     };
     let records = autodiff::records(x);
-    let views: SmallVec<[View<'_>; 4]> = x.iter().map(|t| t.view()).collect();
+    let mut views: SmallVec<[View<'_>; 4]> = SmallVec::new();
+    x.iter().for_each(|t| views.push(t.view()));
     let fused = kernel(&op, backend, &views, &metas, records).map_err(|e| with_inputs(e, op.name(), x))?;
     let Some(fused) = fused else {
         return define(note);
@@ -277,13 +278,18 @@ fn compose<C: Composite>(op: C, x: &[&Tensor], note: Option<Note>) -> Result<Ten
     let value = |meta: &Meta, buffer: Buffer| {
         Arc::new(Value { buffer, layout: Layout::dense(meta.shape), dtype: meta.dtype, device })
     };
-    let outputs = metas.iter().zip(fused.outputs).map(|(m, b)| value(m, b));
+    let values = metas.iter().zip(fused.outputs).map(|(m, b)| value(m, b));
     let outputs = if records {
-        let aux = fused.aux.into_iter().map(|(m, b)| value(&m, b)).collect();
+        let mut outputs = SmallVec::new();
+        values.for_each(|value| outputs.push(value));
+        let mut aux = SmallVec::new();
+        fused.aux.into_iter().for_each(|(m, b)| aux.push(value(&m, b)));
         let saves = op.saves();
-        record(CompositeRule(op), saves, x, outputs.collect(), aux)
+        record(CompositeRule(op), saves, x, outputs, aux)
     } else {
-        outputs.map(Tensor::from_value).collect()
+        let mut outputs = Tensors::new();
+        values.for_each(|value| outputs.push(Tensor::from_value(value)));
+        outputs
     };
     if let Some(note) = note {
         note.gave(&outputs, Effect::None);

@@ -34,7 +34,7 @@ impl Meta {
 /// The metas of an op's outputs.
 pub type Metas = SmallVec<[Meta; 1]>;
 /// An op's outputs.
-pub type Tensors = SmallVec<[Tensor; 3]>;
+pub type Tensors = SmallVec<[Tensor; 1]>;
 /// What an op's evaluation gave.
 pub type Outs = SmallVec<[Out; 1]>;
 
@@ -50,13 +50,13 @@ pub enum Out {
 /// The metas of a single output.
 #[inline]
 pub fn one(dtype: DType, shape: Shape) -> Metas {
-    smallvec::smallvec![Meta { dtype, shape }]
+    SmallVec::from_buf([Meta { dtype, shape }])
 }
 
 /// A single new output.
 #[inline]
 pub fn new(buffer: Buffer) -> Outs {
-    smallvec::smallvec![Out::New(buffer)]
+    SmallVec::from_buf([Out::New(buffer)])
 }
 
 /// What backward needs of a call, and so keeps alive.
@@ -87,6 +87,10 @@ impl Saves {
     pub(crate) fn has_input(self, i: usize) -> bool {
         // The eighth bit stands for every later input too, for ops of many inputs (`cat`), which save all or none.
         self.inputs >> i.min(7) & 1 == 1
+    }
+    #[inline]
+    pub(crate) fn has_inputs(self) -> bool {
+        self.inputs != 0
     }
     #[inline]
     pub(crate) fn has_outputs(self) -> bool {
@@ -170,13 +174,13 @@ impl Tensor {
 fn apply1<O: Op, const N: usize>(op: O, x: &[&Tensor; N]) -> Result<Tensor> {
     let (device, metas) = checked(op.name(), x, &x.map(|t| t.meta()), |m| op.infer(m))?;
     let outs = op.eval(device.backend(), &x.map(|t| t.view())).map_err(|e| with_inputs(e, op.name(), x))?;
-    let (Some(out), Some(meta)) = (outs.into_iter().next(), metas.first()) else { return Err(no_output(op.name())) };
+    let (Ok([out]), Some(meta)) = (outs.into_inner(), metas.first()) else { return Err(no_output(op.name())) };
     let value = Arc::new(out.value(meta, device, x));
     if !autodiff::records(x) {
         return Ok(Tensor::from_value(value));
     }
-    let saves = op.saves();
-    Ok(record(OpRule(op), saves, x, smallvec::smallvec![value], SmallVec::new()).swap_remove(0))
+    let saved = Saved::of(op.saves(), x, std::slice::from_ref(&value), SmallVec::new());
+    Ok(Node::call1(Box::new(OpRule(op)), x, saved, value))
 }
 
 #[track_caller]
@@ -250,9 +254,8 @@ pub(crate) fn record(
     outputs: SmallVec<[Arc<Value>; 1]>,
     aux: SmallVec<[Arc<Value>; 1]>,
 ) -> Tensors {
-    let inputs = x.iter().enumerate().map(|(i, t)| saves.has_input(i).then(|| t.value.clone())).collect();
-    let kept = if saves.has_outputs() { outputs.iter().cloned().collect() } else { SmallVec::new() };
-    Node::call(Box::new(rule), x, Saved { inputs, outputs: kept, aux }, outputs)
+    let saved = Saved::of(saves, x, &outputs, aux);
+    Node::call(Box::new(rule), x, saved, outputs)
 }
 
 #[derive(Debug)]

@@ -87,6 +87,12 @@ impl Shape {
     /// The row-major strides, in elements.
     #[inline]
     pub fn strides(&self) -> [isize; MAX_RANK] {
+        // Written out, as what a loop has just written in pieces is slow to copy.
+        match self.rank {
+            0 => return [0; MAX_RANK],
+            1 => return [1, 0, 0, 0, 0, 0, 0, 0],
+            _ => {}
+        }
         let mut strides = [0; MAX_RANK];
         let mut step = 1isize;
         for i in (0..self.rank()).rev() {

@@ -91,8 +91,12 @@ impl Block {
     }
 }
 
+#[inline]
 fn class_of(bytes: usize) -> usize {
-    let n = bytes.max(64).next_multiple_of(16);
+    if bytes <= 64 {
+        return 0;
+    }
+    let n = bytes.next_multiple_of(16);
     let log = n.ilog2() as usize;
     let quarter = ((n - (1 << log)) * 4).div_ceil(1 << log);
     (log - 6) * 4 + quarter

@@ -1,7 +1,7 @@
 //! Gradients of the commonest activations in one pass.
 
-use crate::elementwise::{CHUNK, finish, source};
-use crate::launch::{Out, launch, storage};
+use crate::elementwise::{CHUNK, finish, source_of};
+use crate::launch::{Out, launch};
 use crate::math::Float;
 use crate::memory::CpuStorage;
 use crate::simd::vectorized;
@@ -61,8 +61,9 @@ pub(crate) fn register(kernels: &KernelTable) {
 pub(crate) fn gradient(op: UnaryOp, g: View<'_>, saved: View<'_>) -> Result<Option<Buffer>> {
     let Some(f) = table(op) else { return Ok(None) };
     let n = g.elements();
-    let (sg, sv, to) = (storage(g.buffer)?, storage(saved.buffer)?, CpuStorage::new(n * 4)?);
-    let (g, v, out) = (source::<f32>(g)?, source::<f32>(saved)?, Out::<f32>::of(&to));
+    let ((g, sg), (v, sv)) = (source_of::<f32>(g)?, source_of::<f32>(saved)?);
+    let to = CpuStorage::new(n * 4)?;
+    let out = Out::<f32>::of(&to);
     launch(&[sg, sv], &[&to], move || {
         for_ranges(n, CHUNK, 400, |start, len| {
             let (mut kg, mut kv) = (Scratch::new(), Scratch::new());

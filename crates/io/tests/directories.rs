@@ -171,6 +171,28 @@ fn links_are_not_listed() {
 }
 
 #[test]
+fn a_large_file_is_replaced_whole_while_others_still_read_the_old_one() {
+    let temp = Temp::new("large");
+    let path = temp.join("weights");
+    let contents: Vec<Vec<u8>> = (0..4u8).map(|i| vec![i; (17 << 20) + usize::from(i)]).collect();
+    let mut open = Vec::new();
+    for content in &contents {
+        write_file_atomic(&path, |f| {
+            f.write_all(content).map_err(|source| FileError { doing: "write", path: path.clone(), source })
+        })
+        .unwrap();
+        assert_eq!(temp.names(), ["weights"]);
+        assert!(fs::read(&path).unwrap() == *content);
+        open.push(fs::File::open(&path).unwrap());
+    }
+    for (mut file, content) in open.into_iter().zip(&contents) {
+        let mut read = Vec::new();
+        std::io::Read::read_to_end(&mut file, &mut read).unwrap();
+        assert!(read == *content);
+    }
+}
+
+#[test]
 fn a_writer_that_fails_or_panics_leaves_everything_as_it_was() {
     let temp = Temp::new("fails");
     let path = temp.join("run");

@@ -34,57 +34,66 @@ impl Backward {
 }
 
 /// A node that a gradient has reached, and the gradients of its outputs so far.
-struct Pending {
-    node: Arc<Node>,
+struct Pending<'a> {
+    node: &'a Arc<Node>,
     grads: SmallVec<[Option<Tensor>; 1]>,
 }
 
 /// What is pending: calls, oldest first, and leaves, newest first. A walk meets both about in the order in which they are popped,
 /// so a new one goes near the end of its list; lists are small, and cheaper than a tree that allocates for each node.
 #[derive(Default)]
-struct Queue {
-    calls: SmallVec<[Pending; 4]>,
-    leaves: Vec<Pending>,
+struct Queue<'a> {
+    calls: SmallVec<[Pending<'a>; 4]>,
+    leaves: SmallVec<[Pending<'a>; 4]>,
 }
 
-impl Queue {
+impl<'a> Queue<'a> {
     /// The newest call; when no call is left, the leaves.
-    fn pop(&mut self) -> Option<Pending> {
+    fn pop(&mut self) -> Option<Pending<'a>> {
         self.calls.pop().or_else(|| self.leaves.pop())
     }
 
-    fn at(&mut self, node: &Arc<Node>) -> &mut Pending {
+    fn at(&mut self, node: &'a Arc<Node>) -> &mut Pending<'a> {
         let new = || {
-            let outputs = node.call_of().map_or(1, |c| c.outputs());
-            Pending { node: node.clone(), grads: smallvec::smallvec![None; outputs] }
+            let grads = match node.call_of().map_or(1, |c| c.outputs()) {
+                1 => SmallVec::from_buf([None]), // as a rule; `from_elem` takes its time
+                outputs => SmallVec::from_elem(None, outputs),
+            };
+            Pending { node, grads }
         };
         if node.is_leaf() {
             let i = match self.leaves.binary_search_by(|p| node.id.cmp(&p.node.id)) {
                 Ok(i) => i,
-                Err(i) => {
-                    self.leaves.insert(i, new());
-                    i
-                }
+                Err(i) => put(&mut self.leaves, i, new()),
             };
             return &mut self.leaves[i];
         }
         let i = match self.calls.binary_search_by_key(&node.id, |p| p.node.id) {
             Ok(i) => i,
-            Err(i) => {
-                self.calls.insert(i, new());
-                i
-            }
+            Err(i) => put(&mut self.calls, i, new()),
         };
         &mut self.calls[i]
     }
 }
 
+/// Inserts at `i`, which is the end as a rule.
+#[inline]
+fn put<'a>(list: &mut SmallVec<[Pending<'a>; 4]>, i: usize, pending: Pending<'a>) -> usize {
+    if i == list.len() {
+        list.push(pending)
+    } else {
+        list.insert(i, pending)
+    }
+    i
+}
+
 struct Walk<'a> {
     how: Backward,
-    pending: Queue,
+    pending: Queue<'a>,
     /// Nodes from which a wanted one can be reached; `None` walks everything and gathers in the leaves.
     on_path: Option<HashSet<u64>>,
-    wanted: HashMap<u64, usize>,
+    /// The places of their gradients in `found`.
+    wanted: Option<HashMap<u64, usize>>,
     /// Whether the walk stops at them.
     frontier: bool,
     found: &'a mut [Option<Tensor>],
@@ -112,8 +121,11 @@ impl Tensor {
 
     /// As [`backward_with`](Self::backward_with), with misuse returned as an error.
     pub fn try_backward_with(&self, seed: Option<&Tensor>, how: Backward) -> Result<()> {
-        let x: SmallVec<[&Tensor; 2]> = [Some(self), seed].into_iter().flatten().collect();
-        match capture::ask(&how, &x) {
+        let asked = match seed {
+            None => capture::ask(&how, &[self]),
+            Some(seed) => capture::ask(&how, &[self, seed]),
+        };
+        match asked {
             Ask::Eager | Ask::Define => self.walk_back(seed, how),
             Ask::Done(done) => done.map(drop),
             Ask::Note(note) => {
@@ -127,14 +139,8 @@ impl Tensor {
     fn walk_back(&self, seed: Option<&Tensor>, how: Backward) -> Result<()> {
         let seed = seed_for(self, seed)?;
         let node = self.node.as_ref().ok_or_else(|| untracked("backward", self))?;
-        let mut walk = Walk {
-            how,
-            pending: Queue::default(),
-            on_path: None,
-            wanted: HashMap::new(),
-            frontier: false,
-            found: &mut [],
-        };
+        let mut walk =
+            Walk { how, pending: Queue::default(), on_path: None, wanted: None, frontier: false, found: &mut [] };
         walk.push(node, seed)?;
         walk.run()
     }
@@ -226,13 +232,14 @@ fn walk_to(
         .collect();
     let mut found = vec![None; ids.len()];
     let on_path = Some(paths_to(roots.iter().filter_map(|(y, _)| y.node.as_ref()), &ids));
-    let mut walk = Walk { how, pending: Queue::default(), on_path, wanted: ids, frontier, found: &mut found };
+    let mut walk = Walk { how, pending: Queue::default(), on_path, wanted: Some(ids), frontier, found: &mut found };
     for (y, g) in roots {
         if let Some(node) = &y.node {
             walk.push(node, g.clone())?;
         }
     }
     walk.run()?;
+    drop(walk);
     Ok(place.into_iter().map(|p| p.and_then(|p| found[p].clone())).collect())
 }
 
@@ -263,8 +270,8 @@ pub(crate) fn inputs_of(node: &Node) -> impl Iterator<Item = &Arc<Node>> {
     many.into_iter().flatten().chain(one)
 }
 
-impl Walk<'_> {
-    fn run(mut self) -> Result<()> {
+impl<'a> Walk<'a> {
+    fn run(&mut self) -> Result<()> {
         // In the dtypes that the forward pass chose, wherever this is called.
         let graph = self.how.create_graph;
         let walk = || {
@@ -276,10 +283,14 @@ impl Walk<'_> {
         with_precision(Precision::F32, || with_recording(graph, walk))
     }
 
-    fn visit(&mut self, Pending { node, mut grads }: Pending) -> Result<()> {
+    fn visit(&mut self, Pending { node, mut grads }: Pending<'a>) -> Result<()> {
         if !matches!(&node.kind, Kind::Call(call) if call.outputs() > 1) {
-            grads[0] = grads[0].take().map(|g| node.run_hooks(g));
-            if let (Some(&i), Some(g)) = (self.wanted.get(&node.id), &grads[0]) {
+            if let Some(g) = &mut grads[0] {
+                node.run_hooks(g);
+            }
+            if let (Some(wanted), Some(g)) = (&self.wanted, &grads[0])
+                && let Some(&i) = wanted.get(&node.id)
+            {
                 self.found[i] = Some(g.clone());
                 if self.frontier {
                     return Ok(());
@@ -290,7 +301,7 @@ impl Walk<'_> {
             Kind::Leaf(slot) => {
                 if let (None, Some(g)) = (&self.on_path, grads[0].take()) {
                     let mut slot = lock(slot);
-                    capture::note_leaf(&node, slot.as_ref());
+                    capture::note_leaf(node, slot.as_ref());
                     *slot = Some(match slot.take() {
                         None => leaf_grad(g, self.how)?,
                         Some(old) => accumulate(old, g)?,
@@ -302,11 +313,11 @@ impl Walk<'_> {
                 Some(g) => self.push_at(call, *index, g),
                 None => Ok(()),
             },
-            Kind::Call(call) => self.differentiate(&node, call, &grads),
+            Kind::Call(call) => self.differentiate(node, call, &grads),
         }
     }
 
-    fn differentiate(&mut self, node: &Arc<Node>, call: &Call, grads: &[Option<Tensor>]) -> Result<()> {
+    fn differentiate(&mut self, node: &'a Arc<Node>, call: &'a Call, grads: &[Option<Tensor>]) -> Result<()> {
         if self.on_path.as_ref().is_some_and(|p| !call.inputs.iter().flatten().any(|n| p.contains(&n.id))) {
             return Ok(()); // a wanted call: what lies behind it is not asked for, and must keep what it saved
         }
@@ -336,11 +347,11 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn push(&mut self, node: &Arc<Node>, g: Tensor) -> Result<()> {
+    fn push(&mut self, node: &'a Arc<Node>, g: Tensor) -> Result<()> {
         self.push_at(node, 0, g)
     }
 
-    fn push_at(&mut self, node: &Arc<Node>, index: usize, g: Tensor) -> Result<()> {
+    fn push_at(&mut self, node: &'a Arc<Node>, index: usize, g: Tensor) -> Result<()> {
         if self.on_path.as_ref().is_some_and(|p| !p.contains(&node.id)) {
             return Ok(());
         }

@@ -2,7 +2,7 @@
 
 use crate::device::Device;
 use crate::error::Error;
-use crate::op::{Meta, Tensors};
+use crate::op::{Meta, Saves, Tensors};
 use crate::precision::allows_tf32;
 use crate::tensor::{Tensor, Value};
 use smallvec::SmallVec;
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The gradients of a call's inputs, in their order; `None` where none flows.
-pub type Grads = SmallVec<[Option<Tensor>; 3]>;
+pub type Grads = SmallVec<[Option<Tensor>; 2]>;
 
 /// A gradient hook: sees a tensor's gradient when it is complete, and may replace it.
 pub type Hook = Box<dyn Fn(&Tensor) -> Option<Tensor> + Send + Sync>;
@@ -37,8 +37,32 @@ pub struct Saved {
 }
 
 impl Saved {
+    /// What a call with these inputs and outputs is to keep.
+    pub(crate) fn of(saves: Saves, x: &[&Tensor], outputs: &[Arc<Value>], aux: SmallVec<[Arc<Value>; 1]>) -> Saved {
+        let inputs = match saves.has_inputs() {
+            true => each(x, |i, t| saves.has_input(i).then(|| t.value.clone())),
+            false => SmallVec::new(),
+        };
+        let outputs = match (saves.has_outputs(), outputs) {
+            (false, _) => SmallVec::new(),
+            (true, [y]) => SmallVec::from_buf([y.clone()]),
+            (true, many) => many.iter().cloned().collect(),
+        };
+        Saved { inputs, outputs, aux }
+    }
+
     fn is_empty(&self) -> bool {
         self.outputs.is_empty() && self.aux.is_empty() && self.inputs.iter().all(Option::is_none)
+    }
+}
+
+/// An entry for each input. One and two are written out: collecting them takes several times as long.
+#[inline]
+fn each<T>(x: &[&Tensor], entry: impl Fn(usize, &Tensor) -> Option<T>) -> SmallVec<[Option<T>; 2]> {
+    match x {
+        [a] => SmallVec::from_buf_and_len([entry(0, a), None], 1),
+        [a, b] => SmallVec::from_buf([entry(0, a), entry(1, b)]),
+        _ => x.iter().enumerate().map(|(i, t)| entry(i, t)).collect(),
     }
 }
 
@@ -79,9 +103,10 @@ pub(crate) enum Kind {
 pub(crate) struct Call {
     pub(crate) rule: Box<dyn Rule>,
     pub(crate) inputs: SmallVec<[Option<Arc<Node>>; 2]>,
-    input_metas: SmallVec<[Meta; 2]>,
+    /// The inputs' metas, if not all are known by the inputs' nodes and saved values. Empty otherwise, as nodes should be small.
+    input_metas: Box<[Meta]>,
     /// The outputs' metas if there are several; a single one's is the node's.
-    several: Vec<Meta>,
+    several: Box<[Meta]>,
     saved: Mutex<Option<Saved>>,
 }
 
@@ -94,6 +119,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Node {
+    #[inline]
     #[track_caller]
     fn new(meta: Meta, device: Device, kind: Kind) -> Arc<Node> {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
@@ -122,23 +148,34 @@ impl Node {
         if !outputs.iter().any(|v| v.dtype.is_float()) {
             return outputs.into_iter().map(Tensor::from_value).collect();
         }
-        let (meta, device) = (outputs[0].meta(), outputs[0].device);
-        let call = Node::new(
-            meta,
-            device,
-            Kind::Call(Call {
-                rule,
-                inputs: x.iter().map(|t| t.node.clone()).collect(),
-                input_metas: x.iter().map(|t| t.meta()).collect(),
-                several: if outputs.len() > 1 { outputs.iter().map(|v| v.meta()).collect() } else { Vec::new() },
-                saved: Mutex::new(Some(saved)),
-            }),
-        );
-        if outputs.len() == 1 {
-            return outputs.into_iter().map(|value| Tensor { value, node: Some(call.clone()) }).collect();
+        match outputs.into_inner() {
+            Ok([value]) => SmallVec::from_buf([Node::call1(rule, x, saved, value)]),
+            Err(outputs) => {
+                let several = outputs.iter().map(|v| v.meta()).collect();
+                let call = Node::of_call(rule, x, saved, &outputs[0], several);
+                let outputs = outputs.into_iter().enumerate();
+                outputs.map(|(index, value)| Node::output(&call, index, value)).collect()
+            }
         }
-        let outputs = outputs.into_iter().enumerate();
-        outputs.map(|(index, value)| Node::output(&call, index, value)).collect()
+    }
+
+    /// As [`call`](Self::call), for the only output.
+    #[track_caller]
+    pub(crate) fn call1(rule: Box<dyn Rule>, x: &[&Tensor], saved: Saved, value: Arc<Value>) -> Tensor {
+        let node = value.dtype.is_float().then(|| Node::of_call(rule, x, saved, &value, Box::default()));
+        Tensor { value, node }
+    }
+
+    #[track_caller]
+    fn of_call(rule: Box<dyn Rule>, x: &[&Tensor], saved: Saved, first: &Value, several: Box<[Meta]>) -> Arc<Node> {
+        let is_known = |(i, t): (usize, &&Tensor)| t.node.is_some() || matches!(saved.inputs.get(i), Some(Some(_)));
+        let input_metas = match x.iter().enumerate().all(is_known) {
+            true => Box::default(),
+            false => x.iter().map(|t| t.meta()).collect(),
+        };
+        let inputs = each(x, |_, t| t.node.clone());
+        let call = Call { rule, inputs, input_metas, several, saved: Mutex::new(Some(saved)) };
+        Node::new(first.meta(), first.device, Kind::Call(call))
     }
 
     #[track_caller]
@@ -216,17 +253,16 @@ impl Node {
         hooks.len() < before
     }
 
-    /// The gradient as the hooks, in the order they were added, leave it.
-    pub(crate) fn run_hooks(&self, mut grad: Tensor) -> Tensor {
-        if let Some(hooks) = self.hooks.get() {
-            for (_, hook) in lock(&hooks.0).iter() {
-                crate::capture::leave_also_inside("a gradient hook");
-                if let Some(new) = hook(&grad) {
-                    grad = new;
-                }
+    /// Leaves a gradient as the hooks, in the order they were added, do.
+    #[inline]
+    pub(crate) fn run_hooks(&self, grad: &mut Tensor) {
+        let Some(hooks) = self.hooks.get() else { return };
+        for (_, hook) in lock(&hooks.0).iter() {
+            crate::capture::leave_also_inside("a gradient hook");
+            if let Some(new) = hook(grad) {
+                *grad = new;
             }
         }
-        grad
     }
 }
 
@@ -252,10 +288,10 @@ impl Call {
     /// The saved values, taken unless they are to stay for another walk.
     pub(crate) fn saved(&self, keep: bool) -> Option<Saved> {
         let mut saved = lock(&self.saved);
-        if keep || saved.as_ref().is_some_and(Saved::is_empty) {
-            saved.as_ref().map(|s| Saved { inputs: s.inputs.clone(), outputs: s.outputs.clone(), aux: s.aux.clone() })
-        } else {
-            saved.take()
+        match saved.as_ref() {
+            Some(s) if s.is_empty() => Some(Saved::default()),
+            Some(s) if keep => Some(s.clone()),
+            _ => saved.take(),
         }
     }
 }
@@ -263,7 +299,7 @@ impl Call {
 impl Drop for Node {
     /// Drops a chain of nodes in a loop: a graph of a million nodes must not recurse a million deep.
     fn drop(&mut self) {
-        let mut stack: Vec<Arc<Node>> = Vec::new();
+        let mut stack: SmallVec<[Arc<Node>; 4]> = SmallVec::new();
         take_inputs(&mut self.kind, &mut stack);
         while let Some(node) = stack.pop() {
             if let Some(mut node) = Arc::into_inner(node) {
@@ -273,10 +309,16 @@ impl Drop for Node {
     }
 }
 
-fn take_inputs(kind: &mut Kind, stack: &mut Vec<Arc<Node>>) {
+fn take_inputs(kind: &mut Kind, stack: &mut SmallVec<[Arc<Node>; 4]>) {
     match kind {
         Kind::Leaf(_) => {}
-        Kind::Call(call) => stack.extend(call.inputs.drain(..).flatten()),
+        Kind::Call(call) => {
+            for input in &mut call.inputs {
+                if let Some(node) = input.take() {
+                    stack.push(node);
+                }
+            }
+        }
         Kind::Output { call, .. } => stack.push(call.clone()),
     }
 }
@@ -319,11 +361,18 @@ impl Vjp<'_> {
     }
     /// The dtype and shape of input `i`; needs no saving.
     pub fn meta(&self, i: usize) -> Meta {
-        self.call.input_metas[i]
+        match (self.call.input_metas.get(i), &self.call.inputs[i], self.saved.inputs.get(i)) {
+            (Some(meta), ..) => *meta,
+            (None, Some(node), _) => node.meta,
+            (None, None, Some(Some(value))) => value.meta(),
+            (None, None, _) => {
+                crate::error::raise(Error::misuse(format!("{}: input {i} is not known", self.call.rule.name())))
+            }
+        }
     }
     /// The shape of input `i`; needs no saving.
     pub fn shape(&self, i: usize) -> crate::shape::Shape {
-        self.call.input_metas[i].shape
+        self.meta(i).shape
     }
     /// Input `i`, which the op must have said it saves.
     #[track_caller]

@@ -200,11 +200,15 @@ impl Op for Binary {
     fn autocast(&self) -> Autocast {
         self.0.autocast()
     }
+    #[inline]
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
         if x[0].dtype != x[1].dtype {
             return Err(Error::misuse("the operands must have one dtype here"));
         }
         check(self.0, x[0].dtype)?;
+        if x[0].shape == x[1].shape {
+            return Ok(one(x[0].dtype, x[0].shape));
+        }
         Ok(one(x[0].dtype, broadcast(&x[0].shape, &x[1].shape)?))
     }
     fn eval(&self, on: &dyn Backend, x: &[View<'_>]) -> Result<Outs> {
@@ -219,7 +223,7 @@ impl Op for Binary {
         self.0.saves()
     }
     fn vjp(&self, cx: &Vjp<'_>) -> Grads {
-        self.0.gradients(cx, &|i| cx.x(i), [cx.needs(0), cx.needs(1)]).into_iter().collect()
+        Grads::from_buf(self.0.gradients(cx, &|i| cx.x(i), [cx.needs(0), cx.needs(1)]))
     }
 }
 

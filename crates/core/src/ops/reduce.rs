@@ -84,6 +84,7 @@ impl Op for Reduce {
             _ => Autocast::Widest,
         }
     }
+    #[inline]
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
         let Meta { dtype, shape } = x[0];
         match self.op {
@@ -112,7 +113,8 @@ impl Op for Reduce {
     fn vjp(&self, cx: &Vjp<'_>) -> Grads {
         let shape = cx.shape(0);
         let kept = self.dims.kept(&shape);
-        let g = cx.grad().reshape(kept);
+        // The gradient of a sum of everything has no dimensions, and stretches as it is.
+        let g = if self.dims.is_all(shape.rank()) { cx.grad() } else { cx.grad().reshape(kept) };
         let dx = match self.op {
             ReduceOp::Sum => g.expand(shape),
             ReduceOp::Mean => (g / self.dims.count(&shape) as f64).expand(shape),

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::op::{Meta, Metas, Op, Outs, Saves, Tensors, new, one};
 use crate::precision::Autocast;
 use crate::tensor::Tensor;
-use smallvec::{SmallVec, smallvec};
+use smallvec::smallvec;
 
 /// What a unary op does with the dtype.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -245,6 +245,7 @@ impl Op for Unary {
     fn autocast(&self) -> Autocast {
         self.0.autocast()
     }
+    #[inline]
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
         let d = x[0].dtype;
         let out = match self.0.kind() {
@@ -269,11 +270,12 @@ impl Op for Unary {
         if saves == Saves::NOTHING {
             return smallvec![self.0.gradient(&cx.grad(), None, None)];
         }
-        let mut x: SmallVec<[Tensor; 3]> = smallvec![cx.grad()];
-        x.extend(saves.has_input(0).then(|| cx.x(0)));
-        x.extend(saves.has_outputs().then(|| cx.y()));
-        let refs: SmallVec<[&Tensor; 3]> = x.iter().collect();
-        smallvec![Tensor::compose(UnaryGrad(self.0), &refs).pop()]
+        let (g, gradient) = (cx.grad(), |x: &[&Tensor]| Tensor::compose(UnaryGrad(self.0), x).pop());
+        smallvec![match (saves.has_inputs(), saves.has_outputs()) {
+            (true, false) => gradient(&[&g, &cx.x(0)]),
+            (false, _) => gradient(&[&g, &cx.y()]),
+            (true, true) => gradient(&[&g, &cx.x(0), &cx.y()]),
+        }]
     }
 }
 

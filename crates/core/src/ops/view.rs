@@ -81,7 +81,11 @@ impl Op for ViewOp {
         self.0.name()
     }
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
-        Ok(one(x[0].dtype, *self.0.layout(&Layout::dense(x[0].shape)).shape()))
+        let shape = match &self.0 {
+            ViewSpec::Expand(shape) => *shape,
+            spec => *spec.layout(&Layout::dense(x[0].shape)).shape(),
+        };
+        Ok(one(x[0].dtype, shape))
     }
     fn eval(&self, _on: &dyn Backend, x: &[View<'_>]) -> Result<Outs> {
         Ok(smallvec![Out::View(0, Box::new(self.0.layout(x[0].layout)))])

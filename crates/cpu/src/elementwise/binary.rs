@@ -1,8 +1,7 @@
 //! Functions and comparisons of two elements.
 
 use super::loops::{Fn2, binary_f32, binary_f64, binary_i32, binary_i64, binary_u8, binary_u32};
-use super::{Half, map1, map2, refused, source, with_dtype};
-use crate::launch::storage;
+use super::{Half, map1, map2, refused, source_of, with_dtype};
 use crate::memory::CpuStorage;
 use crate::simd::vectorized;
 use crate::strided::{BLOCK, Scratch, Source};
@@ -15,7 +14,7 @@ use half::{bf16, f16};
 #[inline]
 fn operand<'a, T: Element>(x: &Operand<'a>, int: bool) -> Result<(Source<T>, Option<&'a CpuStorage>)> {
     match x {
-        Operand::View(v) => Ok((source(*v)?, Some(storage(v.buffer)?))),
+        Operand::View(v) => source_of(*v).map(|(source, from)| (source, Some(from))),
         Operand::Scalar(s) => {
             Ok((Source::Value(if int { T::from_i64(s.to_i64()) } else { T::from_f64(s.to_f64()) }), None))
         }

@@ -77,10 +77,17 @@ pub(crate) fn finish(s: CpuStorage) -> Result<Buffer> {
     Ok(Arc::new(s))
 }
 
+/// A view as an operand of elements `T`, and its storage.
+#[inline]
+pub(crate) fn source_of<'a, T: Copy + Default>(x: View<'a>) -> Result<(Source<T>, &'a CpuStorage)> {
+    let from = storage(x.buffer)?;
+    Ok((Source::new(In::of(from), x.layout), from))
+}
+
 /// A view as an operand of elements `T`.
 #[inline]
 pub(crate) fn source<T: Copy + Default>(x: View<'_>) -> Result<Source<T>> {
-    Ok(Source::new(In::of(storage(x.buffer)?), x.layout))
+    Ok(source_of(x)?.0)
 }
 
 /// One output element for each input element, block by block.
@@ -90,8 +97,8 @@ where
     Y: Copy + Send + Sync + 'static,
 {
     let n = x.elements();
-    let (from, to) = (storage(x.buffer)?, CpuStorage::new(n * size_of::<Y>())?);
-    let (src, out) = (source::<A>(x)?, Out::<Y>::of(&to));
+    let ((src, from), to) = (source_of::<A>(x)?, CpuStorage::new(n * size_of::<Y>())?);
+    let out = Out::<Y>::of(&to);
     launch(&[from], &[&to], move || {
         for_ranges(n, CHUNK, cost, |start, len| {
             if let Source::Dense(x, offset) = &src {

@@ -203,8 +203,12 @@ struct Turned {
 fn turn(x: View<'_>, dims: Dims) -> Turned {
     let rank = x.shape().rank();
     let order = |first: bool| (0..rank).filter(move |&d| dims.has(d) != first);
-    let rows_last: Vec<usize> = order(true).chain(order(false)).collect();
-    let layout = x.layout.permute(&rows_last);
+    // The reduced dimensions often come last as it is: all of them, above all.
+    let layout = if order(true).eq(0..rank - order(false).count()) {
+        *x.layout
+    } else {
+        x.layout.permute(&order(true).chain(order(false)).collect::<Vec<usize>>())
+    };
     let reduced: usize = order(false).map(|d| x.shape()[d]).product();
     let kept: usize = order(true).map(|d| x.shape()[d]).product();
     // The kept dimensions that end the original order and are dense there can be folded side by side.
@@ -234,6 +238,16 @@ where
     F: Fold<T>,
     Y: Copy + Send + Sync + 'static,
 {
+    let n = x.elements();
+    if dims.is_all(x.shape().rank()) && x.layout.is_dense() && (1..=SEGMENT).contains(&n) {
+        // All of a small tensor, a loss above all: one segment of one row.
+        let (from, to, at) = (storage(x.buffer)?, CpuStorage::new(size_of::<Y>())?, x.layout.offset());
+        let (src, out) = (In::<T>::of(from), Out::<Y>::of(&to));
+        launch(&[from], &[&to], move || {
+            out.slice()[0] = finish_one(f.join(f.start(), fold_row(f, &src.slice()[at..at + n])));
+        });
+        return finish(to);
+    }
     let Turned { layout, kept, reduced, columns } = turn(x, dims);
     let (from, to) = (storage(x.buffer)?, CpuStorage::new(kept * size_of::<Y>())?);
     let (src, out, walk) = (In::<T>::of(from), Out::<Y>::of(&to), Walk::new(&layout));
