@@ -74,7 +74,8 @@ mod tests {
         let row: Vec<f64> = (0..8).map(|i| first.input.f64_at(i) * 16.0).collect();
         assert_eq!(row, [0.0, 0.0, 5.0, 13.0, 9.0, 1.0, 0.0, 0.0]);
         // scikit-learn: load_digits().data.sum() == 561718
-        let ink: f64 = (0..1797 * 64).map(|i| set.inputs().f64_at(i) * 16.0).sum();
+        let inputs = set.inputs();
+        let ink: f64 = (0..1797 * 64).map(|i| inputs.f64_at(i) * 16.0).sum();
         assert_eq!(ink, 561718.0);
     }
 

@@ -1,9 +1,10 @@
-//! A data set in memory: inputs and targets as two host arrays, a sample a row.
+//! A data set in memory: inputs and targets as the rows of two arrays on the host.
 
 use crate::collate::{Batch, Sample};
+use crate::rows::Rows;
 use crate::source::Source;
 use gradus_core::tensor::TensorData;
-use gradus_core::{DType, Device, Element, Error, Key, Result, Shape, Tensor};
+use gradus_core::{DType, Device, Element, Error, Key, Result, Tensor};
 
 /// Inputs `[samples, ..]` and targets `[samples, ..]` in memory. Batches are copied row by row from it, and uploaded at once.
 ///
@@ -15,34 +16,19 @@ use gradus_core::{DType, Device, Element, Error, Key, Result, Shape, Tensor};
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct InMemory {
-    inputs: TensorData,
-    targets: TensorData,
-    samples: usize,
+    inputs: Rows,
+    targets: Rows,
 }
 
 impl InMemory {
     /// Inputs and targets with their samples along the first dimension, equally many of each.
     pub fn new(inputs: TensorData, targets: TensorData) -> Result<InMemory> {
-        for (what, x) in [("inputs", &inputs), ("targets", &targets)] {
-            let n = Shape::try_new(&x.shape)?.checked_elements(x.dtype.size())?;
-            if x.shape.is_empty() {
-                return Err(Error::data(format!("the {what} need a first dimension, along which the samples lie")));
-            }
-            if x.bytes.len() != n * x.dtype.size() {
-                return Err(Error::data(format!(
-                    "the {what} are said to be {} {:?}, which takes {} bytes; {} are there",
-                    x.dtype,
-                    x.shape,
-                    n * x.dtype.size(),
-                    x.bytes.len()
-                )));
-            }
+        let (inputs, targets) = (Rows::of(&inputs, "inputs")?, Rows::of(&targets, "targets")?);
+        if targets.len() != inputs.len() {
+            let (n, m) = (inputs.len(), targets.len());
+            return Err(Error::data(format!("{n} inputs need as many targets; there are {m}")));
         }
-        let samples = inputs.shape[0];
-        if targets.shape[0] != samples {
-            return Err(Error::data(format!("{samples} inputs need as many targets; there are {}", targets.shape[0])));
-        }
-        Ok(InMemory { inputs, targets, samples })
+        Ok(InMemory { inputs, targets })
     }
 
     /// Inputs one after another, each of the shape `each`, with a label for each.
@@ -88,72 +74,51 @@ impl InMemory {
 
     /// The class index of each sample; an error if the targets are not one integer a sample.
     pub fn labels(&self) -> Result<Vec<i64>> {
-        let t = &self.targets;
-        if t.shape.len() != 1 || !(t.dtype.is_int() || t.dtype == DType::Bool) {
-            return Err(Error::data(format!(
-                "labels are one integer a sample; the targets are {} {:?}",
-                t.dtype, t.shape
-            )));
+        let (dtype, shape) = (self.targets.dtype(), self.targets.shape());
+        if shape.len() != 1 || !(dtype.is_int() || dtype == DType::Bool) {
+            return Err(Error::data(format!("labels are one integer a sample; the targets are {dtype} {shape:?}")));
         }
-        Ok((0..self.samples).map(|i| t.i64_at(i)).collect())
+        let labels = self.targets.to_data();
+        Ok((0..self.targets.len()).map(|i| labels.i64_at(i)).collect())
     }
 
     /// The shape of one input, without the samples' dimension.
     pub fn input_shape(&self) -> &[usize] {
-        &self.inputs.shape[1..]
+        &self.inputs.shape()[1..]
     }
 
-    /// All inputs, `[samples, ..]`.
-    pub fn inputs(&self) -> &TensorData {
-        &self.inputs
+    /// A copy of all inputs, `[samples, ..]`.
+    pub fn inputs(&self) -> TensorData {
+        self.inputs.to_data()
     }
 
-    /// All targets, `[samples, ..]`.
-    pub fn targets(&self) -> &TensorData {
-        &self.targets
+    /// A copy of all targets, `[samples, ..]`.
+    pub fn targets(&self) -> TensorData {
+        self.targets.to_data()
     }
-}
-
-/// One row of an array, without the first dimension.
-fn row(x: &TensorData, index: usize) -> TensorData {
-    let size = x.bytes.len() / x.shape[0].max(1);
-    TensorData {
-        dtype: x.dtype,
-        shape: x.shape[1..].to_vec(),
-        bytes: x.bytes[index * size..(index + 1) * size].to_vec(),
-    }
-}
-
-/// Some rows of an array, uploaded at once.
-fn rows(x: &TensorData, indices: &[usize], device: Device) -> Result<Tensor> {
-    let size = x.bytes.len() / x.shape[0].max(1);
-    let pieces: Vec<&[u8]> = indices.iter().map(|&i| &x.bytes[i * size..(i + 1) * size]).collect();
-    let mut shape = Shape::try_new(&x.shape)?;
-    shape[0] = indices.len();
-    Tensor::from_pieces(&pieces, shape, device.with(x.dtype))
 }
 
 impl InMemory {
     fn check(&self, index: usize) -> Result<()> {
-        if index < self.samples {
+        if index < self.len() {
             return Ok(());
         }
-        Err(Error::data(format!("there is no sample {index} in a data set of {}", self.samples)))
+        Err(Error::data(format!("there is no sample {index} in a data set of {}", self.len())))
     }
 }
 
 impl Source for InMemory {
     type Item = Sample;
     fn len(&self) -> usize {
-        self.samples
+        self.inputs.len()
     }
     fn get(&self, index: usize, _key: &Key) -> Result<Sample> {
         self.check(index)?;
-        Ok(Sample { input: row(&self.inputs, index), target: row(&self.targets, index) })
+        Ok(Sample { input: self.inputs.get(index), target: self.targets.get(index) })
     }
     fn batch(&self, indices: &[usize], _key: &Key, device: Device) -> Result<Batch> {
         indices.iter().try_for_each(|&i| self.check(i))?;
-        Ok(Batch { input: rows(&self.inputs, indices, device)?, target: rows(&self.targets, indices, device)? })
+        Ok(Batch { input: self.inputs.pick(indices, device)?, target: self.targets.pick(indices, device)? })
     }
 }
 

@@ -23,6 +23,7 @@ mod image_folder;
 mod in_memory;
 mod loader;
 mod mixing;
+mod rows;
 mod source;
 mod split;
 mod text;
