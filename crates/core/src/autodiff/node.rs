@@ -162,7 +162,11 @@ impl Node {
     /// As [`call`](Self::call), for the only output.
     #[track_caller]
     pub(crate) fn call1(rule: Box<dyn Rule>, x: &[&Tensor], saved: Saved, value: Arc<Value>) -> Tensor {
-        let node = value.dtype.is_float().then(|| Node::of_call(rule, x, saved, &value, Box::default()));
+        // In a closure, the call's line would be this one.
+        let node = match value.dtype.is_float() {
+            true => Some(Node::of_call(rule, x, saved, &value, Box::default())),
+            false => None,
+        };
         Tensor { value, node }
     }
 
