@@ -19,6 +19,9 @@ use std::ops::Range;
 
 /// Products of so many multiplications are shared out by the kernels themselves, which then pack each operand once.
 const SHARED_FROM: usize = 1 << 26;
+/// Of these, so many numbers of the left operand are packed at once, over a sum of at most so many steps.
+const PACKED: usize = 1 << 20;
+const LONGEST_SUM: usize = 512;
 /// Smaller products are cut at multiples of so many columns or rows, which whole registers hold.
 const PART_COLUMNS: usize = 32;
 const PART_ROWS: usize = 16;
@@ -33,6 +36,12 @@ struct Part {
 impl Part {
     fn whole(m: usize, n: usize) -> Part {
         Part { rows: 0..m, columns: 0..n }
+    }
+    /// A large product's rows, by as many as are packed at once. The kernels would pack all of `a` into memory that the system's
+    /// allocator then keeps in each thread's heap: 50 MB of it for the gradient of a head of 50,000 classes.
+    fn bands(m: usize, n: usize, k: usize) -> impl Iterator<Item = Part> {
+        let most = (PACKED / k.min(LONGEST_SUM)).next_multiple_of(PART_ROWS);
+        (0..m.div_ceil(most)).map(move |i| Part { rows: i * most..m.min((i + 1) * most), columns: 0..n })
     }
     /// How many parts a product is cut into: each takes 10 µs at least.
     fn count(m: usize, n: usize, k: usize) -> usize {
@@ -143,8 +152,12 @@ impl<T: Real> Product<T> {
             Way::Tall => self.tall(work),
             Way::Shared => {
                 let shared = |n| if n > 1 { Parallelism::Rayon(n) } else { Parallelism::None };
-                // SAFETY: the result is held alone by who launched this.
-                in_pool(|threads| unsafe { self.packed(0, &Part::whole(m, n), shared(threads)) });
+                in_pool(|threads| {
+                    for part in Part::bands(m, n, k) {
+                        // SAFETY: the result is held alone by who launched this.
+                        unsafe { self.packed(0, &part, shared(threads)) }
+                    }
+                });
                 let rows = (16 * 1024 / n).max(1);
                 for_chunks(m.div_ceil(rows), m * n / 4, |c| {
                     self.finish(0, &Part { rows: c * rows..m.min((c + 1) * rows), columns: 0..n });
