@@ -237,8 +237,8 @@ pub trait Backend: Debug + Send + Sync + 'static {
         Err(Error::unsupported(format!("{} cannot record and replay kernels", self.name())))
     }
     /// Tells this thread's recording that another call begins; gives how many kernels were recorded so far. Memory that earlier
-    /// calls gave back may serve this one only if it is `passing`: nothing that it makes outlives it. So no call of a record
-    /// writes where what a later one gave lies.
+    /// calls gave back may serve this one only if it is `passing`: nothing that it makes outlives it, or the record is replayed as a
+    /// whole only. So no call of a record that can be left in the middle writes where what a later one gave lies.
     fn capture_call(&self, _passing: bool) -> usize {
         0
     }

@@ -159,6 +159,16 @@ impl Arena {
         let own = pop(&mut lock(&self.fresh), class);
         own.or_else(|| if self.passing.load(Ordering::Relaxed) { pop(&mut lock(&self.spent), class) } else { None })
     }
+    /// A block of its own: one that waits for reuse, or a new one.
+    fn adopt(self: Arc<Self>, class: usize) -> Result<Arc<Block>> {
+        if let Some(mut block) = pop(&mut lock(&SHARED), class)
+            && let Some(own) = Arc::get_mut(&mut block)
+        {
+            own.home = Some(self);
+            return Ok(block);
+        }
+        Block::new(class, Some(self)).map(Arc::new)
+    }
     fn give_back(&self, block: Arc<Block>) {
         if !self.closed.load(Ordering::Relaxed) {
             push(&mut lock(&self.fresh), block);
@@ -191,7 +201,7 @@ fn take(bytes: usize) -> Result<Arc<Block>> {
             return Ok(free);
         }
         arena.bytes.fetch_add(class_size(class), Ordering::Relaxed);
-        return Block::new(class, Some(arena)).map(Arc::new);
+        return arena.adopt(class);
     }
     if class_size(class) <= LOCAL_MAX
         && let Some(block) = LOCAL.try_with(|l| pop(&mut l.borrow_mut(), class)).ok().flatten()

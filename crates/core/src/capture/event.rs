@@ -67,12 +67,13 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Whether so many outside the record hold the value, and nobody else.
-    pub fn is_alone_but(&self, holders: usize) -> bool {
-        Arc::strong_count(&self.value) == self.values + holders && Arc::strong_count(&self.value.buffer) == self.buffers
+    /// Whether so many outside the record hold the value, so many other values there its memory, and nobody else.
+    pub fn is_alone_but(&self, holders: usize, views: usize) -> bool {
+        Arc::strong_count(&self.value) == self.values + holders
+            && Arc::strong_count(&self.value.buffer) == self.buffers + views
     }
     pub fn is_alone(&self) -> bool {
-        self.is_alone_but(0)
+        self.is_alone_but(0, 0)
     }
 }
 
@@ -94,8 +95,8 @@ fn node_of(t: &Tensor) -> usize {
 }
 
 impl Source {
-    pub fn inside(kept: &Arc<Value>, t: &Tensor) -> Source {
-        Source::Inside { value: address_of(kept), node: node_of(t) }
+    pub fn inside(t: &Tensor) -> Source {
+        Source::Inside { value: address_of(&t.value), node: node_of(t) }
     }
     pub fn outside(t: &Tensor) -> Source {
         Source::Outside {

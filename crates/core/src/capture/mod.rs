@@ -146,7 +146,8 @@ impl Captured {
     }
 
     /// The same, with so many bytes for all its records together; 64 MiB unless told otherwise (unchecked: without limit). A step
-    /// that needs more runs eagerly: a record keeps all that its calls gave, where an eager step frees most of it on its way.
+    /// that needs more runs eagerly: a guarded record keeps all that its calls gave, where an eager step frees most of it on its way. (An
+    /// unchecked one takes as much as an eager step.)
     pub fn memory(mut self, bytes: usize) -> Captured {
         self.memory = bytes;
         self
@@ -356,7 +357,7 @@ impl Captured {
 
 impl Entry {
     fn can_load(&self) -> bool {
-        self.record.holds_inputs_alone(&[&self.inputs, &self.outputs])
+        self.record.holds_inputs_alone(&self.inputs, &self.outputs)
     }
 
     /// Of the flat form: whether all is as it was recorded.

@@ -3,7 +3,7 @@
 use super::event::{Effect, Event, Held, address_of};
 use crate::View;
 use crate::autodiff::{Call, Node, Saved, inputs_of};
-use crate::backend::Replay;
+use crate::backend::{Replay, Storage};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
@@ -30,6 +30,30 @@ pub(super) struct Record {
     pub flat: bool,
     /// What the step read or wrote of the outside.
     pub outside: Vec<Outside>,
+    /// What the calls of the flat form gave.
+    pub made: Vec<Made>,
+}
+
+/// A value of the flat form and its memory. The record holds neither.
+pub(super) struct Made {
+    value: Weak<Value>,
+    memory: Weak<dyn Storage>,
+}
+
+impl Made {
+    pub(super) fn of(value: &Arc<Value>) -> Made {
+        Made { value: Arc::downgrade(value), memory: Arc::downgrade(&value.buffer) }
+    }
+
+    /// Whether somebody holds it besides these tensors, which hold nothing else.
+    fn is_held_but(&self, list: &[Tensor]) -> bool {
+        let Some(memory) = self.memory.upgrade() else { return false };
+        let views = list.iter().filter(|t| Arc::ptr_eq(&t.value.buffer, &memory));
+        let values: HashSet<usize> = views.map(|t| address_of(&t.value)).collect();
+        let handles = list.iter().filter(|t| Arc::as_ptr(&t.value) == self.value.as_ptr()).count();
+        // The memory's handle from above counts, too.
+        Arc::strong_count(&memory) != values.len() + 1 || self.value.strong_count() != handles
+    }
 }
 
 /// A value of the outside that the step used.
@@ -148,16 +172,22 @@ impl Record {
         }
     }
 
-    /// Whether nobody outside holds the inputs' memory, but for the lists that go with the record.
-    pub(super) fn holds_inputs_alone(&self, lists: &[&[Tensor]]) -> bool {
-        let inputs = self.events.first().into_iter().flat_map(|e| &e.alone);
-        inputs.into_iter().all(|h| h.is_alone_but(listed(lists, h)))
+    /// Whether nobody outside holds the inputs' memory, but for these, which go with the record. Outputs are values that the record
+    /// does not hold.
+    pub(super) fn holds_inputs_alone(&self, inputs: &[Tensor], outputs: &[Tensor]) -> bool {
+        let held = self.events.first().into_iter().flat_map(|e| &e.alone);
+        held.into_iter().all(|h| {
+            let listed = inputs.iter().chain(outputs).filter(|t| Arc::ptr_eq(&t.value, &h.value)).count();
+            let views = outputs.iter().filter(|t| Arc::ptr_eq(&t.value.buffer, &h.value.buffer));
+            let own = |t: &&Tensor| inputs.iter().any(|x| Arc::ptr_eq(&x.value, &t.value));
+            let views: HashSet<usize> = views.filter(|t| !own(t)).map(|t| address_of(&t.value)).collect();
+            h.is_alone_but(listed, views.len())
+        })
     }
 
     /// For the flat form: an error if somebody holds what replays would change.
     pub(super) fn check_held(&self, outputs: &[Tensor]) -> Result<()> {
-        let held = self.events.iter().skip(1).flat_map(|e| &e.alone);
-        let n = held.filter(|h| !h.is_alone_but(listed(&[outputs], h))).count();
+        let n = self.made.iter().filter(|m| m.is_held_but(outputs)).count();
         if n == 0 {
             return Ok(());
         }
@@ -218,11 +248,6 @@ impl Record {
         }
         Ok(())
     }
-}
-
-/// How often the lists have this value.
-fn listed(lists: &[&[Tensor]], held: &Held) -> usize {
-    lists.iter().flat_map(|l| l.iter()).filter(|t| Arc::ptr_eq(&t.value, &held.value)).count()
 }
 
 /// A copy with the same layout, so that kernels take the same paths and give the same bits.

@@ -4,9 +4,12 @@
 //! record keeps each call's outputs, and what the calls saved for backward, so that a replay that meets another call can go on
 //! eagerly from there. It must not count as a holder of memory from outside (parameters), which would then be copied when the
 //! step updates it; so such memory is kept under a second handle (`Backend::capture_alias`).
+//!
+//! The flat form cannot be left in the middle, so its record keeps nothing of that: what the step frees serves its later calls, as it
+//! does eagerly. It remembers what the calls gave only to find out whether somebody still holds it after the step.
 
 use super::event::{Asked, Effect, Event, Gather, Source, address_of, modes};
-use super::record::{Kept, Outside, Record};
+use super::record::{Kept, Made, Outside, Record};
 use crate::autodiff::{Node, Saved, inputs_of};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -31,7 +34,10 @@ pub(crate) struct Recorder {
     open: Option<Open>,
     gathered: Vec<Gather>,
     /// What calls gave, by the address of the value. (Not views of outside memory, which are told by where that lies.)
-    places: HashMap<usize, Arc<Value>>,
+    /// While it is named here, no other value comes to lie at the address.
+    places: HashMap<usize, Weak<Value>>,
+    /// Of the flat form.
+    made: Vec<Made>,
     outside: HashMap<usize, Outside>,
     aliases: HashSet<usize>,
     kept: Vec<Kept>,
@@ -60,6 +66,7 @@ impl Recorder {
             open: None,
             gathered: Vec::new(),
             places: HashMap::new(),
+            made: Vec::new(),
             outside: HashMap::new(),
             aliases: HashSet::new(),
             kept: Vec::new(),
@@ -72,7 +79,7 @@ impl Recorder {
             ended: false,
         };
         for t in inputs {
-            new.places.insert(address_of(&t.value), t.value.clone());
+            new.places.insert(address_of(&t.value), Arc::downgrade(&t.value));
         }
         new.events.push(Event {
             kind: TypeId::of::<Inputs>(),
@@ -104,6 +111,7 @@ impl Recorder {
         self.events.clear();
         self.kept.clear();
         self.places.clear();
+        self.made.clear();
     }
 
     pub(super) fn refuse(&mut self, what: String) {
@@ -111,7 +119,7 @@ impl Recorder {
     }
 
     pub(super) fn open(&mut self, call: &Asked<'_>, passing: bool) {
-        let first = self.device.backend().capture_call(passing);
+        let first = self.device.backend().capture_call(passing || self.flat);
         let inputs = call.x.iter().map(|t| self.source(t)).collect();
         if passing {
             self.unwatch(call.x);
@@ -120,8 +128,8 @@ impl Recorder {
     }
 
     fn source(&mut self, t: &Tensor) -> Source {
-        if let Some(kept) = self.places.get(&address_of(&t.value)) {
-            return Source::inside(kept, t);
+        if self.places.contains_key(&address_of(&t.value)) {
+            return Source::inside(t);
         }
         let address = t.value.buffer.address();
         self.outside.entry(address).or_insert(Outside { address, value: Weak::new(), updated: false });
@@ -134,10 +142,14 @@ impl Recorder {
             return;
         };
         let mut kept = Tensors::new();
-        for t in outputs {
-            match self.keep(t) {
-                Ok(value) => kept.push(Tensor { value, node: t.node.clone() }),
-                Err(e) => self.spoil(e.to_string()),
+        if self.flat {
+            self.remember(outputs);
+        } else {
+            for t in outputs {
+                match self.keep(t) {
+                    Ok(value) => kept.push(Tensor { value, node: t.node.clone() }),
+                    Err(e) => self.spoil(e.to_string()),
+                }
             }
         }
         if self.device.backend().capture_bytes() > self.limit {
@@ -146,6 +158,9 @@ impl Recorder {
         }
         if self.spoilt.is_some() {
             return self.let_go(); // what was kept for nothing
+        }
+        if self.flat {
+            return;
         }
         let made = self.events.len();
         outputs.iter().filter_map(|t| t.node.as_ref()).for_each(|n| self.keep_saved(n, made));
@@ -164,14 +179,11 @@ impl Recorder {
     }
 
     pub(super) fn close_backward(&mut self) {
-        let mut leaves = std::mem::take(&mut self.gathered);
+        let leaves = std::mem::take(&mut self.gathered);
         let mut grads = Vec::new();
-        for g in &mut leaves {
-            if let Some(before) = g.before {
-                match self.places.get(&before) {
-                    Some(kept) => g.before = Some(address_of(kept)),
-                    None => self.spoil("gradients were gathered before the step and added to in it".into()),
-                }
+        for g in &leaves {
+            if g.before.is_some_and(|before| !self.places.contains_key(&before)) {
+                self.spoil("gradients were gathered before the step and added to in it".into());
             }
             match g.leaf.gathered() {
                 Some(t) if !self.outside.contains_key(&t.value.buffer.address()) => grads.push(t),
@@ -219,8 +231,19 @@ impl Recorder {
         if self.outside.contains_key(&t.value.buffer.address()) {
             return self.own(&t.value);
         }
-        self.places.insert(address_of(&t.value), t.value.clone());
+        self.places.insert(address_of(&t.value), Arc::downgrade(&t.value));
         Ok(t.value.clone())
+    }
+
+    /// What a call of the flat form gave, for as long as somebody else holds it. (Who holds the inputs' memory is asked before each replay.)
+    fn remember(&mut self, outputs: &[Tensor]) {
+        for t in outputs.iter().filter(|t| !self.outside.contains_key(&t.value.buffer.address())) {
+            self.places.insert(address_of(&t.value), Arc::downgrade(&t.value));
+            let inputs = self.events.first().map_or(&[][..], |e| &e.outputs);
+            if !inputs.iter().any(|x| Arc::ptr_eq(&x.value.buffer, &t.value.buffer)) {
+                self.made.push(Made::of(&t.value));
+            }
+        }
     }
 
     /// `value` itself if its memory is the recording's, else the same under a second handle.
@@ -241,9 +264,9 @@ impl Recorder {
             }
             stack.extend(inputs_of(&node).cloned());
             let Some(saved) = node.call_of().and_then(|c| c.saved(true)) else { continue };
-            let mut own = |v: &Arc<Value>| match self.places.get(&address_of(v)) {
-                Some(kept) => Ok(kept.clone()),
-                None => self.own(v),
+            let mut own = |v: &Arc<Value>| match self.places.contains_key(&address_of(v)) {
+                true => Ok(v.clone()),
+                false => self.own(v),
             };
             let kept = (|| -> Result<Saved> {
                 Ok(Saved {
@@ -277,6 +300,7 @@ impl Recorder {
             device: self.device,
             flat: self.flat,
             outside: std::mem::take(&mut self.outside).into_values().collect(),
+            made: std::mem::take(&mut self.made),
         };
         drop(self);
         Ok(if record.settle() { Ok(record) } else { Err("a graph that was made in the step outlives it".into()) })
