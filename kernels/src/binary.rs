@@ -67,8 +67,9 @@ pub fn binary_kernel<In: Numeric, F: Float, Out: Numeric>(
     }
 }
 
+/// `f(a, b)`.
 #[cube]
-fn float_binary<F: Float>(a: F, b: F, #[comptime] op: FloatBinary) -> F {
+pub fn float_binary<F: Float>(a: F, b: F, #[comptime] op: FloatBinary) -> F {
     let zero = F::new(0.0);
     match comptime!(op) {
         FloatBinary::Add => a + b,

@@ -26,6 +26,7 @@
 pub mod attention;
 pub mod batch_norm;
 pub mod binary;
+pub mod chain;
 pub mod compare;
 pub mod conv;
 pub mod copy;
@@ -39,6 +40,7 @@ pub mod gru;
 pub mod layer_norm;
 pub mod lstm;
 pub mod matmul;
+pub mod newton_schulz;
 pub mod pool;
 pub mod random;
 pub mod reduce;

@@ -88,7 +88,7 @@ pub fn float_unary<F: Float>(x: F, #[comptime] op: FloatUnary) -> F {
     match comptime!(op) {
         FloatUnary::Neg => -x,
         FloatUnary::Abs => x.abs(),
-        FloatUnary::Sign => select(x > zero, one, select(x < zero, -one, x)),
+        FloatUnary::Sign => select(x > zero, one, select(x < zero, -one, zero)), // 0 for NaN, too
         FloatUnary::Floor => x.floor(),
         FloatUnary::Ceil => x.ceil(),
         FloatUnary::Round => x.round(),

@@ -46,8 +46,9 @@ pub fn unary_grad_kernel<T: Numeric>(
     }
 }
 
+/// `g · f'(x)`, or of the output in place of x.
 #[cube]
-fn gradient(g: f32, x: f32, #[comptime] op: UnaryGrad) -> f32 {
+pub fn gradient(g: f32, x: f32, #[comptime] op: UnaryGrad) -> f32 {
     let one = f32::new(1.0);
     let zero = f32::new(0.0);
     match comptime!(op) {
@@ -58,7 +59,7 @@ fn gradient(g: f32, x: f32, #[comptime] op: UnaryGrad) -> f32 {
         UnaryGrad::Sqrt => g / (x * f32::new(2.0)),
         UnaryGrad::Log => g / x,
         UnaryGrad::Square => g * x * f32::new(2.0),
-        UnaryGrad::Abs => g * select(x > zero, one, select(x < zero, -one, x)),
+        UnaryGrad::Abs => g * select(x > zero, one, select(x < zero, -one, zero)),
         UnaryGrad::Sin => g * x.cos(),
         UnaryGrad::Cos => -(g * x.sin()),
         UnaryGrad::Softplus => g * sigmoid(x),

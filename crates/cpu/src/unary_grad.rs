@@ -12,7 +12,7 @@ use gradus_core::composite::{Fused, FusedCall, KernelTable};
 use gradus_core::ops::{UnaryGrad, UnaryOp};
 use gradus_core::{Buffer, DType, Result};
 
-type Fn2 = fn(&[f32], &[f32], &mut [f32]);
+pub(crate) type Fn2 = fn(&[f32], &[f32], &mut [f32]);
 
 macro_rules! grad {
     (|$g:ident, $v:ident| $body:expr) => {{
@@ -22,7 +22,7 @@ macro_rules! grad {
 }
 
 /// The loop for an op's gradient, of the output's gradient and the saved input or output.
-fn table(op: UnaryOp) -> Option<Fn2> {
+pub(crate) fn table(op: UnaryOp) -> Option<Fn2> {
     Some(match op {
         UnaryOp::Relu => grad!(|g, y| if y <= 0.0 { 0.0 } else { g }),
         UnaryOp::Sigmoid => grad!(|g, y| g * (y * (1.0 - y))),

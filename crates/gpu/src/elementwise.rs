@@ -62,7 +62,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // SAFETY: the view lies inside its buffer (the caller's contract), and the kernel stops at `len`.
         unsafe {
             copy_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 count,
                 dim,
                 address,
@@ -89,7 +89,7 @@ impl<R: GpuRuntime> Gpu<R> {
             // SAFETY: the kernel stops at `elements`.
             unsafe {
                 fill_kernel::launch_unchecked::<R>(
-                    &self.client,
+                    self.client(),
                     count,
                     dim,
                     address,
@@ -116,7 +116,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // SAFETY: both layouts lie inside their buffers (the caller's contract), and the kernel stops at `len`.
         unsafe {
             store_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 count,
                 dim,
                 address,
@@ -153,7 +153,7 @@ impl<R: GpuRuntime> Gpu<R> {
                 let f = float_unary(op).ok_or_else(unfit)?;
                 let types = [stored, self.types.computed(x.dtype), result];
                 unary_kernel::launch_unchecked::<R>(
-                    &self.client,
+                    self.client(),
                     count,
                     dim,
                     address,
@@ -169,7 +169,7 @@ impl<R: GpuRuntime> Gpu<R> {
                 let f = int_unary(op, x.dtype).ok_or_else(unfit)?;
                 let types = [stored, result];
                 int_unary_kernel::launch_unchecked::<R>(
-                    &self.client,
+                    self.client(),
                     count,
                     dim,
                     address,
@@ -223,7 +223,7 @@ impl<R: GpuRuntime> Gpu<R> {
                 let f = float_binary(op).ok_or_else(unfit)?;
                 let types = [stored, self.types.computed(a.dtype), stored];
                 binary_kernel::launch_unchecked::<R>(
-                    &self.client,
+                    self.client(),
                     count,
                     dim,
                     address,
@@ -243,7 +243,7 @@ impl<R: GpuRuntime> Gpu<R> {
                 let f = int_binary(op).ok_or_else(unfit)?;
                 let width = self.types.bits(a.dtype);
                 int_binary_kernel::launch_unchecked::<R>(
-                    &self.client,
+                    self.client(),
                     count,
                     dim,
                     address,
@@ -280,7 +280,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // SAFETY: the views lie inside their buffers (the caller's contract), and the kernel stops at `len`.
         unsafe {
             compare_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 count,
                 dim,
                 address,
@@ -317,7 +317,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // SAFETY: the views lie inside their buffers (the caller's contract), and the kernel stops at `len`.
         unsafe {
             select_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 count,
                 dim,
                 address,

@@ -2,6 +2,7 @@
 
 use crate::DeviceInfo;
 use crate::fault::{Site, Sites};
+use crate::fused::Waiting;
 use crate::memory::{GpuBuffer, Ledger};
 use crate::pace::Pace;
 use crate::profile;
@@ -24,6 +25,7 @@ use std::sync::{Arc, Mutex, RwLock};
 /// A device of a runtime.
 pub(crate) struct Gpu<R: GpuRuntime> {
     pub(crate) name: Arc<str>,
+    /// What is launched goes through [`Gpu::client`], after the updates that wait.
     pub(crate) client: ComputeClient<R>,
     pub(crate) device: R::Device,
     pub(crate) types: Types,
@@ -36,6 +38,7 @@ pub(crate) struct Gpu<R: GpuRuntime> {
     /// What went wrong while nobody was waiting.
     pending: Mutex<Option<Error>>,
     table: KernelTable,
+    pub(crate) updates: Waiting,
 }
 
 impl<R: GpuRuntime> std::fmt::Debug for Gpu<R> {
@@ -76,6 +79,7 @@ impl<R: GpuRuntime> Gpu<R> {
             strategies: strategies::enter(name, info.kind)?,
             pending: Mutex::new(None),
             table: KernelTable::new(),
+            updates: Waiting::default(),
         }));
         gpu.register_fused();
         Ok(gpu)
@@ -146,6 +150,7 @@ impl<R: GpuRuntime> Gpu<R> {
 
     /// Hands everything over, and surfaces what went wrong up to here. Fences are waited for: each may hold an error.
     fn settle(&self) -> Result<()> {
+        self.let_updates_go();
         let fences = self.pace.lock().unwrap_or_else(|e| e.into_inner()).drain();
         let done = fences.into_iter().map(|fence| self.waiting(|| cubecl::future::block_on(fence)));
         let done = done.chain([self.waiting(|| self.client.flush())]).collect::<Result<()>>();
@@ -187,7 +192,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // SAFETY: the kernel writes the words that the handle has.
         unsafe {
             fill_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 CubeCount::new_single(),
                 CubeDim::new_1d(gradus_kernels::fault::WORDS as u32),
                 cubecl::ir::AddressType::U32,

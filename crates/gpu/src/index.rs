@@ -69,7 +69,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // a first place: an empty dimension came apart above), and the kernel stops at `len`.
         unsafe {
             gather_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 cubes,
                 threads,
                 address,
@@ -164,7 +164,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // follows only indices equal to a place of the base. Without an order none is read.
         unsafe {
             scatter_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 cubes,
                 threads,
                 address,
@@ -203,7 +203,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // SAFETY: the view lies inside its buffer (the caller's contract), and the kernel stops at `len`.
         unsafe {
             resolve_index_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 cubes,
                 threads,
                 address,

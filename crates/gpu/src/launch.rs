@@ -3,6 +3,7 @@
 use crate::Gpu;
 use crate::memory::GpuBuffer;
 use crate::runtime::GpuRuntime;
+use cubecl::client::ComputeClient;
 use cubecl::ir::AddressType;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
@@ -11,10 +12,15 @@ use gradus_kernels::strided::{PlaceLaunch, fold};
 use std::sync::Arc;
 
 /// Threads of a cube in elementwise kernels.
-const CUBE: u32 = 256;
+pub(crate) const CUBE: u32 = 256;
+
+/// The most tensors of a launch over lists of them: its kernel has a branch for each.
+const MOST: usize = 16;
+/// Bindings of such a launch that belong to no list: a factor or a result, and the numbers.
+const OTHERS: usize = 2;
 
 /// Strides and an offset, before they become a kernel's argument.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Steps {
     pub(crate) strides: Vec<isize>,
     pub(crate) offset: isize,
@@ -43,10 +49,16 @@ impl Steps {
 
 /// Folds a shape and the steps of its operands; see [`fold`].
 pub(crate) fn folded<const N: usize>(shape: &[usize], operands: [&Steps; N]) -> (Vec<usize>, [Steps; N]) {
+    let (lengths, mut steps) = folded_all(shape, &operands.map(Steps::clone));
+    (lengths, std::array::from_fn(|i| std::mem::take(&mut steps[i])))
+}
+
+/// The same for any number of operands.
+pub(crate) fn folded_all(shape: &[usize], operands: &[Steps]) -> (Vec<usize>, Vec<Steps>) {
     let strides: Vec<&[isize]> = operands.iter().map(|s| s.strides.as_slice()).collect();
-    let (lengths, mut strides) = fold(shape, &strides);
-    let steps = std::array::from_fn(|i| Steps { strides: std::mem::take(&mut strides[i]), offset: operands[i].offset });
-    (lengths, steps)
+    let (lengths, strides) = fold(shape, &strides);
+    let steps = strides.into_iter().zip(operands).map(|(strides, of)| Steps { strides, offset: of.offset });
+    (lengths, steps.collect())
 }
 
 /// A shape as a kernel's argument.
@@ -111,6 +123,16 @@ impl<R: GpuRuntime> Gpu<R> {
         cubes(count, self.client.properties().hardware.max_cube_count)
     }
 
+    /// How many tensors a launch over lists of them takes, with so many bindings for each.
+    pub(crate) fn most_tensors(&self, bindings: usize) -> usize {
+        (self.most_bindings() / bindings).clamp(1, MOST)
+    }
+
+    /// How many bindings a launch over lists of tensors has for those.
+    pub(crate) fn most_bindings(&self) -> usize {
+        (self.client.properties().hardware.max_bindings as usize).saturating_sub(OTHERS)
+    }
+
     /// The width of addresses that buffers of these lengths need.
     pub(crate) fn address(&self, lengths: &[usize]) -> Result<AddressType> {
         let longest = lengths.iter().copied().max().unwrap_or(0);
@@ -137,6 +159,13 @@ impl<R: GpuRuntime> Gpu<R> {
             DType::U8 => InputScalar::new(u32::from(value.to_i64() as u8), crate::types::U32),
             DType::Bool => InputScalar::new(u32::from(value.to_f64() != 0.0), crate::types::U32),
         }
+    }
+
+    /// What everything but updates is asked of: those that wait go first.
+    #[inline]
+    pub(crate) fn client(&self) -> &ComputeClient<R> {
+        self.let_updates_go();
+        &self.client
     }
 
     /// Notes a launch.

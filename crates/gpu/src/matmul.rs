@@ -123,7 +123,7 @@ impl<R: GpuRuntime> Gpu<R> {
             // and step in k against m, n and k.
             unsafe {
                 matmul_kernel::launch_unchecked::<R>(
-                    &self.client,
+                    self.client(),
                     count,
                     CubeDim::new_2d(side as u32, side as u32),
                     address,
@@ -161,7 +161,7 @@ impl<R: GpuRuntime> Gpu<R> {
             DType::Bf16 => Float::Bf16,
             _ => Float::F32,
         };
-        R::product(&self.client, &self.device, left, right, out, float).map_err(|why| {
+        R::product(self.client(), &self.device, left, right, out, float).map_err(|why| {
             let what = format!("{} could not set up a product of {} and {}: {why}", self.name, a.shape(), b.shape());
             Error::new(ErrorKind::Device, what)
         })?;

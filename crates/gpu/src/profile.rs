@@ -64,6 +64,9 @@ static COUNTING: Mutex<Option<Counting>> = Mutex::new(None);
 static ONE: Mutex<()> = Mutex::new(());
 
 /// Runs `work`, waiting for every launch on any GPU, and tells where the time went. One profile is taken at a time.
+///
+/// Updates of parameters are launched when something else is asked of the device: end the work with
+/// [`Device::synchronize`](gradus_core::Device::synchronize) to have the last ones in the profile.
 pub fn profile<T>(work: impl FnOnce() -> T) -> (T, Profile) {
     let _one = ONE.lock().unwrap_or_else(|e| e.into_inner());
     let counting = || COUNTING.lock().unwrap_or_else(|e| e.into_inner());

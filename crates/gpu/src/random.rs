@@ -44,7 +44,7 @@ impl<R: GpuRuntime> Gpu<R> {
             // SAFETY: the kernel stops at `elements`.
             unsafe {
                 random_kernel::launch_unchecked::<R>(
-                    &self.client,
+                    self.client(),
                     cubes,
                     dim,
                     address,

@@ -156,7 +156,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // SAFETY: the view lies inside its buffer (the caller's contract), and the kernel stops at `outputs` and `count`.
         unsafe {
             reduce_unit_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 cubes,
                 dim,
                 address,
@@ -197,7 +197,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // SAFETY: as in `reduce_by_units`; each cube writes the one place of its chunk.
         unsafe {
             reduce_cube_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 self.cubes(outputs * chunks),
                 CubeDim::new_1d(CUBE),
                 address,
@@ -240,7 +240,7 @@ impl<R: GpuRuntime> Gpu<R> {
             if count <= table.reduce_short || outputs >= table.reduce_many {
                 let (cubes, threads) = self.grid(outputs);
                 arg_unit_kernel::launch_unchecked::<R>(
-                    &self.client,
+                    self.client(),
                     cubes,
                     threads,
                     address,
@@ -256,7 +256,7 @@ impl<R: GpuRuntime> Gpu<R> {
                 );
             } else {
                 arg_cube_kernel::launch_unchecked::<R>(
-                    &self.client,
+                    self.client(),
                     self.cubes(outputs),
                     CubeDim::new_1d(CUBE),
                     address,

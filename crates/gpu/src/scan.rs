@@ -77,7 +77,7 @@ impl<R: GpuRuntime> Gpu<R> {
             // SAFETY: the lines lie inside their buffers, and the kernel stops at `threads` and `len`.
             unsafe {
                 scan_totals_kernel::launch_unchecked::<R>(
-                    &self.client,
+                    self.client(),
                     cubes,
                     dim,
                     address,
@@ -105,7 +105,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // SAFETY: as above; each thread writes the places of its chunk. Without chunks the totals are not read.
         unsafe {
             scan_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 cubes,
                 dim,
                 address,

@@ -27,7 +27,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // SAFETY: the kernel stops at the number of elements, each of which has one place in `out`.
         unsafe {
             write_order_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 cubes,
                 threads,
                 address,
@@ -67,7 +67,7 @@ impl<R: GpuRuntime> Gpu<R> {
             // SAFETY: the rows lie inside the keys' buffer, and the kernel stops at `threads`. The first pass reads no order.
             unsafe {
                 merge_pass_kernel::launch_unchecked::<R>(
-                    &self.client,
+                    self.client(),
                     cubes,
                     dim,
                     address,

@@ -9,7 +9,7 @@ use crate::constraints::Constraint;
 use crate::group::Group;
 use crate::rule::{At, Call, Rule};
 use crate::schedules::{Schedule, demand_rate};
-use crate::transforms::{NamedGrad, NamedGrads, Notes, Transform, penalty_of};
+use crate::transforms::{NamedGrad, NamedGrads, Notes, Transform, beside, penalty_of};
 use gradus_core::ops::BinaryOp;
 use gradus_core::{DType, Error, Result, Scalar, Slot, Tensor, no_grad};
 use gradus_nn::{Module, Param};
@@ -54,6 +54,9 @@ pub(crate) struct Entry {
     slots: SmallVec<[Slot; 4]>,
     numbers: SmallVec<[Scalar; 4]>,
 }
+
+/// Gradients in place of the parameters' own, by the parameter's place in the model; `None`: their own.
+type Changed = Option<Vec<Option<Tensor>>>;
 
 /// What a state dictionary has of one parameter.
 pub(crate) struct Loaded {
@@ -149,11 +152,11 @@ impl Optimizer {
         }
         no_grad(|| {
             let mut notes = Notes::default();
-            let changed = match self.transforms.is_empty() && passes == 1 {
-                true => None,
-                false => Some(self.transformed(model, passes, &mut notes)?),
+            let (changed, factor) = match self.transforms.is_empty() && passes == 1 {
+                true => (None, None),
+                false => self.transformed(model, passes, &mut notes)?,
             };
-            let (updated, skipped) = self.update_all(model, changed)?;
+            let (updated, skipped) = self.update_all(model, changed, factor.as_ref())?;
             self.prepared = false;
             let (step, learning_rate) = (self.step, self.rates.last().copied().unwrap_or(self.base));
             Ok(StepReport { step, learning_rate, updated, skipped, gradient_norm: notes.gradient_norm })
@@ -278,8 +281,9 @@ impl Optimizer {
         e.slots.iter().zip(&numbers).for_each(|(slot, &n)| slot.set(n));
     }
 
-    /// The gradients, by the parameter's place in the model, averaged and run through the transforms.
-    fn transformed(&self, model: &dyn Module, passes: usize, notes: &mut Notes) -> Result<Vec<Option<Tensor>>> {
+    /// The gradients, by the parameter's place in the model, averaged and run through the transforms; and what all of them are
+    /// still to be multiplied with.
+    fn transformed(&self, model: &dyn Module, passes: usize, notes: &mut Notes) -> Result<(Changed, Option<Tensor>)> {
         let (mut grads, mut places, mut count) = (NamedGrads::new(), Vec::new(), 0);
         model.for_each_parameter(&mut |name, p| {
             if let Some(grad) = p.grad() {
@@ -297,7 +301,14 @@ impl Optimizer {
                 g.grad = g.grad.try_binary_scalar(BinaryOp::Div, passes as f64)?;
             }
         }
-        for t in &self.transforms {
+        let mut factor = None;
+        for (i, t) in self.transforms.iter().enumerate() {
+            if i + 1 == self.transforms.len() {
+                factor = t.factor(&grads, notes)?;
+                if factor.is_some() {
+                    break;
+                }
+            }
             let (metas, had): (Vec<_>, usize) = (grads.iter().map(|g| g.grad.meta()).collect(), grads.len());
             t.apply(&mut grads, notes)?;
             let kept = grads.len() == had && grads.iter().zip(&metas).all(|(g, m)| g.grad.meta() == *m);
@@ -312,15 +323,16 @@ impl Optimizer {
         for (g, place) in grads.into_iter().zip(places) {
             by_place[place] = Some(g.grad);
         }
-        Ok(by_place)
+        Ok((Some(by_place), factor))
     }
 
-    /// Updates every parameter that has a gradient: its own, or the one in `changed`. Gives how many were updated, and how
-    /// many not.
+    /// Updates every parameter that has a gradient: its own, or the one in `changed`, times the factor. Gives how many were
+    /// updated, and how many not.
     fn update_all(
         &mut self,
         model: &mut dyn Module,
-        mut changed: Option<Vec<Option<Tensor>>>,
+        mut changed: Changed,
+        factor: Option<&Tensor>,
     ) -> Result<(usize, usize)> {
         let (mut i, mut updated, mut outcome) = (0, 0, Ok(()));
         model.for_each_parameter_mut(&mut |name, p| {
@@ -332,7 +344,7 @@ impl Optimizer {
                 };
                 match grad {
                     Some(grad) => {
-                        outcome = self.update(at, p, grad).map_err(|e| e.context(name));
+                        outcome = self.update(at, p, grad, factor).map_err(|e| e.context(name));
                         updated += 1;
                     }
                     None => self.pass_by(at),
@@ -350,7 +362,7 @@ impl Optimizer {
         (e.counted, e.active) = (false, false);
     }
 
-    fn update(&mut self, i: usize, param: &mut Param, grad: Tensor) -> Result<()> {
+    fn update(&mut self, i: usize, param: &mut Param, grad: Tensor, factor: Option<&Tensor>) -> Result<()> {
         let start = self.entries[i].state.is_empty();
         if start {
             let name = self.entries[i].name.clone();
@@ -369,9 +381,13 @@ impl Optimizer {
         if !start {
             follow(&mut e.state, param)?;
         }
-        let grad = grad.try_contiguous()?;
-        let (state, numbers) = (e.state.as_mut_slice(), e.numbers.as_slice());
-        rule.update(Call { param: param.value_mut(), grad: &grad, state, numbers, weight_decay })?;
+        let mut grad = grad.try_contiguous()?;
+        let mut factor = factor.map(|c| beside(c, &grad)).transpose()?;
+        if let Some(c) = factor.take_if(|_| !rule.takes_factor()) {
+            grad = grad.try_mul(&c)?;
+        }
+        let (state, numbers, factor) = (e.state.as_mut_slice(), e.numbers.as_slice(), factor.as_ref());
+        rule.update(Call { param: param.value_mut(), grad: &grad, factor, state, numbers, weight_decay })?;
         self.constraints.iter().try_for_each(|c| c.apply(&self.entries[i].name, param.value_mut()))
     }
 }

@@ -32,12 +32,22 @@ pub struct Call<'a> {
     pub param: &'a mut Tensor,
     /// Its gradient, dense.
     pub grad: &'a Tensor,
+    /// What the gradient is to be multiplied with first, without dimensions; only ever given to a rule that
+    /// [takes one](Rule::takes_factor).
+    pub factor: Option<&'a Tensor>,
     /// Its state, in the order of [`Rule::slots`], to be changed in place.
     pub state: &'a mut [Tensor],
     /// What [`Rule::numbers`] gave for this step, in cells: hand them to ops as they are.
     pub numbers: &'a [Scalar],
     /// The weight decay of its group.
     pub weight_decay: f64,
+}
+
+impl<'a> Call<'a> {
+    /// What a fused update reads: the gradient, and its factor if there is one.
+    pub(crate) fn inputs(&self) -> SmallVec<[&'a Tensor; 2]> {
+        [self.grad].into_iter().chain(self.factor).collect()
+    }
 }
 
 /// An update rule: what to do with a parameter, its gradient and its state.
@@ -89,6 +99,11 @@ pub trait Rule: Debug + Send + Sync + 'static {
     /// changes of an average would be lost.
     fn start(&self, _slot: &str, param: &Tensor, _at: &At) -> Result<Tensor> {
         crate::rules::zeros(param)
+    }
+    /// Whether [`update`](Rule::update) multiplies the gradient with [`Call::factor`] itself. If not, that is done before, in a pass
+    /// over the gradient of its own.
+    fn takes_factor(&self) -> bool {
+        false
     }
     /// What varies by step, computed on the host: as many numbers, in the same order, each time.
     fn numbers(&self, at: &At) -> Numbers;

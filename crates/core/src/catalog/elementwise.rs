@@ -113,6 +113,22 @@ fn limits() -> Vec<Entry> {
             .one(spreads(&[&[3, 4]]), |x| x[0].try_clamp(Some(-0.7), Some(0.9)))
             .one(spreads(&[&[3, 4]]), |x| x[0].try_clamp(None, Some(0.9)))
             .one(spreads(&[&[3, 4]]), |x| x[0].try_clamp(Some(-0.7), None)),
+        Entry::new("chain", "torch.compile", "Elementwise functions in one pass.")
+            .elementwise()
+            .one(reals(&[&[2, 3], &[2, 3]]), |x| {
+                Tensor::try_chain([&x[0], &x[1]], |[a, b]| (a * b + 1.0).tanh() / (2.0 + b.square()))
+            })
+            .one(reals(&[&[2, 1, 3], &[4, 1]]), |x| {
+                Tensor::try_chain([&x[0], &x[1]], |[a, b]| (a - b).sigmoid() * b - 0.5 / (a.exp() + 1.0))
+            })
+            .one(reals(&[&[5]]), |x| Tensor::try_chain([&x[0]], |[a]| -a.silu().gelu() + a * a * a))
+            // Whose gradient is the definition's: a power's is no short chain.
+            .one(spreads(&[&[3, 2], &[3, 2]]), |x| {
+                Tensor::try_chain([&x[0], &x[1]], |[a, b]| (a.square() + 1.0).powf(1.5).maximum(b) * b)
+            })
+            .large(reals(&[&[97, 701], &[701]]), |x| {
+                Tensor::try_chain([&x[0], &x[1]], |[a, b]| (a * 0.7 + b).tanh() * (b - a.sin()))
+            }),
         Entry::new("lerp", "torch.lerp", "A part of the way from one to the other.")
             .elementwise()
             .one(reals(&[&[2, 3], &[2, 3]]), |x| x[0].try_lerp(&x[1], 0.3))

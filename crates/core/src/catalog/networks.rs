@@ -5,6 +5,7 @@ use crate::composite::Composite;
 use crate::error::Result;
 use crate::functional::batch_norm::{BatchNormGrad, BatchNormRelu, BatchNormReluGrad};
 use crate::functional::global_norm::GlobalNorm;
+use crate::functional::newton_schulz::NewtonSchulzSum;
 use crate::functional::rms_norm::RmsNormGrad;
 use crate::functional::running_average::RunningAverage;
 use crate::tensor::Tensor;
@@ -12,6 +13,7 @@ use crate::tensor::Tensor;
 pub(super) fn entries() -> Vec<Entry> {
     let mut entries = batch_norm();
     entries.extend(batch_norm_relu());
+    entries.push(newton_schulz());
     entries.push(running_average());
     entries.extend(group_norm());
     entries.push(global_norm());
@@ -94,6 +96,12 @@ fn batch_norm_relu() -> Vec<Entry> {
             .case(reals(&[&[2, 3, 20], &[2, 3, 20], vector]), |x| grad(x, false))
             .case(reals(&[&[2, 3, 20], &[2, 3, 20], vector]), |x| grad(x, true)),
     ]
+}
+
+fn newton_schulz() -> Entry {
+    Entry::new("newton_schulz_sum", "torch.addmm", "A sum of Muon's iteration.").case(reals(&[&[3, 2], &[3, 2]]), |x| {
+        composed(NewtonSchulzSum { own: 3.4445, other: -4.775, halves: false }, x)
+    })
 }
 
 fn running_average() -> Entry {

@@ -60,7 +60,7 @@ macro_rules! unary_ops {
             pub const fn kind(self) -> UnaryKind {
                 match self { $(UnaryOp::$op => UnaryKind::$kind,)* }
             }
-            const fn saves(self) -> Saves {
+            pub(crate) const fn saves(self) -> Saves {
                 match self { $(UnaryOp::$op => Saves::$saves,)* }
             }
             /// The gradient, given what the op saves.

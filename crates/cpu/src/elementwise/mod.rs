@@ -5,9 +5,11 @@
 //! | the loop of each op and type: a new op is a row there | `loops` |
 //! | functions of one element | `unary` |
 //! | functions and comparisons of two | `binary` |
+//! | chains of functions in one pass | `chain` |
 //! | choosing, copying, casting, writing | `transfer` |
 
 mod binary;
+pub(crate) mod chain;
 mod loops;
 mod transfer;
 mod unary;

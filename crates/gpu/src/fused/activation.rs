@@ -11,7 +11,7 @@ use gradus_core::{Result, View};
 use gradus_kernels::unary_grad::{UnaryGrad, unary_grad_kernel};
 
 /// The kernel of an op's gradient, where there is one.
-fn gradient(op: UnaryOp) -> Option<UnaryGrad> {
+pub(super) fn gradient(op: UnaryOp) -> Option<UnaryGrad> {
     use UnaryGrad as G;
     Some(match op {
         UnaryOp::Relu => G::Relu,
@@ -46,7 +46,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // SAFETY: the views lie inside their buffers (the caller's contract), and the kernel stops at `len`.
         unsafe {
             unary_grad_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 cubes,
                 threads,
                 address,

@@ -149,7 +149,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // against its length; a mask is read only if there is one.
         unsafe {
             attention_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 cubes,
                 threads,
                 address,
@@ -192,7 +192,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // SAFETY: as in `attention`; the statistics have a number for each query.
         unsafe {
             attention_dq_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 rows,
                 threads,
                 address,
@@ -220,7 +220,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // SAFETY: as above; δ was written for each query.
         unsafe {
             attention_dkv_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 columns,
                 threads,
                 address,

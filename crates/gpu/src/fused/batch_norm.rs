@@ -31,7 +31,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // `Around` says is absent is not read.
         unsafe {
             batch_norm_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 self.cubes(channels),
                 CubeDim::new_1d(LANES as u32),
                 address,
@@ -92,7 +92,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // SAFETY: as in `batch_norm`; the statistics have `channels` elements each.
         unsafe {
             batch_norm_grad_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 self.cubes(channels),
                 CubeDim::new_1d(LANES as u32),
                 address,
@@ -135,7 +135,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // SAFETY: both are dense and have `len` elements, where the kernel stops.
         unsafe {
             running_average_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 cubes,
                 threads,
                 address,

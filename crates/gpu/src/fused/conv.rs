@@ -118,7 +118,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // depth, and reads no padding.
         unsafe {
             conv_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 self.cubes(tiles),
                 CubeDim::new_2d(cut.side as u32, cut.side as u32),
                 address,

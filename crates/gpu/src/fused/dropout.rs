@@ -27,7 +27,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // SAFETY: the view lies inside its buffer (the caller's contract), and the kernel stops at `len`.
         unsafe {
             dropout_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 cubes,
                 threads,
                 address,

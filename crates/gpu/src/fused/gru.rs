@@ -31,7 +31,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // SAFETY: the views lie inside their buffers (the caller's contract): a row of gates is three rows of the state.
         unsafe {
             gru_step_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 cubes,
                 threads,
                 address,
@@ -69,7 +69,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // SAFETY: as in `gru_step`.
         unsafe {
             gru_step_grad_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 cubes,
                 threads,
                 address,

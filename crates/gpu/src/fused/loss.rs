@@ -29,7 +29,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // follows no target out of range.
         unsafe {
             cross_entropy_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 cubes,
                 threads,
                 address,
@@ -93,7 +93,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // SAFETY: the views lie inside their buffers (the caller's contract), and the kernel stops at `len`.
         unsafe {
             cross_entropy_grad_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 cubes,
                 threads,
                 address,

@@ -27,7 +27,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // SAFETY: the views lie inside their buffers (the caller's contract): a row of gates is four rows of the state.
         unsafe {
             lstm_step_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 cubes,
                 threads,
                 address,
@@ -71,7 +71,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // SAFETY: as in `lstm_step`.
         unsafe {
             lstm_step_grad_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 cubes,
                 threads,
                 address,

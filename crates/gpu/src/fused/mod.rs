@@ -9,6 +9,7 @@ use cubecl::prelude::{CubeCount, CubeDim};
 use gradus_core::composite::FusedCall;
 use gradus_core::functional::attention::{Attention, AttentionGrad};
 use gradus_core::functional::batch_norm::{BatchNorm, BatchNormGrad, BatchNormRelu, BatchNormReluGrad};
+use gradus_core::functional::chain::Chain;
 use gradus_core::functional::conv::{Conv, ConvInputGrad, ConvWeightGrad};
 use gradus_core::functional::dropout::Dropout;
 use gradus_core::functional::global_norm::GlobalNorm;
@@ -16,6 +17,7 @@ use gradus_core::functional::gru::{GruStep, GruStepGrad};
 use gradus_core::functional::linear::Linear;
 use gradus_core::functional::loss::{CrossEntropy, CrossEntropyGrad};
 use gradus_core::functional::lstm::{LstmStep, LstmStepGrad};
+use gradus_core::functional::newton_schulz::NewtonSchulzSum;
 use gradus_core::functional::norm::{LayerNorm, LayerNormGrad};
 use gradus_core::functional::pool::{AvgPool, AvgPoolGrad, MaxPool, MaxPoolGrad};
 use gradus_core::functional::rms_norm::{RmsNorm, RmsNormGrad};
@@ -23,7 +25,7 @@ use gradus_core::functional::rotary::Rotary;
 use gradus_core::functional::running_average::RunningAverage;
 use gradus_core::functional::softmax::{LogSoftmax, LogSoftmaxGrad, Softmax, SoftmaxGrad};
 use gradus_core::functional::swiglu::{SwiGlu, SwiGluGrad};
-use gradus_core::functional::update::{AdamUpdate, SgdUpdate};
+use gradus_core::functional::update::{AdamUpdate, LionUpdate, MomentumUpdate, MuonUpdate, SgdUpdate};
 use gradus_core::ops::UnaryGrad;
 use gradus_core::tensor::UpdateCall;
 use gradus_core::{Backend, DType, Layout, Meta, Result, Shape, View};
@@ -32,12 +34,14 @@ use gradus_kernels::rows::LANES;
 mod activation;
 mod attention;
 mod batch_norm;
+mod chain;
 mod conv;
 mod dropout;
 mod global_norm;
 mod gru;
 mod loss;
 mod lstm;
+mod newton_schulz;
 mod norm;
 mod pool;
 mod rms_norm;
@@ -46,6 +50,8 @@ mod softmax;
 mod swiglu;
 mod update;
 mod window;
+
+pub(crate) use update::Waiting;
 
 /// Dtypes that the fused kernels compute, in `f32`.
 fn covered(dtype: DType) -> bool {
@@ -95,6 +101,8 @@ impl<R: GpuRuntime> Gpu<R> {
         table.register(|c: FusedCall<'_, BatchNormRelu>| self.batch_norm(c.x, c.op.eps, true));
         table.register(|c: FusedCall<'_, BatchNormReluGrad>| self.batch_norm_relu_grad(c.x));
         table.register(|c: FusedCall<'_, RunningAverage>| self.running_average(c.x, c.op.momentum));
+        table.register(|c: FusedCall<'_, NewtonSchulzSum>| self.newton_schulz(c.op, c.x));
+        table.register(|c: FusedCall<'_, Chain>| self.chain(c));
         table.register(|c: FusedCall<'_, Conv>| self.conv(c.op, c.x));
         table.register(|c: FusedCall<'_, ConvInputGrad>| self.conv_input_grad(&c.op.0, c.x));
         table.register(|c: FusedCall<'_, ConvWeightGrad>| self.conv_weight_grad(&c.op.conv, c.op.bias, c.x));
@@ -107,6 +115,9 @@ impl<R: GpuRuntime> Gpu<R> {
         table.register(|c: FusedCall<'_, Linear>| self.linear(c.op.activation, c.x));
         table.register_update(|c: UpdateCall<'_, '_, SgdUpdate>| self.sgd(c));
         table.register_update(|c: UpdateCall<'_, '_, AdamUpdate>| self.adam(c));
+        table.register_update(|c: UpdateCall<'_, '_, LionUpdate>| self.lion(c));
+        table.register_update(|c: UpdateCall<'_, '_, MomentumUpdate>| self.momentum(c));
+        table.register_update(|c: UpdateCall<'_, '_, MuonUpdate>| self.muon(c));
     }
 
     /// One thread or one cube for each of `rows` rows of `width`.

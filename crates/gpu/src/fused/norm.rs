@@ -24,7 +24,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // SAFETY: dense views of `[count, width]` and `[width]` lie inside their buffers, and the kernel stops at both.
         unsafe {
             layer_norm_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 cubes,
                 threads,
                 address,
@@ -68,7 +68,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // SAFETY: as in `layer_norm`; the statistics have `count` elements each.
         unsafe {
             layer_norm_dx_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 cubes,
                 threads,
                 address,
@@ -91,7 +91,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // SAFETY: as above.
         unsafe {
             layer_norm_dw_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 columns,
                 column_threads,
                 address,

@@ -29,7 +29,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // padding.
         unsafe {
             max_pool_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 cubes,
                 threads,
                 address,
@@ -64,7 +64,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // SAFETY: as in `max_pool`.
         unsafe {
             max_pool_grad_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 cubes,
                 threads,
                 address,
@@ -95,7 +95,7 @@ impl<R: GpuRuntime> Gpu<R> {
         let (from, to, stored) = (self.array(source), self.array(&out), self.types.stored(x.dtype));
         // SAFETY: as in `max_pool`.
         unsafe {
-            let (client, counted) = (&self.client, op.count_padding);
+            let (client, counted) = (self.client(), op.count_padding);
             if grad {
                 avg_pool_grad_kernel::launch_unchecked::<R>(
                     client, cubes, threads, address, from, to, w, after, len, counted, stored,

@@ -21,7 +21,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // SAFETY: dense views of `[count, width]` and `[width]` lie inside their buffers, and the kernel stops at both.
         unsafe {
             rms_norm_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 cubes,
                 threads,
                 self.address(&[memory[0].elements, out.elements])?,
@@ -59,7 +59,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // SAFETY: as in `rms_norm`; the statistic has `count` elements.
         unsafe {
             rms_norm_dx_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 cubes,
                 threads,
                 address,
@@ -81,7 +81,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // SAFETY: as above.
         unsafe {
             rms_norm_dw_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 columns,
                 column_threads,
                 address,

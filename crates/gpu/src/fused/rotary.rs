@@ -37,7 +37,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // each position and numbers for each pair, and the kernel stops at `len`.
         unsafe {
             rotary_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 cubes,
                 threads,
                 address,

@@ -24,7 +24,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // SAFETY: the view lies inside its buffer (the caller's contract), and the kernel stops at `count` and `width`.
         unsafe {
             softmax_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 cubes,
                 threads,
                 address,
@@ -62,7 +62,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // SAFETY: the views lie inside their buffers (the caller's contract), and the kernel stops at `count` and `width`.
         unsafe {
             softmax_grad_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 cubes,
                 threads,
                 address,

@@ -23,7 +23,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // SAFETY: the views lie inside their buffers (the caller's contract), and the kernel stops at `len`.
         unsafe {
             swiglu_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 cubes,
                 threads,
                 address,
@@ -56,7 +56,7 @@ impl<R: GpuRuntime> Gpu<R> {
         // SAFETY: as in `swiglu`.
         unsafe {
             swiglu_grad_kernel::launch_unchecked::<R>(
-                &self.client,
+                self.client(),
                 cubes,
                 threads,
                 address,

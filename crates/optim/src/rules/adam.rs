@@ -51,9 +51,10 @@ impl Moments {
             decay: (decoupled && decays).then(|| decay.clone()),
             maximize: self.maximize,
         };
+        let x = call.inputs();
         match call.state {
-            [m, v] => Tensor::update(&op, &mut [call.param, m, v], &[call.grad]),
-            [m, v, n] => Tensor::update(&op, &mut [call.param, m, v, n], &[call.grad]),
+            [m, v] => Tensor::update(&op, &mut [call.param, m, v], &x),
+            [m, v, n] => Tensor::update(&op, &mut [call.param, m, v, n], &x),
             _ => Err(miscounted(owner)),
         }
     }
@@ -107,6 +108,9 @@ macro_rules! adam {
             }
             fn check(&self) -> Result<()> {
                 self.0.check(self.name())
+            }
+            fn takes_factor(&self) -> bool {
+                true
             }
             fn numbers(&self, at: &At) -> Numbers {
                 self.0.numbers(at)

@@ -1,8 +1,9 @@
 //! Lion: the sign of an interpolated momentum.
 
-use super::{descend, miscounted, operands, settings, store, times, told, towards};
+use super::{miscounted, settings, told};
 use crate::demand::demand_fraction;
 use crate::rule::{At, Call, Numbers, Rule};
+use gradus_core::functional::update::LionUpdate;
 use gradus_core::{Result, Tensor};
 
 /// p ← (1 − η·λ)·p − η·sign(β₁·m + (1 − β₁)·g); m ← β₂·m + (1 − β₂)·g.
@@ -43,17 +44,24 @@ impl Rule for Lion {
         demand_fraction(self.name(), "beta1", self.betas.0)?;
         demand_fraction(self.name(), "beta2", self.betas.1)
     }
+    fn takes_factor(&self) -> bool {
+        true
+    }
     /// η, 1 − β₁, 1 − η·λ.
     fn numbers(&self, at: &At) -> Numbers {
         let beta1 = at.momentum.unwrap_or(self.betas.0);
         Numbers::from_slice(&[at.learning_rate, 1.0 - beta1, 1.0 - at.learning_rate * at.weight_decay])
     }
     fn update(&self, call: Call<'_>) -> Result<()> {
-        let (mut p, g) = operands(&call, self.maximize, true)?;
+        let x = call.inputs();
         let ([rate, gain1, decay], [m]) = (call.numbers, call.state) else { return Err(miscounted(self.name())) };
-        let direction = towards(m, &g, gain1)?.try_sign()?;
-        store(m, &towards(m, &g, 1.0 - self.betas.1)?)?;
-        p = times(&p, decay)?;
-        descend(call.param, p, &times(&direction, rate)?)
+        let op = LionUpdate {
+            learning_rate: rate.clone(),
+            gain1: gain1.clone(),
+            gain2: 1.0 - self.betas.1,
+            decay: decay.clone(),
+            maximize: self.maximize,
+        };
+        Tensor::update(&op, &mut [call.param, m], &x)
     }
 }

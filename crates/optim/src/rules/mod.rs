@@ -1,7 +1,7 @@
 //! The update rules, one a file, and the arithmetic that they share.
 //!
-//! A rule is written in ops, each of which says what it does; the two that most trainings use ([`Sgd`], [`Adam`] and its twin)
-//! are single fused kernels. Every rule is a pure function of parameter, gradient, state and the step's numbers: nothing is read
+//! A rule is written in ops, each of which says what it does; those that most trainings use ([`Sgd`], [`Adam`] and its twin,
+//! [`Lion`]) are single fused kernels, and so are the parts of [`Muon`] that are no products. Every rule is a pure function of parameter, gradient, state and the step's numbers: nothing is read
 //! back to the host, so that a step can be recorded and replayed. Names of state and defaults are PyTorch's.
 
 mod adadelta;

@@ -1,8 +1,10 @@
 //! Muon, as PyTorch's `torch.optim.Muon` has it.
 
-use super::{descend, miscounted, operands, settings, store, times, told, towards};
+use super::{miscounted, settings, told, towards, widened};
 use crate::demand::{demand, demand_size};
 use crate::rule::{At, Call, Numbers, Rule};
+use gradus_core::functional::newton_schulz::NewtonSchulzSum;
+use gradus_core::functional::update::{MomentumUpdate, MuonUpdate};
 use gradus_core::{DType, Error, Result, Tensor};
 
 /// How the step is scaled to a matrix of so many rows and columns.
@@ -95,18 +97,11 @@ impl Muon {
     fn orthogonal(&self, g: &Tensor) -> Result<Tensor> {
         let ((a, b, c), device) = (self.coefficients, g.device());
         let tall = g.dims()[0] > g.dims()[1];
-        let (halves, doubles) = (device.backend().supports(DType::Bf16), device.backend().supports(DType::F64));
+        let halves = device.backend().supports(DType::Bf16);
         // Values of bf16, computed with in f32: what PyTorch's products of halves do.
         let rounded = |x: Tensor| if halves { x.try_to_dtype(DType::Bf16)?.try_to_dtype(DType::F32) } else { Ok(x) };
-        // s·x + y, rounded once: PyTorch's sum of a product has a fused multiply-add, and in halves its last bit is seen. A device
-        // without f64 rounds twice.
-        let added = |x: &Tensor, s: f64, y: Tensor| {
-            let s = f64::from(s as f32);
-            if !doubles {
-                return rounded(times(x, s)?.try_add(&y)?);
-            }
-            let sum = times(&x.try_to_dtype(DType::F64)?, s)?.try_add(&y.try_to_dtype(DType::F64)?)?;
-            rounded(sum.try_to_dtype(DType::F32)?)
+        let added = |x: &Tensor, own: f64, y: &Tensor, other: f64| {
+            Tensor::try_compose1(NewtonSchulzSum { own, other, halves }, &[x, y])
         };
         let mut x = rounded(g.try_to_dtype(DType::F32)?)?;
         if tall {
@@ -116,8 +111,8 @@ impl Muon {
         x = rounded(x.try_div(&rounded(norm)?)?)?;
         for _ in 0..self.iterations {
             let gram = rounded(x.try_matmul(&x.try_transpose(0, 1)?)?)?;
-            let mixed = added(&gram, b, times(&gram.try_matmul(&gram)?, c)?)?;
-            x = added(&x, a, mixed.try_matmul(&x)?)?;
+            let mixed = added(&gram, b, &gram.try_matmul(&gram)?, c)?;
+            x = added(&x, a, &mixed.try_matmul(&x)?, 1.0)?;
         }
         if tall { x.try_transpose(0, 1) } else { Ok(x) }
     }
@@ -149,16 +144,18 @@ impl Rule for Muon {
     }
     fn update(&self, call: Call<'_>) -> Result<()> {
         self.check_parameter(call.param)?;
-        let (mut p, g) = operands(&call, false, true)?;
         let ([rate, momentum, gain, decay], [buffer]) = (call.numbers, call.state) else {
             return Err(miscounted(self.name()));
         };
-        store(buffer, &towards(buffer, &g, gain)?)?;
-        let direction = if self.nesterov { towards(&g, buffer, momentum)? } else { buffer.detach() };
-        let (rows, columns) = (p.dims()[0] as f64, p.dims()[1] as f64);
-        let step = self.orthogonal(&direction)?.try_to_dtype(p.dtype())?;
-        let step = times(&times(&step, rate)?, self.scale.of(rows, columns))?;
-        p = times(&p, decay)?;
-        descend(call.param, p, &step)
+        Tensor::update(&MomentumUpdate { gain: gain.clone() }, &mut [&mut *buffer], &[call.grad])?;
+        let direction = match self.nesterov {
+            true => towards(&widened(call.grad)?, buffer, momentum)?,
+            false => buffer.detach(),
+        };
+        let (rows, columns) = (call.param.dims()[0] as f64, call.param.dims()[1] as f64);
+        let step = self.orthogonal(&direction)?.try_to_dtype(buffer.dtype())?;
+        let (learning_rate, decay) = (rate.clone(), decay.clone());
+        let op = MuonUpdate { learning_rate, scale: self.scale.of(rows, columns), decay };
+        Tensor::update(&op, &mut [call.param], &[&step])
     }
 }

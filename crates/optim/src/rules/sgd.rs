@@ -70,12 +70,16 @@ impl Rule for Sgd {
         }
         Ok(())
     }
+    fn takes_factor(&self) -> bool {
+        true
+    }
     fn numbers(&self, at: &At) -> Numbers {
         let gain = if at.step <= 1 { 1.0 } else { 1.0 - self.dampening };
         Numbers::from_slice(&[at.learning_rate, at.momentum.unwrap_or(self.momentum), gain])
     }
     fn update(&self, call: Call<'_>) -> Result<()> {
         let [learning_rate, momentum, gain] = call.numbers else { return Err(miscounted(self.name())) };
+        let x = call.inputs();
         // Without a buffer the momentum's numbers are unused: their cells need no holder more.
         let mut op = SgdUpdate {
             learning_rate: learning_rate.clone(),
@@ -88,9 +92,9 @@ impl Rule for Sgd {
         match call.state {
             [buffer] => {
                 (op.momentum, op.gain) = (momentum.clone(), gain.clone());
-                Tensor::update(&op, &mut [call.param, buffer], &[call.grad])
+                Tensor::update(&op, &mut [call.param, buffer], &x)
             }
-            _ => Tensor::update(&op, &mut [call.param], &[call.grad]),
+            _ => Tensor::update(&op, &mut [call.param], &x),
         }
     }
 }

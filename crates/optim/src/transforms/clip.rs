@@ -59,8 +59,8 @@ impl Transform for ClipNorm {
         demand_positive(self.name(), "the largest norm", self.max)?;
         crate::demand::demand(self.p > 0.0, self.name(), "p", "above 0", self.p)
     }
-    fn apply(&self, grads: &mut NamedGrads, notes: &mut Notes) -> Result<()> {
-        let Some(norm) = gradient_norm(grads, self.p)? else { return Ok(()) };
+    fn factor(&self, grads: &NamedGrads, notes: &mut Notes) -> Result<Option<Tensor>> {
+        let Some(norm) = gradient_norm(grads, self.p)? else { return Ok(None) };
         if self.finite {
             let value: f64 = norm.item()?;
             if !value.is_finite() {
@@ -70,15 +70,22 @@ impl Transform for ClipNorm {
                 )));
             }
         }
-        let scale = norm.try_binary_scalar(BinaryOp::Add, 1e-6)?.try_scalar_binary(BinaryOp::Div, self.max)?;
-        let scale = scale.try_clamp(None, Some(1.0))?;
-        for g in grads {
-            let here = gradus_core::tensor::to_device(&scale.try_to_dtype(g.grad.dtype())?, g.grad.device())?;
-            g.grad = g.grad.try_mul(&here)?;
-        }
+        let factor = norm.try_binary_scalar(BinaryOp::Add, 1e-6)?.try_scalar_binary(BinaryOp::Div, self.max)?;
         notes.gradient_norm = Some(norm);
-        Ok(())
+        factor.try_clamp(None, Some(1.0)).map(Some)
     }
+    fn apply(&self, grads: &mut NamedGrads, notes: &mut Notes) -> Result<()> {
+        let Some(factor) = self.factor(grads, notes)? else { return Ok(()) };
+        grads.iter_mut().try_for_each(|g| {
+            g.grad = g.grad.try_mul(&beside(&factor, &g.grad)?)?;
+            Ok(())
+        })
+    }
+}
+
+/// A number in the dtype and on the device of a gradient.
+pub(crate) fn beside(factor: &Tensor, grad: &Tensor) -> Result<Tensor> {
+    gradus_core::tensor::to_device(&factor.try_to_dtype(grad.dtype())?, grad.device())
 }
 
 /// The gradients that are not finite, by name.

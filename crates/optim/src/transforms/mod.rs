@@ -5,6 +5,7 @@ mod noise;
 mod penalty;
 mod structure;
 
+pub(crate) use clip::beside;
 pub use clip::{ClipNorm, ClipValue, gradient_norm};
 pub use noise::GradientNoise;
 pub use penalty::{ElasticNet, L1, L2};
@@ -50,6 +51,12 @@ pub trait Transform: Debug + Send + Sync + 'static {
     fn prepare(&self, _step: u64) {}
     /// Changes the gradients. Recording is off.
     fn apply(&self, grads: &mut NamedGrads, notes: &mut Notes) -> Result<()>;
+    /// What [`apply`](Transform::apply) multiplies every gradient with, without dimensions, if that is all it does. An optimizer asks
+    /// its last transform for it, in place of `apply`: an update that multiplies by the way saves a pass over the gradients. The
+    /// factor is brought to each gradient's device and dtype.
+    fn factor(&self, _grads: &NamedGrads, _notes: &mut Notes) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
     /// What it adds to the loss for this parameter, without dimensions; `None` if it adds nothing.
     fn penalty(&self, _name: &str, _param: &Tensor) -> Result<Option<Tensor>> {
         Ok(None)

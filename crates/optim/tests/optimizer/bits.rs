@@ -1,7 +1,8 @@
 //! The same bits: fused and defined, for any number of threads; and what is written in place.
 
 use crate::{every_rule, model, set_grad, value};
-use gradus_core::functional::update::{AdamUpdate, SgdUpdate};
+use gradus_core::functional::newton_schulz::NewtonSchulzSum;
+use gradus_core::functional::update::{AdamUpdate, LionUpdate, MomentumUpdate, MuonUpdate, SgdUpdate};
 use gradus_core::{DType, Result, Tensor, by_definition};
 use gradus_nn::Param;
 use gradus_optim::*;
@@ -33,11 +34,34 @@ fn random_run(builder: OptimizerBuilder, dtype: DType) -> Result<Vec<u8>> {
 #[test]
 fn fused_updates_are_their_definitions_bit_for_bit() -> Result<()> {
     let kernels = gradus_cpu::device().backend().kernels();
-    assert!(kernels.has_update::<SgdUpdate>() && kernels.has_update::<AdamUpdate>(), "nothing is fused");
+    let fused = [
+        kernels.has_update::<SgdUpdate>(),
+        kernels.has_update::<AdamUpdate>(),
+        kernels.has_update::<LionUpdate>(),
+        kernels.has_update::<MomentumUpdate>(),
+        kernels.has::<NewtonSchulzSum>(),
+        kernels.has_update::<MuonUpdate>(),
+    ];
+    assert_eq!(fused, [true; 6], "every update has a kernel");
     for dtype in [DType::F32, DType::F64, DType::F16, DType::Bf16] {
         for (name, builder) in rules() {
             let (fused, defined) = (random_run(builder(), dtype)?, by_definition(|| random_run(builder(), dtype))?);
             assert!(fused == defined, "{name} in {dtype}");
+        }
+    }
+    Ok(())
+}
+
+/// What clips by a norm is taken along by the update, as the last transform; before another it is a pass of its own.
+#[test]
+fn a_factor_in_the_update_gives_the_bits_of_a_pass_over_the_gradients() -> Result<()> {
+    for dtype in [DType::F32, DType::F64, DType::F16, DType::Bf16] {
+        for (name, builder) in rules() {
+            let clipped = || builder().transform(ClipNorm::new(0.3));
+            let within = random_run(clipped(), dtype)?;
+            assert!(within == random_run(clipped().transform(ClipValue::new(1e9)), dtype)?, "{name} in {dtype}");
+            assert!(within == by_definition(|| random_run(clipped(), dtype))?, "{name} by definition in {dtype}");
+            assert!(within != random_run(builder(), dtype)?, "{name} in {dtype} was not clipped");
         }
     }
     Ok(())
