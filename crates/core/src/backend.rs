@@ -188,6 +188,10 @@ pub trait Backend: Debug + Send + Sync + 'static {
     fn host_bytes<'a>(&self, _x: View<'a>) -> Option<&'a [u8]> {
         None
     }
+    /// Takes the memory of a value that is no more. What nobody else holds may serve again as it is.
+    fn release(&self, buffer: Buffer) {
+        drop(buffer);
+    }
     /// Writes the view's elements, row-major, to `out`, whose length is exactly theirs. Waits for the device.
     fn download(&self, x: View<'_>, out: &mut [u8]) -> Result<()>;
     /// A buffer of unspecified content, every element of which the caller writes before anyone reads it.

@@ -275,15 +275,14 @@ fn compose<C: Composite>(op: C, x: &[&Tensor], note: Option<Note>) -> Result<Ten
     let Some(fused) = fused else {
         return define(note);
     };
-    let value = |meta: &Meta, buffer: Buffer| {
-        Arc::new(Value { buffer, layout: Layout::dense(meta.shape), dtype: meta.dtype, device })
-    };
+    let value =
+        |meta: &Meta, buffer: Buffer| Arc::new(Value::new(buffer, Layout::dense(meta.shape), meta.dtype, device));
     let values = metas.iter().zip(fused.outputs).map(|(m, b)| value(m, b));
     let outputs = if records {
         let mut outputs = SmallVec::new();
         values.for_each(|value| outputs.push(value));
-        let mut aux = SmallVec::new();
-        fused.aux.into_iter().for_each(|(m, b)| aux.push(value(&m, b)));
+        let mut aux = Tensors::new();
+        fused.aux.into_iter().for_each(|(m, b)| aux.push(Tensor::from_value(value(&m, b))));
         let saves = op.saves();
         record(CompositeRule(op), saves, x, outputs, aux)
     } else {
@@ -297,8 +296,8 @@ fn compose<C: Composite>(op: C, x: &[&Tensor], note: Option<Note>) -> Result<Ten
     Ok(outputs)
 }
 
-#[derive(Debug)]
-struct CompositeRule<C>(C);
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CompositeRule<C>(C);
 
 impl<C: Composite> Rule for CompositeRule<C> {
     fn name(&self) -> &'static str {

@@ -1,6 +1,7 @@
 //! The walk: newest node first, each once, its gradient complete when it is reached.
 
-use super::node::{Call, Grads, Kind, Node, Vjp, freed, lock};
+use super::node::{Call, Grads, Kind, Node, freed, lock};
+use super::vjp::Vjp;
 use super::with_recording;
 use crate::backend::WriteMode;
 use crate::capture::{self, Ask, Effect};
@@ -321,7 +322,10 @@ impl<'a> Walk<'a> {
         if self.on_path.as_ref().is_some_and(|p| !call.inputs.iter().flatten().any(|n| p.contains(&n.id))) {
             return Ok(()); // a wanted call: what lies behind it is not asked for, and must keep what it saved
         }
-        let saved = call.saved(self.how.retain_graph || self.how.create_graph).ok_or_else(|| freed(node))?;
+        let mut saved = call.saved(self.how.retain_graph || self.how.create_graph).ok_or_else(|| freed(node))?;
+        if self.how.create_graph {
+            saved.tie(node, call);
+        }
         let cx = Vjp { node, call, saved: &saved, grads, graph: self.how.create_graph };
         let vjp =
             || if node.tf32 { with_precision(Precision::Tf32, || call.rule.vjp(&cx)) } else { call.rule.vjp(&cx) };
@@ -426,12 +430,12 @@ fn leaf_grad(g: Tensor, how: Backward) -> Result<Tensor> {
 fn accumulate(mut old: Tensor, new: Tensor) -> Result<Tensor> {
     if old.node.is_none()
         && new.node.is_none()
-        && let Some(Value { buffer, layout, device, dtype }) = Arc::get_mut(&mut old.value)
+        && let Some(Value { buffer, layout, dtype }) = Arc::get_mut(&mut old.value)
         && *dtype == new.dtype()
         && layout.is_dense()
         && Arc::get_mut(buffer).is_some()
     {
-        device.backend().write(buffer, layout, new.view(), WriteMode::Add)?;
+        new.device().backend().write(buffer, layout, new.view(), WriteMode::Add)?;
         return Ok(old);
     }
     old.try_add(&new)

@@ -97,9 +97,9 @@ impl Tensor {
     fn alone(&mut self) -> Result<(&mut Buffer, Layout)> {
         if self.held_alone().is_none() {
             COPIES.fetch_add(1, Ordering::Relaxed);
-            let Value { layout, dtype, device, .. } = *self.value;
-            let buffer = device.backend().copy(self.view())?;
-            self.value = Arc::new(Value { buffer, layout: Layout::dense(*layout.shape()), dtype, device });
+            let buffer = self.device().backend().copy(self.view())?;
+            let layout = Layout::dense(*self.shape());
+            self.value = Arc::new(Value::new(buffer, layout, self.dtype(), self.device()));
         }
         self.held_alone().ok_or_else(|| Error::misuse("a fresh copy has another holder"))
     }
