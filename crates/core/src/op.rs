@@ -34,7 +34,7 @@ impl Meta {
 /// The metas of an op's outputs.
 pub type Metas = SmallVec<[Meta; 1]>;
 /// An op's outputs.
-pub type Tensors = SmallVec<[Tensor; 1]>;
+pub type Tensors = SmallVec<[Tensor; 3]>;
 /// What an op's evaluation gave.
 pub type Outs = SmallVec<[Out; 1]>;
 
@@ -250,7 +250,7 @@ pub(crate) fn record(
     saves: Saves,
     x: &[&Tensor],
     outputs: SmallVec<[Arc<Value>; 1]>,
-    aux: Tensors,
+    aux: SmallVec<[Tensor; 1]>,
 ) -> Tensors {
     let saved = Saved::of(saves, x, &outputs, aux);
     Node::call(CallRule::of(rule), x, saved, outputs)

@@ -4,14 +4,15 @@
 //! thread that freed them, in the storage that held them: taking one costs no lock and no allocation. Large ones go to a shared
 //! list. A recording ([`crate::launch`]) has blocks of its own, so that its replays never write where somebody else reads.
 
+mod resting;
+
 use gradus_core::backend::{MemoryReport, Storage};
 use gradus_core::{Buffer, Error, ErrorKind, Result};
 use memmap2::MmapMut;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::any::Any;
-use std::cell::RefCell;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Blocks from this size on are mapped pages of their own.
@@ -22,8 +23,6 @@ const ALIGN: usize = 64;
 const LOCAL_MAX: usize = 1 << 18;
 /// The class of just this size.
 const LOCAL_CLASS: usize = (LOCAL_MAX.ilog2() as usize - 6) * 4;
-/// How many blocks of one class rest with a thread.
-const LOCAL_COUNT: usize = 32;
 /// Size classes: four to each power of two, from 64 bytes.
 const CLASSES: usize = 4 * 58;
 
@@ -114,87 +113,11 @@ fn class_layout(class: usize) -> Layout {
     unsafe { Layout::from_size_align_unchecked(class_size(class).next_multiple_of(ALIGN), ALIGN) }
 }
 
-/// Bytes that a thread takes or gives back before it says so: a count that all threads share costs more than the rest of it.
-const UNCOUNTED: isize = 1 << 16;
-
-static IN_USE: AtomicIsize = AtomicIsize::new(0);
-static PEAK: AtomicIsize = AtomicIsize::new(0);
 static RESERVED: AtomicUsize = AtomicUsize::new(0);
 
 type FreeLists = Vec<Vec<Arc<Block>>>;
 
 static SHARED: Mutex<FreeLists> = Mutex::new(Vec::new());
-
-thread_local! {
-    static LOCAL: RefCell<Local> = const { RefCell::new(Local { resting: Vec::new(), uncounted: 0 }) };
-}
-
-/// What a thread has for itself.
-struct Local {
-    /// Storages that nobody holds, by class; none until the first rests.
-    resting: Vec<Vec<Arc<CpuStorage>>>,
-    /// Bytes that came into use here, less those that went out of it, and are not in `IN_USE` yet.
-    uncounted: isize,
-}
-
-impl Local {
-    #[inline]
-    fn take(&mut self, bytes: usize) -> Option<Arc<CpuStorage>> {
-        let storage = self.resting.get_mut(class_of(bytes))?.pop()?;
-        storage.bytes.store(bytes, Ordering::Relaxed);
-        self.count(bytes as isize);
-        Some(storage)
-    }
-
-    /// The list for one more storage of this class, unless there are enough.
-    #[inline]
-    fn room(&mut self, class: usize) -> Option<&mut Vec<Arc<CpuStorage>>> {
-        if self.resting.is_empty() {
-            self.resting.resize_with(CLASSES, Vec::new);
-        }
-        self.resting.get_mut(class).filter(|list| list.len() < LOCAL_COUNT)
-    }
-
-    /// Keeps a storage that nobody holds, or gives it back for want of room.
-    #[inline]
-    fn rest(&mut self, class: usize, storage: Arc<CpuStorage>) -> Option<Arc<CpuStorage>> {
-        let bytes = storage.bytes();
-        let Some(list) = self.room(class) else { return Some(storage) };
-        storage.bytes.store(0, Ordering::Relaxed);
-        list.push(storage);
-        self.count(-(bytes as isize));
-        None
-    }
-
-    #[inline]
-    fn count(&mut self, bytes: isize) {
-        self.uncounted += bytes;
-        if self.uncounted.abs() > UNCOUNTED {
-            self.tell();
-        }
-    }
-
-    fn tell(&mut self) {
-        let more = std::mem::take(&mut self.uncounted);
-        let now = IN_USE.fetch_add(more, Ordering::Relaxed) + more;
-        if now > PEAK.load(Ordering::Relaxed) {
-            PEAK.fetch_max(now, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Drop for Local {
-    fn drop(&mut self) {
-        self.tell();
-    }
-}
-
-fn count(bytes: isize) {
-    // A thread that is ending counts by itself no more.
-    if LOCAL.try_with(|l| l.borrow_mut().count(bytes)).is_err() {
-        Local { resting: Vec::new(), uncounted: bytes }.tell();
-    }
-}
 
 /// The blocks of one recording.
 #[derive(Debug, Default)]
@@ -288,17 +211,8 @@ fn give_back(block: Arc<Block>) {
     if Arc::strong_count(&block) > 1 {
         return; // a recording holds it, and drops it when it goes
     }
-    let mut block = Some(block);
-    if let Some(class) = block.as_ref().map(|b| b.class).filter(|&class| class <= LOCAL_CLASS) {
-        // A thread that is ending has no list any more; the block then goes to the shared one.
-        let _ = LOCAL.try_with(|l| {
-            if let Some(list) = l.borrow_mut().room(class) {
-                list.push(Arc::new(CpuStorage { block: block.take(), bytes: AtomicUsize::new(0), alias: false }));
-            }
-        });
-    }
-    if let Some(b) = block {
-        push(&mut lock(&SHARED), b);
+    if let Some(block) = resting::rest_block(block) {
+        push(&mut lock(&SHARED), block);
     }
 }
 
@@ -317,28 +231,20 @@ pub(crate) fn release(buffer: Buffer) {
     if let Ok(storage) = buffer.downcast::<CpuStorage>()
         && let Some(class) = storage.may_rest()
     {
-        // What finds no room, or a thread that is ending, is dropped behind this.
-        let _left = LOCAL.try_with(|l| l.borrow_mut().rest(class, storage));
+        resting::rest(storage, class);
     }
 }
 
 /// Gives the memory that waits for reuse, of this thread and of the shared list, back to the system.
 pub fn trim() {
-    let resting = LOCAL.try_with(|l| std::mem::take(&mut l.borrow_mut().resting)).unwrap_or_default();
-    for storage in resting.into_iter().flatten() {
-        drop(Arc::into_inner(storage).and_then(|mut s| s.block.take()));
-    }
+    resting::clear();
     lock(&SHARED).clear();
 }
 
-/// What is known about the memory: to the byte of what this thread takes, to 64 KiB of any other's.
+/// What is known about the memory: exact for what this thread takes, to 64 KiB for any other.
 pub(crate) fn report() -> MemoryReport {
-    let _ = LOCAL.try_with(|l| l.borrow_mut().tell());
-    MemoryReport {
-        in_use: IN_USE.load(Ordering::Relaxed).max(0).unsigned_abs(),
-        peak: PEAK.load(Ordering::Relaxed).max(0).unsigned_abs(),
-        reserved: RESERVED.load(Ordering::Relaxed),
-    }
+    let (in_use, peak) = resting::in_use();
+    MemoryReport { in_use, peak, reserved: RESERVED.load(Ordering::Relaxed) }
 }
 
 /// A tensor's memory on the CPU.
@@ -358,7 +264,7 @@ impl CpuStorage {
     pub(crate) fn new(bytes: usize) -> Result<Arc<CpuStorage>> {
         if bytes <= LOCAL_MAX
             && !crate::launch::is_recording()
-            && let Ok(Some(storage)) = LOCAL.try_with(|l| l.borrow_mut().take(bytes))
+            && let Some(storage) = resting::take(bytes)
         {
             return Ok(storage);
         }
@@ -368,7 +274,7 @@ impl CpuStorage {
     #[cold]
     fn with_block(bytes: usize) -> Result<Arc<CpuStorage>> {
         let block = take(bytes)?;
-        count(bytes as isize);
+        resting::count(bytes as isize);
         Ok(Arc::new(CpuStorage { block: Some(block), bytes: AtomicUsize::new(bytes), alias: false }))
     }
 
@@ -414,7 +320,7 @@ impl Drop for CpuStorage {
         if self.alias {
             return; // the block goes with its last handle
         }
-        count(-(self.bytes() as isize));
+        resting::count(-(self.bytes() as isize));
         if let Some(block) = self.block.take() {
             give_back(block);
         }
@@ -453,6 +359,17 @@ mod tests {
         assert_eq!(ptr.addr() % ALIGN, 0);
         drop(a);
         assert_eq!(CpuStorage::new(1000).expect("1000 bytes").ptr(), ptr);
+    }
+
+    #[test]
+    fn memory_rests_when_nobody_holds_it_any_more() {
+        let a: Buffer = CpuStorage::new(3000).expect("3000 bytes");
+        let (place, other) = (a.address(), a.clone());
+        release(a);
+        assert_ne!(CpuStorage::new(3000).expect("3000 bytes").address(), place);
+        release(other);
+        let again = CpuStorage::new(2999).expect("2999 bytes");
+        assert_eq!((again.address(), again.bytes()), (place, 2999));
     }
 
     #[test]

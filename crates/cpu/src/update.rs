@@ -3,7 +3,7 @@
 //! number would cost every later step some hundred cycles.
 
 use crate::elementwise::source;
-use crate::launch::{Out, launch, storage};
+use crate::launch::{Out, is_recording, launch, storage};
 use crate::math::Float;
 use crate::memory::CpuStorage;
 use crate::simd::vectorized;
@@ -86,16 +86,23 @@ vectorized! {
     }
 }
 
+impl<T: Float + Element> Sgd<T> {
+    fn of(op: &SgdUpdate) -> Sgd<T> {
+        Sgd {
+            rate: number(&op.learning_rate),
+            momentum: number(&op.momentum),
+            gain: number(&op.gain),
+            decay: T::from_f64(op.weight_decay),
+            nesterov: op.nesterov,
+            sign: if op.maximize { -T::ONE } else { T::ONE },
+        }
+    }
+}
+
 fn sgd<T: Float + Element>(c: UpdateCall<'_, '_, SgdUpdate>) -> Result<bool> {
-    let op = c.op.clone();
-    let numbers = move || Sgd::<T> {
-        rate: number(&op.learning_rate),
-        momentum: number(&op.momentum),
-        gain: number(&op.gain),
-        decay: T::from_f64(op.weight_decay),
-        nesterov: op.nesterov,
-        sign: if op.maximize { -T::ONE } else { T::ONE },
-    };
+    // Only a recorded kernel meets other numbers later, and needs a hold on their cells.
+    let (now, later) = (Sgd::of(c.op), is_recording().then(|| c.op.clone()));
+    let numbers = move || later.as_ref().map_or(now, Sgd::of);
     if c.targets.len() == 1 {
         blocks::<T, _, 1>(&c, move |[p], g| sgd_plain(numbers(), p, g))
     } else {

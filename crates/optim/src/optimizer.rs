@@ -352,7 +352,7 @@ impl Optimizer {
 
     fn update(&mut self, i: usize, param: &mut Param, grad: Tensor) -> Result<()> {
         let start = self.entries[i].state.is_empty();
-        if start {
+        if start && !self.rule_of(self.entries[i].group).slots(param).is_empty() {
             let name = self.entries[i].name.clone();
             let (names, state) = self.starting(&name, param)?;
             (self.entries[i].names, self.entries[i].state) = (names, state);
@@ -369,7 +369,7 @@ impl Optimizer {
         if !start {
             follow(&mut e.state, param)?;
         }
-        let grad = grad.try_contiguous()?;
+        let grad = if grad.is_dense() { grad } else { grad.try_contiguous()? };
         let (state, numbers) = (e.state.as_mut_slice(), e.numbers.as_slice());
         rule.update(Call { param: param.value_mut(), grad: &grad, state, numbers, weight_decay })?;
         self.constraints.iter().try_for_each(|c| c.apply(&self.entries[i].name, param.value_mut()))

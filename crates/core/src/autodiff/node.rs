@@ -7,14 +7,14 @@ use crate::error::{Error, Result};
 use crate::op::{Meta, Saves, Tensors};
 use crate::precision::allows_tf32;
 use crate::tensor::{Tensor, Value};
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 use std::fmt::Debug;
 use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The gradients of a call's inputs, in their order; `None` where none flows.
-pub type Grads = SmallVec<[Option<Tensor>; 2]>;
+pub type Grads = SmallVec<[Option<Tensor>; 3]>;
 
 /// A gradient hook: sees a tensor's gradient when it is complete, and may replace it.
 pub type Hook = Box<dyn Fn(&Tensor) -> Option<Tensor> + Send + Sync>;
@@ -23,7 +23,7 @@ pub type Hook = Box<dyn Fn(&Tensor) -> Option<Tensor> + Send + Sync>;
 #[derive(Clone, Debug, Default)]
 pub struct Saved {
     /// The inputs, where the rule wants them.
-    pub inputs: SmallVec<[Option<Tensor>; 2]>,
+    pub inputs: SmallVec<[Option<Tensor>; 3]>,
     /// The outputs, if the rule wants them.
     pub outputs: SmallVec<[Tensor; 1]>,
     /// What a fused kernel computed besides.
@@ -32,7 +32,7 @@ pub struct Saved {
 
 impl Saved {
     /// What a call with these inputs and outputs is to keep.
-    pub(crate) fn of(saves: Saves, x: &[&Tensor], outputs: &[Arc<Value>], aux: Tensors) -> Saved {
+    pub(crate) fn of(saves: Saves, x: &[&Tensor], outputs: &[Arc<Value>], aux: SmallVec<[Tensor; 1]>) -> Saved {
         let inputs = match saves.has_inputs() {
             true => each(x, |i, t| saves.has_input(i).then(|| t.detach())),
             false => SmallVec::new(),
@@ -76,12 +76,13 @@ impl Saved {
     }
 }
 
-/// An entry for each input. One and two are written out: collecting them takes several times as long.
+/// An entry for each input. Up to three are written out: collecting them takes several times as long.
 #[inline]
-fn each<T>(x: &[&Tensor], entry: impl Fn(usize, &Tensor) -> Option<T>) -> SmallVec<[Option<T>; 2]> {
+fn each<T>(x: &[&Tensor], entry: impl Fn(usize, &Tensor) -> Option<T>) -> SmallVec<[Option<T>; 3]> {
     match x {
-        [a] => SmallVec::from_buf_and_len([entry(0, a), None], 1),
-        [a, b] => SmallVec::from_buf([entry(0, a), entry(1, b)]),
+        [a] => SmallVec::from_buf_and_len([entry(0, a), None, None], 1),
+        [a, b] => SmallVec::from_buf_and_len([entry(0, a), entry(1, b), None], 2),
+        [a, b, c] => SmallVec::from_buf([entry(0, a), entry(1, b), entry(2, c)]),
         _ => x.iter().enumerate().map(|(i, t)| entry(i, t)).collect(),
     }
 }
@@ -122,7 +123,7 @@ pub(crate) enum Kind {
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) rule: CallRule,
-    pub(crate) inputs: SmallVec<[Option<Arc<Node>>; 2]>,
+    pub(crate) inputs: SmallVec<[Option<Arc<Node>>; 3]>,
     /// The inputs' metas, if not all are known by the inputs' nodes and saved values. Empty otherwise, as nodes should be small.
     pub(crate) input_metas: Box<[Meta]>,
     /// The outputs' metas if there are several; a single one's is the node's.
@@ -165,7 +166,7 @@ impl Node {
             return outputs.into_iter().map(Tensor::from_value).collect();
         }
         match outputs.into_inner() {
-            Ok([value]) => SmallVec::from_buf([Node::call1(rule, x, saved, value)]),
+            Ok([value]) => smallvec![Node::call1(rule, x, saved, value)],
             Err(outputs) => {
                 let several = outputs.iter().map(|v| v.meta()).collect();
                 let call = Node::of_call(rule, x, saved, &outputs[0], several);

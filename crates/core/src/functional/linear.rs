@@ -62,7 +62,8 @@ impl Composite for Linear {
         // With a graph by its ops, which know their gradients; a composite's would come from computing it again.
         let grads = if cx.graph() { or_raise(op.define(inputs)) } else { Tensor::compose(op, inputs) };
         let mut grads = grads.into_iter();
-        Some(wanted[..cx.inputs()].iter().map(|&wanted| if wanted { grads.next() } else { None }).collect())
+        let each = wanted.map(|wanted| if wanted { grads.next() } else { None });
+        Some(Grads::from_buf_and_len(each, cx.inputs()))
     }
 }
 

@@ -223,7 +223,8 @@ impl Op for Binary {
         self.0.saves()
     }
     fn vjp(&self, cx: &Vjp<'_>) -> Grads {
-        Grads::from_buf(self.0.gradients(cx, &|i| cx.x_ref(i), [cx.needs(0), cx.needs(1)]))
+        let [a, b] = self.0.gradients(cx, &|i| cx.x_ref(i), [cx.needs(0), cx.needs(1)]);
+        Grads::from_buf_and_len([a, b, None], 2)
     }
 }
 
