@@ -116,6 +116,9 @@ impl Dims {
     }
     /// `shape` without these dimensions.
     pub fn dropped(self, shape: &Shape) -> Shape {
+        if self.is_all(shape.rank()) {
+            return Shape::SCALAR;
+        }
         let mut s = *shape;
         for d in (0..shape.rank()).rev().filter(|&d| self.has(d)) {
             s = s.without(d);
