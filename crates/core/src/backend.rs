@@ -116,6 +116,9 @@ impl Dims {
     }
     /// `shape` without these dimensions.
     pub fn dropped(self, shape: &Shape) -> Shape {
+        if self.is_all(shape.rank()) {
+            return Shape::SCALAR;
+        }
         let mut s = *shape;
         for d in (0..shape.rank()).rev().filter(|&d| self.has(d)) {
             s = s.without(d);
@@ -187,6 +190,10 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// The view's elements where they lie, if that is the host's memory and they lie one after another.
     fn host_bytes<'a>(&self, _x: View<'a>) -> Option<&'a [u8]> {
         None
+    }
+    /// Takes the memory of a value that is no more. What nobody else holds may serve again as it is.
+    fn release(&self, buffer: Buffer) {
+        drop(buffer);
     }
     /// Writes the view's elements, row-major, to `out`, whose length is exactly theirs. Waits for the device.
     fn download(&self, x: View<'_>, out: &mut [u8]) -> Result<()>;

@@ -17,7 +17,8 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::{Arc, RwLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 /// A function defined by other ops. See the [module](self).
 ///
@@ -88,8 +89,53 @@ type AnyUpdate =
 /// A backend's fused kernels, by the type of the composite or update.
 #[derive(Default)]
 pub struct KernelTable {
-    composites: RwLock<HashMap<TypeId, AnyKernel, OfType>>,
-    updates: RwLock<HashMap<TypeId, AnyUpdate, OfType>>,
+    composites: ByType<AnyKernel>,
+    updates: ByType<AnyUpdate>,
+}
+
+/// Kernels of one kind. Those that are there when the first is asked for are read without a lock from then on, as a lock costs
+/// more than the rest of a lookup; what is registered later lies apart.
+struct ByType<K> {
+    early: OnceLock<HashMap<TypeId, K, OfType>>,
+    /// Not in `early`, and newer.
+    rest: RwLock<Rest<K>>,
+    has_rest: AtomicBool,
+}
+
+struct Rest<K> {
+    kernels: HashMap<TypeId, K, OfType>,
+    /// Whether `early` was made from what was here.
+    is_late: bool,
+}
+
+impl<K> Default for ByType<K> {
+    fn default() -> ByType<K> {
+        let rest = RwLock::new(Rest { kernels: HashMap::default(), is_late: false });
+        ByType { early: OnceLock::new(), rest, has_rest: AtomicBool::new(false) }
+    }
+}
+
+impl<K: Copy> ByType<K> {
+    fn insert(&self, id: TypeId, kernel: K) {
+        let mut rest = self.rest.write().unwrap_or_else(PoisonError::into_inner);
+        rest.kernels.insert(id, kernel);
+        self.has_rest.store(rest.is_late, Ordering::Release);
+    }
+
+    #[inline]
+    fn get(&self, id: TypeId) -> Option<K> {
+        if self.has_rest.load(Ordering::Acquire)
+            && let Some(&kernel) = self.rest.read().unwrap_or_else(PoisonError::into_inner).kernels.get(&id)
+        {
+            return Some(kernel);
+        }
+        let settle = || {
+            let mut rest = self.rest.write().unwrap_or_else(PoisonError::into_inner);
+            rest.is_late = true;
+            std::mem::take(&mut rest.kernels)
+        };
+        self.early.get_or_init(settle).get(&id).copied()
+    }
 }
 
 type OfType = BuildHasherDefault<TypeHasher>;
@@ -112,7 +158,7 @@ impl Hasher for TypeHasher {
 
 impl Debug for KernelTable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "KernelTable({} kernels)", self.composites.read().map(|t| t.len()).unwrap_or(0))
+        f.write_str("KernelTable")
     }
 }
 
@@ -136,9 +182,7 @@ impl KernelTable {
                 None => Ok(None),
             },
         ));
-        if let Ok(mut table) = self.composites.write() {
-            table.insert(TypeId::of::<C>(), erased);
-        }
+        self.composites.insert(TypeId::of::<C>(), erased);
     }
 
     /// Registers the fused kernel of update `U`. It gives `false`, having written nothing, for a case that it does not
@@ -155,30 +199,24 @@ impl KernelTable {
                 None => Ok(false),
             },
         ));
-        if let Ok(mut table) = self.updates.write() {
-            table.insert(TypeId::of::<U>(), erased);
-        }
+        self.updates.insert(TypeId::of::<U>(), erased);
     }
 
     pub(crate) fn get_update<U: Update>(&self) -> Option<AnyUpdate> {
         if DEFINED_ONLY.get() {
             return None;
         }
-        self.updates.read().ok()?.get(&TypeId::of::<U>()).copied()
+        self.updates.get(TypeId::of::<U>())
     }
 
     /// Whether composite `C` has a fused kernel here.
     pub fn has<C: Composite>(&self) -> bool {
-        self.composites.read().is_ok_and(|t| t.contains_key(&TypeId::of::<C>()))
+        self.composites.get(TypeId::of::<C>()).is_some()
     }
 
     /// Whether update `U` has a fused kernel here.
     pub fn has_update<U: Update>(&self) -> bool {
-        self.updates.read().is_ok_and(|t| t.contains_key(&TypeId::of::<U>()))
-    }
-
-    fn get(&self, id: TypeId) -> Option<AnyKernel> {
-        self.composites.read().ok()?.get(&id).copied()
+        self.updates.get(TypeId::of::<U>()).is_some()
     }
 }
 
@@ -248,6 +286,7 @@ fn with_metas<R>(x: &[&Tensor], f: &dyn Fn(&[Meta]) -> R) -> R {
         [a, b] => f(&[a.meta(), b.meta()]),
         [a, b, c] => f(&[a.meta(), b.meta(), c.meta()]),
         [a, b, c, d] => f(&[a.meta(), b.meta(), c.meta(), d.meta()]),
+        [a, b, c, d, e] => f(&[a.meta(), b.meta(), c.meta(), d.meta(), e.meta()]),
         _ => f(&x.iter().map(|t| t.meta()).collect::<Vec<_>>()),
     }
 }
@@ -264,7 +303,7 @@ fn compose<C: Composite>(op: C, x: &[&Tensor], note: Option<Note>) -> Result<Ten
     };
     let (device, metas) = with_metas(x, &|inputs| checked(op.name(), x, inputs, |m| op.infer(m)))?;
     let backend = device.backend();
-    let kernel = if DEFINED_ONLY.get() { None } else { backend.kernels().get(TypeId::of::<C>()) };
+    let kernel = if DEFINED_ONLY.get() { None } else { backend.kernels().composites.get(TypeId::of::<C>()) };
     let Some(kernel) = kernel else {
         return define(note);
     };
@@ -275,15 +314,14 @@ fn compose<C: Composite>(op: C, x: &[&Tensor], note: Option<Note>) -> Result<Ten
     let Some(fused) = fused else {
         return define(note);
     };
-    let value = |meta: &Meta, buffer: Buffer| {
-        Arc::new(Value { buffer, layout: Layout::dense(meta.shape), dtype: meta.dtype, device })
-    };
+    let value =
+        |meta: &Meta, buffer: Buffer| Arc::new(Value::new(buffer, Layout::dense(meta.shape), meta.dtype, device));
     let values = metas.iter().zip(fused.outputs).map(|(m, b)| value(m, b));
     let outputs = if records {
         let mut outputs = SmallVec::new();
         values.for_each(|value| outputs.push(value));
         let mut aux = SmallVec::new();
-        fused.aux.into_iter().for_each(|(m, b)| aux.push(value(&m, b)));
+        fused.aux.into_iter().for_each(|(m, b)| aux.push(Tensor::from_value(value(&m, b))));
         let saves = op.saves();
         record(CompositeRule(op), saves, x, outputs, aux)
     } else {
@@ -297,8 +335,8 @@ fn compose<C: Composite>(op: C, x: &[&Tensor], note: Option<Note>) -> Result<Ten
     Ok(outputs)
 }
 
-#[derive(Debug)]
-struct CompositeRule<C>(C);
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CompositeRule<C>(C);
 
 impl<C: Composite> Rule for CompositeRule<C> {
     fn name(&self) -> &'static str {
@@ -332,4 +370,19 @@ pub(crate) fn by_differentiating(cx: &Vjp<'_>, define: impl FnOnce(&[&Tensor]) -
     let wanted: Vec<Tensor> = (0..cx.inputs()).filter(|&i| cx.needs(i)).map(|i| inputs[i].clone()).collect();
     let mut grads = autodiff::gradients_of(&roots, &wanted, cx.graph())?.into_iter();
     Ok((0..cx.inputs()).map(|i| if cx.needs(i) { grads.next().flatten() } else { None }).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_registered_late_replaces_an_early_one() {
+        let (table, id) = (ByType::default(), TypeId::of::<u8>());
+        table.insert(id, 1);
+        assert_eq!((table.get(id), table.get(TypeId::of::<u16>())), (Some(1), None));
+        table.insert(id, 2);
+        table.insert(TypeId::of::<u16>(), 3);
+        assert_eq!((table.get(id), table.get(TypeId::of::<u16>())), (Some(2), Some(3)));
+    }
 }

@@ -1,6 +1,6 @@
 //! An op, and the one doorway through which every op passes: check, evaluate, record.
 
-use crate::autodiff::{self, Grads, Node, Rule, Saved, Vjp};
+use crate::autodiff::{self, CallRule, Grads, Node, Rule, Saved, Vjp};
 use crate::backend::{Backend, Buffer, View};
 use crate::capture::{self, Ask, Effect};
 use crate::device::Device;
@@ -34,7 +34,7 @@ impl Meta {
 /// The metas of an op's outputs.
 pub type Metas = SmallVec<[Meta; 1]>;
 /// An op's outputs.
-pub type Tensors = SmallVec<[Tensor; 1]>;
+pub type Tensors = SmallVec<[Tensor; 3]>;
 /// What an op's evaluation gave.
 pub type Outs = SmallVec<[Out; 1]>;
 
@@ -180,7 +180,7 @@ fn apply1<O: Op, const N: usize>(op: O, x: &[&Tensor; N]) -> Result<Tensor> {
         return Ok(Tensor::from_value(value));
     }
     let saved = Saved::of(op.saves(), x, std::slice::from_ref(&value), SmallVec::new());
-    Ok(Node::call1(Box::new(OpRule(op)), x, saved, value))
+    Ok(Node::call1(CallRule::of(OpRule(op)), x, saved, value))
 }
 
 #[track_caller]
@@ -207,10 +207,8 @@ impl Out {
     #[inline(always)]
     fn value(self, meta: &Meta, device: Device, x: &[&Tensor]) -> Value {
         match self {
-            Out::New(buffer) => Value { buffer, layout: Layout::dense(meta.shape), dtype: meta.dtype, device },
-            Out::View(i, layout) => {
-                Value { buffer: x[i].value.buffer.clone(), layout: *layout, dtype: meta.dtype, device }
-            }
+            Out::New(buffer) => Value::new(buffer, Layout::dense(meta.shape), meta.dtype, device),
+            Out::View(i, layout) => Value::new(x[i].value.buffer.clone(), *layout, meta.dtype, device),
         }
     }
 }
@@ -252,14 +250,14 @@ pub(crate) fn record(
     saves: Saves,
     x: &[&Tensor],
     outputs: SmallVec<[Arc<Value>; 1]>,
-    aux: SmallVec<[Arc<Value>; 1]>,
+    aux: SmallVec<[Tensor; 1]>,
 ) -> Tensors {
     let saved = Saved::of(saves, x, &outputs, aux);
-    Node::call(Box::new(rule), x, saved, outputs)
+    Node::call(CallRule::of(rule), x, saved, outputs)
 }
 
-#[derive(Debug)]
-struct OpRule<O>(O);
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OpRule<O>(O);
 
 impl<O: Op> Rule for OpRule<O> {
     fn name(&self) -> &'static str {

@@ -14,7 +14,8 @@ pub const MAX_RANK: usize = 8;
 #[derive(Clone, Copy)]
 pub struct Shape {
     dims: [usize; MAX_RANK],
-    rank: u8,
+    /// A whole word: a copy reads words, and would wait for a single byte that was just written.
+    rank: usize,
 }
 
 impl Shape {
@@ -30,7 +31,7 @@ impl Shape {
             )));
         }
         let mut shape = Shape::SCALAR;
-        shape.rank = dims.len() as u8;
+        shape.rank = dims.len();
         shape.dims[..dims.len()].copy_from_slice(dims);
         Ok(shape)
     }
@@ -38,13 +39,13 @@ impl Shape {
     /// Number of dimensions.
     #[inline]
     pub fn rank(&self) -> usize {
-        self.rank as usize
+        self.rank
     }
 
     /// The dimensions as a slice.
     #[inline]
     pub fn dims(&self) -> &[usize] {
-        &self.dims[..self.rank as usize]
+        &self.dims[..self.rank]
     }
 
     /// Number of elements: the product of the dimensions, 1 for a scalar. (Overflow is refused where tensors are made.)
@@ -91,6 +92,7 @@ impl Shape {
         match self.rank {
             0 => return [0; MAX_RANK],
             1 => return [1, 0, 0, 0, 0, 0, 0, 0],
+            2 => return [self.dims[1].max(1) as isize, 1, 0, 0, 0, 0, 0, 0],
             _ => {}
         }
         let mut strides = [0; MAX_RANK];
@@ -166,7 +168,7 @@ impl PartialEq for Shape {
         if self.rank != other.rank {
             return false;
         }
-        for i in 0..self.rank as usize {
+        for i in 0..self.rank {
             if self.dims[i] != other.dims[i] {
                 return false;
             }
@@ -192,7 +194,7 @@ impl Deref for Shape {
 impl DerefMut for Shape {
     #[inline]
     fn deref_mut(&mut self) -> &mut [usize] {
-        &mut self.dims[..self.rank as usize]
+        &mut self.dims[..self.rank]
     }
 }
 

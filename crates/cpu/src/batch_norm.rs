@@ -230,7 +230,7 @@ fn backward<T: Number>(x: &[View<'_>], flow: Flow) -> Result<Fused> {
     let (inputs, reads) = (Dense::<T>::all(x)?, x.iter().map(|v| storage(v.buffer)).collect::<Result<Vec<_>>>()?);
     let residual = flow == Flow::WhereOutput;
     let tr = CpuStorage::new(if residual { s.elements() * size } else { 0 })?;
-    let [dx, dw, db, dr] = [&tx, &tw, &tb, &tr].map(Out::<T>::of);
+    let [dx, dw, db, dr] = [&tx, &tw, &tb, &tr].map(|s| Out::<T>::of(s));
     let stats = if flow == Flow::All { 3 } else { 4 };
     let inverse = 1.0 / (s.images * s.places) as f64;
     launch(&reads, &[&tx, &tw, &tb, &tr], move || {

@@ -142,6 +142,12 @@ fn record(reads: &[&CpuStorage], writes: &[&CpuStorage], kernel: Kernel) {
     });
 }
 
+/// Whether this thread records.
+#[inline]
+pub(crate) fn is_recording() -> bool {
+    RECORDING.get()
+}
+
 /// The arena of this thread's recording, if it records.
 #[inline]
 pub(crate) fn arena() -> Option<Arc<Arena>> {

@@ -155,6 +155,9 @@ impl Backend for Cpu {
         out.copy_from_slice(&launch::storage(&made)?.content()[..n]);
         Ok(())
     }
+    fn release(&self, buffer: Buffer) {
+        memory::release(buffer);
+    }
     fn empty(&self, elements: usize, dtype: DType) -> Result<Buffer> {
         elementwise::finish(CpuStorage::new(elements * dtype.size())?)
     }

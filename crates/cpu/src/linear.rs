@@ -1,6 +1,7 @@
 //! The affine layer: one product with bias and activation in its epilogue; its gradients in one call.
 
 use crate::matmul::{can_finish, matmul};
+use crate::memory::release;
 use crate::reduce::reduce;
 use crate::unary_grad::gradient;
 use gradus_core::Result;
@@ -44,6 +45,9 @@ fn backward(op: LinearGrad, x: &[View<'_>]) -> Result<Option<Fused>> {
     }
     if op.wanted[2] {
         fused.outputs.push(reduce(ReduceOp::Sum, g, Dims::default().with(0))?);
+    }
+    if let Some(buffer) = before {
+        release(buffer);
     }
     Ok(Some(fused))
 }

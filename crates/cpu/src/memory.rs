@@ -1,17 +1,18 @@
 //! Memory: 64-byte aligned blocks that go back to a pool, and are handed out again without being cleared.
 //!
 //! A fresh page costs more than most kernels that would fill it, so blocks are kept by size class. Small ones rest with the
-//! thread that freed them, where taking one costs no lock; large ones go to a shared list. A recording ([`crate::launch`]) has
-//! blocks of its own, so that its replays never write where somebody else reads.
+//! thread that freed them, in the storage that held them: taking one costs no lock and no allocation. Large ones go to a shared
+//! list. A recording ([`crate::launch`]) has blocks of its own, so that its replays never write where somebody else reads.
+
+mod resting;
 
 use gradus_core::backend::{MemoryReport, Storage};
-use gradus_core::{Error, ErrorKind, Result};
+use gradus_core::{Buffer, Error, ErrorKind, Result};
 use memmap2::MmapMut;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::any::Any;
-use std::cell::RefCell;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Blocks from this size on are mapped pages of their own.
@@ -20,8 +21,8 @@ const MAPPED_FROM: usize = 4 << 20;
 const ALIGN: usize = 64;
 /// Blocks up to this size rest with their thread.
 const LOCAL_MAX: usize = 1 << 18;
-/// How many blocks of one class rest with a thread.
-const LOCAL_COUNT: usize = 32;
+/// The class of just this size.
+const LOCAL_CLASS: usize = (LOCAL_MAX.ilog2() as usize - 6) * 4;
 /// Size classes: four to each power of two, from 64 bytes.
 const CLASSES: usize = 4 * 58;
 
@@ -112,17 +113,11 @@ fn class_layout(class: usize) -> Layout {
     unsafe { Layout::from_size_align_unchecked(class_size(class).next_multiple_of(ALIGN), ALIGN) }
 }
 
-static IN_USE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
 static RESERVED: AtomicUsize = AtomicUsize::new(0);
 
 type FreeLists = Vec<Vec<Arc<Block>>>;
 
 static SHARED: Mutex<FreeLists> = Mutex::new(Vec::new());
-
-thread_local! {
-    static LOCAL: RefCell<FreeLists> = const { RefCell::new(Vec::new()) };
-}
 
 /// The blocks of one recording.
 #[derive(Debug, Default)]
@@ -203,11 +198,6 @@ fn take(bytes: usize) -> Result<Arc<Block>> {
         arena.bytes.fetch_add(class_size(class), Ordering::Relaxed);
         return arena.adopt(class);
     }
-    if class_size(class) <= LOCAL_MAX
-        && let Some(block) = LOCAL.try_with(|l| pop(&mut l.borrow_mut(), class)).ok().flatten()
-    {
-        return Ok(block);
-    }
     if let Some(block) = pop(&mut lock(&SHARED), class) {
         return Ok(block);
     }
@@ -221,35 +211,40 @@ fn give_back(block: Arc<Block>) {
     if Arc::strong_count(&block) > 1 {
         return; // a recording holds it, and drops it when it goes
     }
-    let mut block = Some(block);
-    if class_size(block.as_ref().map_or(0, |b| b.class)) <= LOCAL_MAX {
-        // A thread that is ending has no list any more; the block then goes to the shared one.
-        let _ = LOCAL.try_with(|l| {
-            let mut l = l.borrow_mut();
-            let room = block.as_ref().is_some_and(|b| l.get(b.class).is_none_or(|c| c.len() < LOCAL_COUNT));
-            if room && let Some(b) = block.take() {
-                push(&mut l, b);
-            }
-        });
+    if let Some(block) = resting::rest_block(block) {
+        push(&mut lock(&SHARED), block);
     }
-    if let Some(b) = block {
-        push(&mut lock(&SHARED), b);
+}
+
+/// Lets memory that a value held rest here, if it is small and nobody else holds it.
+#[inline]
+pub(crate) fn release(buffer: Buffer) {
+    // Who comes by it now came by another handle, and there is none: what its holders did comes before what is done with it here.
+    let held = Arc::strong_count(&buffer) > 1 || {
+        fence(Ordering::Acquire);
+        Arc::weak_count(&buffer) > 0
+    };
+    if held {
+        return;
+    }
+    let buffer: Arc<dyn Any + Send + Sync> = buffer;
+    if let Ok(storage) = buffer.downcast::<CpuStorage>()
+        && let Some(class) = storage.may_rest()
+    {
+        resting::rest(storage, class);
     }
 }
 
 /// Gives the memory that waits for reuse, of this thread and of the shared list, back to the system.
 pub fn trim() {
-    let _ = LOCAL.try_with(|l| l.borrow_mut().clear());
+    resting::clear();
     lock(&SHARED).clear();
 }
 
-/// What is known about the memory.
+/// What is known about the memory: exact for what this thread takes, to 64 KiB for any other.
 pub(crate) fn report() -> MemoryReport {
-    MemoryReport {
-        in_use: IN_USE.load(Ordering::Relaxed),
-        peak: PEAK.load(Ordering::Relaxed),
-        reserved: RESERVED.load(Ordering::Relaxed),
-    }
+    let (in_use, peak) = resting::in_use();
+    MemoryReport { in_use, peak, reserved: RESERVED.load(Ordering::Relaxed) }
 }
 
 /// A tensor's memory on the CPU.
@@ -257,25 +252,43 @@ pub(crate) fn report() -> MemoryReport {
 pub struct CpuStorage {
     /// `None` only while it is being dropped.
     block: Option<Arc<Block>>,
-    bytes: usize,
+    /// 0 while it rests. Written only by a thread that lets it rest or takes it.
+    bytes: AtomicUsize,
     /// Whether the memory is another storage's, who gives it back.
     alias: bool,
 }
 
 impl CpuStorage {
     /// Memory of `bytes` bytes with unspecified (but initialized) content.
-    pub(crate) fn new(bytes: usize) -> Result<CpuStorage> {
-        let block = take(bytes)?;
-        let now = IN_USE.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if now > PEAK.load(Ordering::Relaxed) {
-            PEAK.fetch_max(now, Ordering::Relaxed);
+    #[inline]
+    pub(crate) fn new(bytes: usize) -> Result<Arc<CpuStorage>> {
+        if bytes <= LOCAL_MAX
+            && !crate::launch::is_recording()
+            && let Some(storage) = resting::take(bytes)
+        {
+            return Ok(storage);
         }
-        Ok(CpuStorage { block: Some(block), bytes, alias: false })
+        CpuStorage::with_block(bytes)
+    }
+
+    #[cold]
+    fn with_block(bytes: usize) -> Result<Arc<CpuStorage>> {
+        let block = take(bytes)?;
+        resting::count(bytes as isize);
+        Ok(Arc::new(CpuStorage { block: Some(block), bytes: AtomicUsize::new(bytes), alias: false }))
     }
 
     /// Its length in bytes.
+    #[inline]
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The class under which a thread may keep it, when nobody holds it: not another's memory, a recording's, or a large one.
+    #[inline]
+    fn may_rest(&self) -> Option<usize> {
+        let block = self.block.as_ref().filter(|b| !self.alias && b.home.is_none() && b.class <= LOCAL_CLASS)?;
+        (Arc::strong_count(block) == 1).then_some(block.class)
     }
 
     #[inline]
@@ -285,16 +298,16 @@ impl CpuStorage {
 
     /// Its bytes. Whoever writes here holds the storage alone, so they stay as they are.
     pub(crate) fn content(&self) -> &[u8] {
-        if self.bytes == 0 {
+        if self.bytes() == 0 {
             return &[];
         }
         // SAFETY: the block has as many initialized bytes and lives as long as the storage.
-        unsafe { std::slice::from_raw_parts(self.ptr(), self.bytes) }
+        unsafe { std::slice::from_raw_parts(self.ptr(), self.bytes()) }
     }
 
     /// A second handle to the same memory, which is kept from being handed out again while either is there.
     pub(crate) fn alias(&self) -> CpuStorage {
-        CpuStorage { block: self.block.clone(), bytes: self.bytes, alias: true }
+        CpuStorage { block: self.block.clone(), bytes: AtomicUsize::new(self.bytes()), alias: true }
     }
 
     pub(crate) fn block(&self) -> Option<&Arc<Block>> {
@@ -307,7 +320,7 @@ impl Drop for CpuStorage {
         if self.alias {
             return; // the block goes with its last handle
         }
-        IN_USE.fetch_sub(self.bytes, Ordering::Relaxed);
+        resting::count(-(self.bytes() as isize));
         if let Some(block) = self.block.take() {
             give_back(block);
         }
@@ -346,6 +359,17 @@ mod tests {
         assert_eq!(ptr.addr() % ALIGN, 0);
         drop(a);
         assert_eq!(CpuStorage::new(1000).expect("1000 bytes").ptr(), ptr);
+    }
+
+    #[test]
+    fn memory_rests_when_nobody_holds_it_any_more() {
+        let a: Buffer = CpuStorage::new(3000).expect("3000 bytes");
+        let (place, other) = (a.address(), a.clone());
+        release(a);
+        assert_ne!(CpuStorage::new(3000).expect("3000 bytes").address(), place);
+        release(other);
+        let again = CpuStorage::new(2999).expect("2999 bytes");
+        assert_eq!((again.address(), again.bytes()), (place, 2999));
     }
 
     #[test]

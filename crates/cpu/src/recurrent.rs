@@ -23,6 +23,7 @@ use gradus_core::{Buffer, DType, Layout, Meta, Result, Shape};
 use rows::{gru_backward, gru_forward, lstm_backward, lstm_forward};
 use smallvec::smallvec;
 use std::ops::Range;
+use std::sync::Arc;
 
 pub(crate) fn register(table: &KernelTable) {
     table.register(|c: FusedCall<'_, LstmSequence>| with_sizes(c.x, c.x[3], c.op.reverse, |s| lstm(s, c.x, c.records)));
@@ -73,7 +74,7 @@ impl Sizes {
         let work = self.steps * self.batch * self.wide * (self.n + 64) / 50;
         for_chunks(self.batch.div_ceil(block), work, |i| f(i * block..self.batch.min((i + 1) * block)));
     }
-    fn storage(&self, steps: usize, width: usize) -> Result<CpuStorage> {
+    fn storage(&self, steps: usize, width: usize) -> Result<Arc<CpuStorage>> {
         CpuStorage::new(steps * self.batch * width * size_of::<f32>())
     }
     fn meta(&self, width: usize) -> Result<Meta> {
@@ -204,7 +205,7 @@ fn lstm(s: Sizes, x: &[View<'_>], records: bool) -> Result<Fused> {
     let gates = input_gates(&s, x)?;
     let width = if gates.is_some() { 0 } else { inputs[0].width };
     let (room, rest) = (CpuStorage::new(packed_len::<f32>(width + n, wide) * 4)?, CpuStorage::new(pitch(wide) * 4)?);
-    let [y, c, activations, cells, packed, bias] = [&ty, &tc, &ta, &tk, &room, &rest].map(Out::<f32>::of);
+    let [y, c, activations, cells, packed, bias] = [&ty, &tc, &ta, &tk, &room, &rest].map(|s| Out::<f32>::of(s));
     let mut reads = made.reads(x)?;
     reads.extend(gates.as_ref().map(storage).transpose()?);
     let gates = gates.as_ref().map(|g| storage(g).map(In::<f32>::of)).transpose()?;
@@ -283,7 +284,7 @@ fn lstm_grad(s: Sizes, x: &[View<'_>]) -> Result<Fused> {
     let room = CpuStorage::new(packed_len::<f32>(wide, n) * 4)?;
     let made = Inputs::of(x)?;
     let inputs = made.rows(x)?;
-    let [gates, dh, dc, packed] = [&tg, &th, &tc, &room].map(Out::<f32>::of);
+    let [gates, dh, dc, packed] = [&tg, &th, &tc, &room].map(|s| Out::<f32>::of(s));
     launch(&made.reads(x)?, &[&tg, &th, &tc, &room], move || {
         let [_, _, _, w, _, c_first, gy, gc, activations, cells] = &inputs[..] else { return };
         s.pack(w, &packed);
@@ -323,7 +324,7 @@ fn gru(s: Sizes, x: &[View<'_>], records: bool) -> Result<Fused> {
     let room = CpuStorage::new(packed_len::<f32>(n, wide) * 4)?;
     let made = Inputs::of(x)?;
     let inputs = made.rows(x)?;
-    let [y, activations, packed] = [&ty, &ta, &room].map(Out::<f32>::of);
+    let [y, activations, packed] = [&ty, &ta, &room].map(|s| Out::<f32>::of(s));
     launch(&made.reads(x)?, &[&ty, &ta, &room], move || {
         s.pack_turned(&[&inputs[1]], &packed);
         s.for_blocks(|block| {
@@ -355,7 +356,7 @@ fn gru_grad(s: Sizes, x: &[View<'_>]) -> Result<Fused> {
     let room = CpuStorage::new(packed_len::<f32>(wide, n) * 4)?;
     let made = Inputs::of(x)?;
     let inputs = made.rows(x)?;
-    let [dx, ds, dh, packed] = [&tx, &ts, &th, &room].map(Out::<f32>::of);
+    let [dx, ds, dh, packed] = [&tx, &ts, &th, &room].map(|s| Out::<f32>::of(s));
     launch(&made.reads(x)?, &[&tx, &ts, &th, &room], move || {
         s.pack(&inputs[1], &packed);
         let [_, _, h_first, _, y, gy, activations] = &inputs[..] else { return };

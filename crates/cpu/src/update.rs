@@ -3,7 +3,7 @@
 //! number would cost every later step some hundred cycles.
 
 use crate::elementwise::source;
-use crate::launch::{Out, launch, storage};
+use crate::launch::{Out, is_recording, launch, storage};
 use crate::math::Float;
 use crate::memory::CpuStorage;
 use crate::simd::vectorized;
@@ -100,15 +100,25 @@ vectorized! {
     }
 }
 
+impl<T: Float + Element> Sgd<T> {
+    fn of(op: &SgdUpdate) -> Sgd<T> {
+        Sgd {
+            rate: number(&op.learning_rate),
+            momentum: number(&op.momentum),
+            gain: number(&op.gain),
+            decay: T::from_f64(op.weight_decay),
+            nesterov: op.nesterov,
+            factor: signed(T::ONE, op.maximize),
+        }
+    }
+}
+
 fn sgd<T: Float + Element>(c: UpdateCall<'_, '_, SgdUpdate>) -> Result<bool> {
-    let op = c.op.clone();
-    let numbers = move |factor: T| Sgd::<T> {
-        rate: number(&op.learning_rate),
-        momentum: number(&op.momentum),
-        gain: number(&op.gain),
-        decay: T::from_f64(op.weight_decay),
-        nesterov: op.nesterov,
-        factor: signed(factor, op.maximize),
+    // Only a recorded kernel meets other numbers later, and needs a hold on their cells.
+    let (now, later) = (Sgd::of(c.op), is_recording().then(|| c.op.clone()));
+    let numbers = move |factor: T| {
+        let s: Sgd<T> = later.as_ref().map_or(now, Sgd::of);
+        Sgd { factor: s.factor * factor, ..s }
     };
     if c.targets.len() == 1 {
         blocks::<T, _, 1>(&c, move |factor, [p], g| sgd_plain(numbers(factor), p, g))

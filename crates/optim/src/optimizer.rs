@@ -364,7 +364,7 @@ impl Optimizer {
 
     fn update(&mut self, i: usize, param: &mut Param, grad: Tensor, factor: Option<&Tensor>) -> Result<()> {
         let start = self.entries[i].state.is_empty();
-        if start {
+        if start && !self.rule_of(self.entries[i].group).slots(param).is_empty() {
             let name = self.entries[i].name.clone();
             let (names, state) = self.starting(&name, param)?;
             (self.entries[i].names, self.entries[i].state) = (names, state);
@@ -381,7 +381,7 @@ impl Optimizer {
         if !start {
             follow(&mut e.state, param)?;
         }
-        let mut grad = grad.try_contiguous()?;
+        let mut grad = if grad.is_dense() { grad } else { grad.try_contiguous()? };
         let mut factor = factor.map(|c| beside(c, &grad)).transpose()?;
         if let Some(c) = factor.take_if(|_| !rule.takes_factor()) {
             grad = grad.try_mul(&c)?;

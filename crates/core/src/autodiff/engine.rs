@@ -1,6 +1,7 @@
 //! The walk: newest node first, each once, its gradient complete when it is reached.
 
-use super::node::{Call, Grads, Kind, Node, Vjp, freed, lock};
+use super::node::{Call, Grads, Kind, Node, freed, lock};
+use super::vjp::Vjp;
 use super::with_recording;
 use crate::backend::WriteMode;
 use crate::capture::{self, Ask, Effect};
@@ -43,9 +44,11 @@ struct Pending<'a> {
 /// so a new one goes near the end of its list; lists are small, and cheaper than a tree that allocates for each node.
 #[derive(Default)]
 struct Queue<'a> {
-    calls: SmallVec<[Pending<'a>; 4]>,
-    leaves: SmallVec<[Pending<'a>; 4]>,
+    calls: List<'a>,
+    leaves: List<'a>,
 }
+
+type List<'a> = SmallVec<[Pending<'a>; 4]>;
 
 impl<'a> Queue<'a> {
     /// The newest call; when no call is left, the leaves.
@@ -53,38 +56,31 @@ impl<'a> Queue<'a> {
         self.calls.pop().or_else(|| self.leaves.pop())
     }
 
-    fn at(&mut self, node: &'a Arc<Node>) -> &mut Pending<'a> {
-        let new = || {
-            let grads = match node.call_of().map_or(1, |c| c.outputs()) {
-                1 => SmallVec::from_buf([None]), // as a rule; `from_elem` takes its time
-                outputs => SmallVec::from_elem(None, outputs),
-            };
-            Pending { node, grads }
-        };
+    /// The list that a node belongs in, and its place: where it is, or would be.
+    fn place(&mut self, node: &'a Arc<Node>) -> (&mut List<'a>, std::result::Result<usize, usize>) {
         if node.is_leaf() {
-            let i = match self.leaves.binary_search_by(|p| node.id.cmp(&p.node.id)) {
-                Ok(i) => i,
-                Err(i) => put(&mut self.leaves, i, new()),
-            };
-            return &mut self.leaves[i];
+            let place = self.leaves.binary_search_by(|p| node.id.cmp(&p.node.id));
+            (&mut self.leaves, place)
+        } else {
+            let place = self.calls.binary_search_by_key(&node.id, |p| p.node.id);
+            (&mut self.calls, place)
         }
-        let i = match self.calls.binary_search_by_key(&node.id, |p| p.node.id) {
-            Ok(i) => i,
-            Err(i) => put(&mut self.calls, i, new()),
-        };
-        &mut self.calls[i]
     }
 }
 
-/// Inserts at `i`, which is the end as a rule.
-#[inline]
-fn put<'a>(list: &mut SmallVec<[Pending<'a>; 4]>, i: usize, pending: Pending<'a>) -> usize {
-    if i == list.len() {
-        list.push(pending)
-    } else {
-        list.insert(i, pending)
+impl<'a> Pending<'a> {
+    /// A node reached for the first time, by the gradient of output `index`.
+    fn new(node: &'a Arc<Node>, index: usize, g: Tensor) -> Pending<'a> {
+        let grads = match node.call_of().map_or(1, |c| c.outputs()) {
+            1 => SmallVec::from_buf([Some(g)]), // as a rule; `from_elem` takes its time
+            outputs => {
+                let mut grads = SmallVec::from_elem(None, outputs);
+                grads[index] = Some(g);
+                grads
+            }
+        };
+        Pending { node, grads }
     }
-    i
 }
 
 struct Walk<'a> {
@@ -321,7 +317,10 @@ impl<'a> Walk<'a> {
         if self.on_path.as_ref().is_some_and(|p| !call.inputs.iter().flatten().any(|n| p.contains(&n.id))) {
             return Ok(()); // a wanted call: what lies behind it is not asked for, and must keep what it saved
         }
-        let saved = call.saved(self.how.retain_graph || self.how.create_graph).ok_or_else(|| freed(node))?;
+        let mut saved = call.saved(self.how.retain_graph || self.how.create_graph).ok_or_else(|| freed(node))?;
+        if self.how.create_graph {
+            saved.tie(node, call);
+        }
         let cx = Vjp { node, call, saved: &saved, grads, graph: self.how.create_graph };
         let vjp =
             || if node.tf32 { with_precision(Precision::Tf32, || call.rule.vjp(&cx)) } else { call.rule.vjp(&cx) };
@@ -355,11 +354,18 @@ impl<'a> Walk<'a> {
         if self.on_path.as_ref().is_some_and(|p| !p.contains(&node.id)) {
             return Ok(());
         }
-        let slot = &mut self.pending.at(node).grads[index];
-        *slot = Some(match slot.take() {
-            None => g,
-            Some(old) => accumulate(old, g)?,
-        });
+        let (list, place) = self.pending.place(node);
+        match place {
+            Ok(i) => {
+                let slot = &mut list[i].grads[index];
+                *slot = Some(match slot.take() {
+                    None => g,
+                    Some(old) => accumulate(old, g)?,
+                });
+            }
+            Err(i) if i == list.len() => list.push(Pending::new(node, index, g)), // as a rule
+            Err(i) => list.insert(i, Pending::new(node, index, g)),
+        }
         Ok(())
     }
 }
@@ -426,12 +432,12 @@ fn leaf_grad(g: Tensor, how: Backward) -> Result<Tensor> {
 fn accumulate(mut old: Tensor, new: Tensor) -> Result<Tensor> {
     if old.node.is_none()
         && new.node.is_none()
-        && let Some(Value { buffer, layout, device, dtype }) = Arc::get_mut(&mut old.value)
+        && let Some(Value { buffer, layout, dtype }) = Arc::get_mut(&mut old.value)
         && *dtype == new.dtype()
         && layout.is_dense()
         && Arc::get_mut(buffer).is_some()
     {
-        device.backend().write(buffer, layout, new.view(), WriteMode::Add)?;
+        new.device().backend().write(buffer, layout, new.view(), WriteMode::Add)?;
         return Ok(old);
     }
     old.try_add(&new)

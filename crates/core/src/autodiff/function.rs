@@ -1,6 +1,8 @@
 //! Custom differentiable functions, written by users in tensors.
 
-use super::node::{Grads, Node, Rule, Saved, Vjp};
+use super::node::{Grads, Node, Saved};
+use super::rule::{CallRule, Rule};
+use super::vjp::Vjp;
 use super::{no_grad, records};
 use crate::capture::{self, Ask, Effect};
 use crate::error::{Error, Result, or_raise};
@@ -77,9 +79,10 @@ fn call<F: Function>(f: F, x: &[&Tensor]) -> Result<Tensors> {
         return Ok(outputs.into_iter().collect());
     }
     let values: smallvec::SmallVec<[_; 1]> = outputs.into_iter().map(|t| t.value).collect();
-    let inputs = x.iter().map(|t| Some(t.value.clone())).collect();
-    let saved = Saved { inputs, outputs: values.clone(), aux: Default::default() };
-    Ok(Node::call(Box::new(FunctionRule(f)), x, saved, values))
+    let inputs = x.iter().map(|t| Some(t.detach())).collect();
+    let outputs = values.iter().cloned().map(Tensor::from_value).collect();
+    let saved = Saved { inputs, outputs, aux: Default::default() };
+    Ok(Node::call(CallRule::of(FunctionRule(f)), x, saved, values))
 }
 
 #[derive(Debug)]

@@ -10,6 +10,8 @@ mod engine;
 mod function;
 mod node;
 mod products;
+mod rule;
+mod vjp;
 mod vmap;
 
 pub use check::{GradCheck, gradcheck, gradgradcheck};
@@ -19,8 +21,11 @@ pub use engine::{Backward, grad, grad_allow_unused, try_grad, try_grad_allow_unu
 pub(crate) use engine::{gradients_of, inputs_of};
 pub use function::{Function, apply_function, try_apply_function};
 pub(crate) use node::Call;
-pub use node::{Grads, Hook, HookHandle, Node, Rule, Saved, Vjp};
+pub use node::{Grads, Hook, HookHandle, Node, Saved};
 pub use products::{hessian, hvp, jacobian, jvp, vjp};
+pub(crate) use rule::CallRule;
+pub use rule::Rule;
+pub use vjp::Vjp;
 pub use vmap::{per_sample_gradients, vmap};
 
 use crate::tensor::Tensor;

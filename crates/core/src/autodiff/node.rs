@@ -1,52 +1,46 @@
-//! Nodes of the graph, and what a gradient rule sees of them.
+//! Nodes of the graph.
 
+use super::rule::{CallRule, Rule};
+use super::vjp::Vjp;
 use crate::device::Device;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::op::{Meta, Saves, Tensors};
 use crate::precision::allows_tf32;
 use crate::tensor::{Tensor, Value};
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 use std::fmt::Debug;
 use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The gradients of a call's inputs, in their order; `None` where none flows.
-pub type Grads = SmallVec<[Option<Tensor>; 2]>;
+pub type Grads = SmallVec<[Option<Tensor>; 3]>;
 
 /// A gradient hook: sees a tensor's gradient when it is complete, and may replace it.
 pub type Hook = Box<dyn Fn(&Tensor) -> Option<Tensor> + Send + Sync>;
 
-/// How a recorded call is differentiated.
-pub trait Rule: Debug + Send + Sync + 'static {
-    /// The op's name.
-    fn name(&self) -> &'static str;
-    /// The gradients of the inputs.
-    fn vjp(&self, cx: &Vjp<'_>) -> Grads;
-}
-
-/// What a call keeps for its backward: values without their nodes, so that no cycle can arise.
+/// What a call keeps for its backward: tensors without their nodes, so that no cycle can arise.
 #[derive(Clone, Debug, Default)]
 pub struct Saved {
     /// The inputs, where the rule wants them.
-    pub inputs: SmallVec<[Option<Arc<Value>>; 2]>,
+    pub inputs: SmallVec<[Option<Tensor>; 3]>,
     /// The outputs, if the rule wants them.
-    pub outputs: SmallVec<[Arc<Value>; 1]>,
+    pub outputs: SmallVec<[Tensor; 1]>,
     /// What a fused kernel computed besides.
-    pub aux: SmallVec<[Arc<Value>; 1]>,
+    pub aux: SmallVec<[Tensor; 1]>,
 }
 
 impl Saved {
     /// What a call with these inputs and outputs is to keep.
-    pub(crate) fn of(saves: Saves, x: &[&Tensor], outputs: &[Arc<Value>], aux: SmallVec<[Arc<Value>; 1]>) -> Saved {
+    pub(crate) fn of(saves: Saves, x: &[&Tensor], outputs: &[Arc<Value>], aux: SmallVec<[Tensor; 1]>) -> Saved {
         let inputs = match saves.has_inputs() {
-            true => each(x, |i, t| saves.has_input(i).then(|| t.value.clone())),
+            true => each(x, |i, t| saves.has_input(i).then(|| t.detach())),
             false => SmallVec::new(),
         };
         let outputs = match (saves.has_outputs(), outputs) {
             (false, _) => SmallVec::new(),
-            (true, [y]) => SmallVec::from_buf([y.clone()]),
-            (true, many) => many.iter().cloned().collect(),
+            (true, [y]) => SmallVec::from_buf([Tensor::from_value(y.clone())]),
+            (true, many) => many.iter().cloned().map(Tensor::from_value).collect(),
         };
         Saved { inputs, outputs, aux }
     }
@@ -54,14 +48,41 @@ impl Saved {
     fn is_empty(&self) -> bool {
         self.outputs.is_empty() && self.aux.is_empty() && self.inputs.iter().all(Option::is_none)
     }
+
+    /// The same of other values.
+    pub(crate) fn map(&self, mut f: impl FnMut(&Arc<Value>) -> Result<Arc<Value>>) -> Result<Saved> {
+        let mut of = |t: &Tensor| Ok(Tensor::from_value(f(&t.value)?));
+        Ok(Saved {
+            inputs: self.inputs.iter().map(|x| x.as_ref().map(&mut of).transpose()).collect::<Result<_>>()?,
+            outputs: self.outputs.iter().map(&mut of).collect::<Result<_>>()?,
+            aux: self.aux.iter().map(&mut of).collect::<Result<_>>()?,
+        })
+    }
+
+    /// Ties the tensors of a call to the graph, for gradients that are differentiable themselves.
+    #[cold]
+    pub(crate) fn tie(&mut self, node: &Arc<Node>, call: &Call) {
+        for (x, input) in self.inputs.iter_mut().zip(&call.inputs) {
+            if let Some(x) = x {
+                x.node = input.clone();
+            }
+        }
+        for (i, y) in self.outputs.iter_mut().enumerate() {
+            *y = match call.outputs() {
+                1 => Tensor { value: y.value.clone(), node: Some(node.clone()) },
+                _ => Node::output(node, i, y.value.clone()),
+            };
+        }
+    }
 }
 
-/// An entry for each input. One and two are written out: collecting them takes several times as long.
+/// An entry for each input. Up to three are written out: collecting them takes several times as long.
 #[inline]
-fn each<T>(x: &[&Tensor], entry: impl Fn(usize, &Tensor) -> Option<T>) -> SmallVec<[Option<T>; 2]> {
+fn each<T>(x: &[&Tensor], entry: impl Fn(usize, &Tensor) -> Option<T>) -> SmallVec<[Option<T>; 3]> {
     match x {
-        [a] => SmallVec::from_buf_and_len([entry(0, a), None], 1),
-        [a, b] => SmallVec::from_buf([entry(0, a), entry(1, b)]),
+        [a] => SmallVec::from_buf_and_len([entry(0, a), None, None], 1),
+        [a, b] => SmallVec::from_buf_and_len([entry(0, a), entry(1, b), None], 2),
+        [a, b, c] => SmallVec::from_buf([entry(0, a), entry(1, b), entry(2, c)]),
         _ => x.iter().enumerate().map(|(i, t)| entry(i, t)).collect(),
     }
 }
@@ -101,13 +122,14 @@ pub(crate) enum Kind {
 
 #[derive(Debug)]
 pub(crate) struct Call {
-    pub(crate) rule: Box<dyn Rule>,
-    pub(crate) inputs: SmallVec<[Option<Arc<Node>>; 2]>,
+    pub(crate) rule: CallRule,
+    pub(crate) inputs: SmallVec<[Option<Arc<Node>>; 3]>,
     /// The inputs' metas, if not all are known by the inputs' nodes and saved values. Empty otherwise, as nodes should be small.
-    input_metas: Box<[Meta]>,
+    pub(crate) input_metas: Box<[Meta]>,
     /// The outputs' metas if there are several; a single one's is the node's.
-    several: Box<[Meta]>,
-    saved: Mutex<Option<Saved>>,
+    pub(crate) several: Box<[Meta]>,
+    /// What is saved, until a walk frees it; no cell at all if there was nothing to save.
+    saved: Option<Mutex<Option<Saved>>>,
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -134,22 +156,17 @@ impl Node {
     /// A leaf for a value like `value`.
     #[track_caller]
     pub(crate) fn leaf(value: &Value) -> Arc<Node> {
-        Node::new(value.meta(), value.device, Kind::Leaf(Mutex::new(None)))
+        Node::new(value.meta(), value.device(), Kind::Leaf(Mutex::new(None)))
     }
 
     /// Records a call and gives its outputs as tensors. Outputs that carry no gradient (integers, `bool`) get no node.
     #[track_caller]
-    pub(crate) fn call(
-        rule: Box<dyn Rule>,
-        x: &[&Tensor],
-        saved: Saved,
-        outputs: SmallVec<[Arc<Value>; 1]>,
-    ) -> Tensors {
+    pub(crate) fn call(rule: CallRule, x: &[&Tensor], saved: Saved, outputs: SmallVec<[Arc<Value>; 1]>) -> Tensors {
         if !outputs.iter().any(|v| v.dtype.is_float()) {
             return outputs.into_iter().map(Tensor::from_value).collect();
         }
         match outputs.into_inner() {
-            Ok([value]) => SmallVec::from_buf([Node::call1(rule, x, saved, value)]),
+            Ok([value]) => smallvec![Node::call1(rule, x, saved, value)],
             Err(outputs) => {
                 let several = outputs.iter().map(|v| v.meta()).collect();
                 let call = Node::of_call(rule, x, saved, &outputs[0], several);
@@ -161,7 +178,7 @@ impl Node {
 
     /// As [`call`](Self::call), for the only output.
     #[track_caller]
-    pub(crate) fn call1(rule: Box<dyn Rule>, x: &[&Tensor], saved: Saved, value: Arc<Value>) -> Tensor {
+    pub(crate) fn call1(rule: CallRule, x: &[&Tensor], saved: Saved, value: Arc<Value>) -> Tensor {
         // In a closure, the call's line would be this one.
         let node = match value.dtype.is_float() {
             true => Some(Node::of_call(rule, x, saved, &value, Box::default())),
@@ -171,15 +188,16 @@ impl Node {
     }
 
     #[track_caller]
-    fn of_call(rule: Box<dyn Rule>, x: &[&Tensor], saved: Saved, first: &Value, several: Box<[Meta]>) -> Arc<Node> {
+    fn of_call(rule: CallRule, x: &[&Tensor], saved: Saved, first: &Value, several: Box<[Meta]>) -> Arc<Node> {
         let is_known = |(i, t): (usize, &&Tensor)| t.node.is_some() || matches!(saved.inputs.get(i), Some(Some(_)));
         let input_metas = match x.iter().enumerate().all(is_known) {
             true => Box::default(),
             false => x.iter().map(|t| t.meta()).collect(),
         };
         let inputs = each(x, |_, t| t.node.clone());
-        let call = Call { rule, inputs, input_metas, several, saved: Mutex::new(Some(saved)) };
-        Node::new(first.meta(), first.device, Kind::Call(call))
+        let saved = if saved.is_empty() { None } else { Some(Mutex::new(Some(saved))) };
+        let call = Call { rule, inputs, input_metas, several, saved };
+        Node::new(first.meta(), first.device(), Kind::Call(call))
     }
 
     #[track_caller]
@@ -187,7 +205,7 @@ impl Node {
         let node = value
             .dtype
             .is_float()
-            .then(|| Node::new(value.meta(), value.device, Kind::Output { call: call.clone(), index }));
+            .then(|| Node::new(value.meta(), value.device(), Kind::Output { call: call.clone(), index }));
         Tensor { value, node }
     }
 
@@ -197,7 +215,7 @@ impl Node {
         crate::capture::leave("a node of its own for a tensor");
         let mut outputs = SmallVec::new();
         outputs.push(x.value.clone());
-        let mut out = Node::call(Box::new(Alias), &[x], Saved::default(), outputs);
+        let mut out = Node::call(CallRule::of(Alias), &[x], Saved::default(), outputs);
         out.pop().unwrap_or_else(|| x.clone())
     }
 
@@ -278,25 +296,24 @@ impl Call {
 
     /// Whether the saved values are there: no walk has freed them.
     pub(crate) fn has_saved(&self) -> bool {
-        lock(&self.saved).is_some()
+        self.saved.as_ref().is_none_or(|cell| lock(cell).is_some())
     }
     /// Whether there was nothing to save, or a walk has freed it.
     pub(crate) fn saves_nothing(&self) -> bool {
-        lock(&self.saved).as_ref().is_none_or(Saved::is_empty)
+        self.saved.as_ref().is_none_or(|cell| lock(cell).is_none())
     }
     /// Puts saved values in place of those that are there, or that a walk has freed.
     pub(crate) fn put_saved(&self, saved: Saved) {
-        *lock(&self.saved) = Some(saved);
+        if let Some(cell) = &self.saved {
+            *lock(cell) = Some(saved);
+        }
     }
 
     /// The saved values, taken unless they are to stay for another walk.
     pub(crate) fn saved(&self, keep: bool) -> Option<Saved> {
-        let mut saved = lock(&self.saved);
-        match saved.as_ref() {
-            Some(s) if s.is_empty() => Some(Saved::default()),
-            Some(s) if keep => Some(s.clone()),
-            _ => saved.take(),
-        }
+        let Some(cell) = &self.saved else { return Some(Saved::default()) };
+        let mut saved = lock(cell);
+        if keep { saved.clone() } else { saved.take() }
     }
 }
 
@@ -324,102 +341,6 @@ fn take_inputs(kind: &mut Kind, stack: &mut SmallVec<[Arc<Node>; 4]>) {
             }
         }
         Kind::Output { call, .. } => stack.push(call.clone()),
-    }
-}
-
-/// What a rule sees of its call: gradients, inputs, outputs and shapes.
-///
-/// Without a graph being made ([`Vjp::graph`]) the tensors it hands out are detached.
-pub struct Vjp<'a> {
-    pub(crate) node: &'a Arc<Node>,
-    pub(crate) call: &'a Call,
-    pub(crate) saved: &'a Saved,
-    pub(crate) grads: &'a [Option<Tensor>],
-    pub(crate) graph: bool,
-}
-
-impl Vjp<'_> {
-    /// The gradient of the only output.
-    pub fn grad(&self) -> Tensor {
-        self.grad_or_zeros(0)
-    }
-    /// The gradient of output `i`, if one arrived.
-    pub fn grad_of(&self, i: usize) -> Option<Tensor> {
-        self.grads.get(i).cloned().flatten()
-    }
-    /// The gradient of output `i`, or zeros of its shape if none arrived.
-    #[track_caller]
-    pub fn grad_or_zeros(&self, i: usize) -> Tensor {
-        self.grad_of(i).unwrap_or_else(|| {
-            let m = self.call.several.get(i).copied().unwrap_or(self.node.meta);
-            Tensor::zeros(m.shape, self.node.device.with(m.dtype))
-        })
-    }
-    /// Number of inputs.
-    pub fn inputs(&self) -> usize {
-        self.call.inputs.len()
-    }
-    /// Whether anybody wants the gradient of input `i`.
-    pub fn needs(&self, i: usize) -> bool {
-        self.call.inputs[i].is_some()
-    }
-    /// The dtype and shape of input `i`; needs no saving.
-    pub fn meta(&self, i: usize) -> Meta {
-        match (self.call.input_metas.get(i), &self.call.inputs[i], self.saved.inputs.get(i)) {
-            (Some(meta), ..) => *meta,
-            (None, Some(node), _) => node.meta,
-            (None, None, Some(Some(value))) => value.meta(),
-            (None, None, _) => {
-                crate::error::raise(Error::misuse(format!("{}: input {i} is not known", self.call.rule.name())))
-            }
-        }
-    }
-    /// The shape of input `i`; needs no saving.
-    pub fn shape(&self, i: usize) -> crate::shape::Shape {
-        self.meta(i).shape
-    }
-    /// Input `i`, which the op must have said it saves.
-    #[track_caller]
-    pub fn x(&self, i: usize) -> Tensor {
-        match self.saved.inputs.get(i) {
-            Some(Some(value)) => {
-                let node = if self.graph { self.call.inputs[i].clone() } else { None };
-                Tensor { value: value.clone(), node }
-            }
-            _ => crate::error::raise(Error::misuse(format!("{}: input {i} was not saved", self.call.rule.name()))),
-        }
-    }
-    /// The only output, which the op must have said it saves.
-    #[track_caller]
-    pub fn y(&self) -> Tensor {
-        self.y_of(0)
-    }
-    /// Output `i`, which the op must have said it saves.
-    #[track_caller]
-    pub fn y_of(&self, i: usize) -> Tensor {
-        match self.saved.outputs.get(i) {
-            Some(value) if !self.graph => Tensor::from_value(value.clone()),
-            Some(value) if self.call.outputs() > 1 => Node::output(self.node, i, value.clone()),
-            Some(value) => Tensor { value: value.clone(), node: Some(self.node.clone()) },
-            None => crate::error::raise(Error::misuse(format!("{}: the output was not saved", self.call.rule.name()))),
-        }
-    }
-    /// What the fused kernel kept at place `i`, detached; `None` if the call ran by definition.
-    pub fn aux(&self, i: usize) -> Option<Tensor> {
-        self.saved.aux.get(i).cloned().map(Tensor::from_value)
-    }
-    /// Whether the gradients are to be differentiable themselves.
-    pub fn graph(&self) -> bool {
-        self.graph
-    }
-    /// The device of the call.
-    pub fn device(&self) -> Device {
-        self.node.device
-    }
-    /// What an op without a gradient answers: it says so, instead of cutting the graph silently.
-    #[track_caller]
-    pub fn no_gradient(&self, why: &str) -> ! {
-        crate::error::raise(Error::misuse(format!("{} has no gradient: {why}", self.call.rule.name())))
     }
 }
 

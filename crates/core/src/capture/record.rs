@@ -42,7 +42,7 @@ pub(super) struct Made {
 
 impl Made {
     pub(super) fn of(value: &Arc<Value>) -> Made {
-        Made { value: Arc::downgrade(value), memory: Arc::downgrade(&value.buffer) }
+        Made { value: Arc::downgrade(value), memory: Arc::downgrade(&*value.buffer) }
     }
 
     /// Whether somebody holds it besides these tensors, which hold nothing else.
@@ -73,7 +73,7 @@ impl Kept {
 }
 
 fn values_of(s: &Saved) -> impl Iterator<Item = &Arc<Value>> {
-    s.inputs.iter().flatten().chain(&s.outputs).chain(&s.aux)
+    s.inputs.iter().flatten().chain(&s.outputs).chain(&s.aux).map(|t| &t.value)
 }
 
 impl Record {
@@ -239,11 +239,9 @@ impl Record {
                 copies.insert(address_of(v), copy.clone());
                 Ok(copy)
             };
-            let inputs = k.saved.inputs.iter().map(|v| v.as_ref().map(&mut own).transpose()).collect::<Result<_>>()?;
-            let outputs = k.saved.outputs.iter().map(&mut own).collect::<Result<_>>()?;
-            let aux = k.saved.aux.iter().map(&mut own).collect::<Result<_>>()?;
+            let saved = k.saved.map(&mut own)?;
             if let Some(call) = k.node.call_of() {
-                call.put_saved(Saved { inputs, outputs, aux });
+                call.put_saved(saved);
             }
         }
         Ok(())
@@ -257,5 +255,5 @@ fn whole_copy(device: Device, v: &Value) -> Result<Value> {
     let n = if v.layout.elements() == 0 { 0 } else { n };
     let layout = Layout::dense(crate::Shape::try_new(&[n])?);
     let buffer = device.backend().copy(View { buffer: &v.buffer, layout: &layout, dtype: v.dtype })?;
-    Ok(Value { buffer, layout: v.layout, dtype: v.dtype, device: v.device })
+    Ok(Value::new(buffer, v.layout, v.dtype, v.device()))
 }

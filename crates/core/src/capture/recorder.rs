@@ -10,7 +10,7 @@
 
 use super::event::{Asked, Effect, Event, Gather, Source, address_of, modes};
 use super::record::{Kept, Made, Outside, Record};
-use crate::autodiff::{Node, Saved, inputs_of};
+use crate::autodiff::{Node, inputs_of};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::op::Tensors;
@@ -249,8 +249,7 @@ impl Recorder {
     /// `value` itself if its memory is the recording's, else the same under a second handle.
     fn own(&mut self, value: &Arc<Value>) -> Result<Arc<Value>> {
         let Some(buffer) = self.device.backend().capture_alias(&value.buffer)? else { return Ok(value.clone()) };
-        let (layout, dtype, device) = (value.layout, value.dtype, value.device);
-        let alias = Arc::new(Value { buffer, layout, dtype, device });
+        let alias = Arc::new(Value::new(buffer, value.layout, value.dtype, value.device()));
         self.aliases.insert(address_of(&alias));
         Ok(alias)
     }
@@ -268,14 +267,7 @@ impl Recorder {
                 true => Ok(v.clone()),
                 false => self.own(v),
             };
-            let kept = (|| -> Result<Saved> {
-                Ok(Saved {
-                    inputs: saved.inputs.iter().map(|v| v.as_ref().map(&mut own).transpose()).collect::<Result<_>>()?,
-                    outputs: saved.outputs.iter().map(&mut own).collect::<Result<_>>()?,
-                    aux: saved.aux.iter().map(&mut own).collect::<Result<_>>()?,
-                })
-            })();
-            match kept {
+            match saved.map(&mut own) {
                 Ok(saved) => self.kept.push(Kept { node, saved, made, freed: None }),
                 Err(e) => self.spoil(e.to_string()),
             }

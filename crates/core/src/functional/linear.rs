@@ -7,7 +7,7 @@ use crate::op::{Meta, Metas, Saves, Tensors, one};
 use crate::ops::{UnaryGrad, UnaryOp};
 use crate::precision::Autocast;
 use crate::tensor::Tensor;
-use smallvec::{SmallVec, smallvec};
+use smallvec::smallvec;
 
 /// f(x·Wᵀ + b): x `[rows, in]`, W `[out, in]`, b `[out]` (optional) → `[rows, out]`.
 #[derive(Clone, Copy, Debug)]
@@ -57,12 +57,13 @@ impl Composite for Linear {
     fn vjp(&self, cx: &Vjp<'_>) -> Option<Grads> {
         let wanted = [cx.needs(0), cx.needs(1), cx.inputs() == 3 && cx.needs(2)];
         let op = LinearGrad { activation: self.activation, wanted };
-        let (g, x, w, y) = (cx.grad(), cx.x(0), cx.x(1), self.activation.map(|_| cx.y()));
-        let inputs: SmallVec<[&Tensor; 4]> = [&g, &x, &w].into_iter().chain(&y).collect();
+        let all = [cx.grad_ref(), cx.x_ref(0), cx.x_ref(1), self.activation.map_or(cx.x_ref(1), |_| cx.y_ref())];
+        let inputs = &all[..3 + usize::from(self.activation.is_some())];
         // With a graph by its ops, which know their gradients; a composite's would come from computing it again.
-        let grads = if cx.graph() { or_raise(op.define(&inputs)) } else { Tensor::compose(op, &inputs) };
+        let grads = if cx.graph() { or_raise(op.define(inputs)) } else { Tensor::compose(op, inputs) };
         let mut grads = grads.into_iter();
-        Some(wanted[..cx.inputs()].iter().map(|&wanted| if wanted { grads.next() } else { None }).collect())
+        let each = wanted.map(|wanted| if wanted { grads.next() } else { None });
+        Some(Grads::from_buf_and_len(each, cx.inputs()))
     }
 }
 

@@ -118,15 +118,15 @@ impl Composite for CrossEntropy {
     }
     fn vjp(&self, cx: &Vjp<'_>) -> Option<Grads> {
         let (lse, divisor) = (cx.aux(0)?, cx.aux(1)?);
-        let (g, logits, target) = (cx.grad(), cx.x(0), cx.x(1));
+        let (g, logits, target) = (cx.grad_ref(), cx.x_ref(0), cx.x_ref(1));
         let op = CrossEntropyGrad(*self);
-        let weight = (cx.inputs() == 3).then(|| cx.x(2));
+        let weight = (cx.inputs() == 3).then(|| cx.x_ref(2));
         if weight.is_some() && cx.needs(2) {
             return None; // weights that are learnt: by the definition
         }
-        let dx = match &weight {
-            Some(w) => Tensor::compose(op, &[&g, &logits, &target, &lse, &divisor, w]).pop(),
-            None => Tensor::compose(op, &[&g, &logits, &target, &lse, &divisor]).pop(),
+        let dx = match weight {
+            Some(w) => Tensor::compose(op, &[g, logits, target, &lse, &divisor, w]).pop(),
+            None => Tensor::compose(op, &[g, logits, target, &lse, &divisor]).pop(),
         };
         let mut grads: Grads = smallvec![dx, None];
         grads.extend(weight.map(|_| None));

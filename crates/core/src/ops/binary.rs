@@ -62,7 +62,7 @@ macro_rules! binary_ops {
             }
             /// The gradients; only what the op saves may be asked for.
             #[allow(unused_variables)]
-            fn gradients(self, cx: &Vjp<'_>, operand: &dyn Fn(usize) -> Tensor, needs: [bool; 2]) -> [Option<Tensor>; 2] {
+            fn gradients<'t>(self, cx: &'t Vjp<'_>, operand: &dyn Fn(usize) -> &'t Tensor, needs: [bool; 2]) -> [Option<Tensor>; 2] {
                 match self { $(BinaryOp::$op => { binary_ops!(@vjp $saves, cx, operand, needs $(, |$g, $a, $b, $y| ($da, $db))?) })* }
             }
         }
@@ -88,15 +88,15 @@ macro_rules! binary_ops {
     };
     (@vjp $saves:ident, $cx:ident, $operand:ident, $needs:ident) => { $cx.no_gradient("its results are not continuous in its operands") };
     (@vjp NOTHING, $cx:ident, $operand:ident, $needs:ident, |$g:ident, $a:ident, $b:ident, $y:ident| ($da:expr, $db:expr)) => {{
-        let $g = &$cx.grad();
+        let $g = $cx.grad_ref();
         [$needs[0].then(|| $da), $needs[1].then(|| $db)]
     }};
     (@vjp INPUTS, $cx:ident, $operand:ident, $needs:ident, |$g:ident, $a:ident, $b:ident, $y:ident| ($da:expr, $db:expr)) => {{
-        let ($g, $a, $b) = (&$cx.grad(), &$operand(0), &$operand(1));
+        let ($g, $a, $b) = ($cx.grad_ref(), $operand(0), $operand(1));
         [$needs[0].then(|| $da), $needs[1].then(|| $db)]
     }};
     (@vjp BOTH, $cx:ident, $operand:ident, $needs:ident, |$g:ident, $a:ident, $b:ident, $y:ident| ($da:expr, $db:expr)) => {{
-        let ($g, $a, $b, $y) = (&$cx.grad(), &$operand(0), &$operand(1), &$cx.y());
+        let ($g, $a, $b, $y) = ($cx.grad_ref(), $operand(0), $operand(1), $cx.y_ref());
         [$needs[0].then(|| $da), $needs[1].then(|| $db)]
     }};
 }
@@ -223,7 +223,8 @@ impl Op for Binary {
         self.0.saves()
     }
     fn vjp(&self, cx: &Vjp<'_>) -> Grads {
-        Grads::from_buf(self.0.gradients(cx, &|i| cx.x(i), [cx.needs(0), cx.needs(1)]))
+        let [a, b] = self.0.gradients(cx, &|i| cx.x_ref(i), [cx.needs(0), cx.needs(1)]);
+        Grads::from_buf_and_len([a, b, None], 2)
     }
 }
 
@@ -269,21 +270,21 @@ impl Op for BinaryScalar {
     fn vjp(&self, cx: &Vjp<'_>) -> Grads {
         let s = || self.scalar.clone();
         let g = match (self.op, self.left) {
-            (BinaryOp::Mul, _) => cx.grad().binary_scalar(BinaryOp::Mul, s()),
-            (BinaryOp::Div, false) => cx.grad().binary_scalar(BinaryOp::Div, s()),
+            (BinaryOp::Mul, _) => cx.grad_ref().binary_scalar(BinaryOp::Mul, s()),
+            (BinaryOp::Div, false) => cx.grad_ref().binary_scalar(BinaryOp::Div, s()),
             (BinaryOp::Pow, false) => {
                 // b·a^(b−1): defined where a is negative and b an integer, too.
                 let b = self.scalar.to_f64();
                 if b == 0.0 {
-                    cx.grad().zeros_like()
+                    cx.grad_ref().zeros_like()
                 } else {
-                    cx.grad() * cx.x(0).binary_scalar(BinaryOp::Pow, b - 1.0) * b
+                    cx.grad_ref() * cx.x_ref(0).binary_scalar(BinaryOp::Pow, b - 1.0) * b
                 }
             }
             _ => {
                 let place = if self.left { 1 } else { 0 };
                 let number = Tensor::full((), s(), cx.device().with(cx.meta(0).dtype));
-                let operand = |i: usize| if i == place { cx.x(0) } else { number.clone() };
+                let operand = |i: usize| if i == place { cx.x_ref(0) } else { &number };
                 let mut needs = [false; 2];
                 needs[place] = true;
                 let [a, b] = self.op.gradients(cx, &operand, needs);

@@ -112,19 +112,20 @@ impl Op for Reduce {
     }
     fn vjp(&self, cx: &Vjp<'_>) -> Grads {
         let shape = cx.shape(0);
-        let kept = self.dims.kept(&shape);
+        let kept = |g: &Tensor| g.reshape(self.dims.kept(&shape));
         // The gradient of a sum of everything has no dimensions, and stretches as it is.
-        let g = if self.dims.is_all(shape.rank()) { cx.grad() } else { cx.grad().reshape(kept) };
+        let spread = |g: &Tensor| if self.dims.is_all(shape.rank()) { g.expand(shape) } else { kept(g).expand(shape) };
+        let g = cx.grad_ref();
         let dx = match self.op {
-            ReduceOp::Sum => g.expand(shape),
-            ReduceOp::Mean => (g / self.dims.count(&shape) as f64).expand(shape),
-            ReduceOp::Prod => g * product_of_others(&cx.x(0), self.dims),
+            ReduceOp::Sum => spread(g),
+            ReduceOp::Mean => spread(&(g / self.dims.count(&shape) as f64)),
+            ReduceOp::Prod => kept(g) * product_of_others(&cx.x(0), self.dims),
             ReduceOp::Max | ReduceOp::Min => {
                 // Ties share the gradient evenly, as PyTorch's amax does.
                 let x = cx.x(0);
-                let winners = x.eq(&cx.y().detach().reshape(kept)).to_dtype(x.dtype());
+                let winners = x.eq(&kept(&cx.y().detach())).to_dtype(x.dtype());
                 let count = winners.reduce(ReduceOp::Sum, self.dims, true);
-                g * (winners / count)
+                kept(g) * (winners / count)
             }
             ReduceOp::Any | ReduceOp::All => cx.no_gradient("it gives bool"),
         };

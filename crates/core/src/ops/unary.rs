@@ -268,13 +268,13 @@ impl Op for Unary {
     fn vjp(&self, cx: &Vjp<'_>) -> Grads {
         let saves = self.0.saves();
         if saves == Saves::NOTHING {
-            return smallvec![self.0.gradient(&cx.grad(), None, None)];
+            return smallvec![self.0.gradient(cx.grad_ref(), None, None)];
         }
-        let (g, gradient) = (cx.grad(), |x: &[&Tensor]| Tensor::compose(UnaryGrad(self.0), x).pop());
+        let (g, gradient) = (cx.grad_ref(), |x: &[&Tensor]| Tensor::compose(UnaryGrad(self.0), x).pop());
         smallvec![match (saves.has_inputs(), saves.has_outputs()) {
-            (true, false) => gradient(&[&g, &cx.x(0)]),
-            (false, _) => gradient(&[&g, &cx.y()]),
-            (true, true) => gradient(&[&g, &cx.x(0), &cx.y()]),
+            (true, false) => gradient(&[g, cx.x_ref(0)]),
+            (false, _) => gradient(&[g, cx.y_ref()]),
+            (true, true) => gradient(&[g, cx.x_ref(0), cx.y_ref()]),
         }]
     }
 }

@@ -79,7 +79,7 @@ impl Tensor {
         };
         let device = self.device();
         let (buffer, layout) = self.alone()?;
-        device.backend().write(buffer, &layout, new.view(), WriteMode::Store)?;
+        device.backend().write(buffer, layout, new.view(), WriteMode::Store)?;
         if let Some(note) = note {
             note.wrote(1, &[self, new]);
         }
@@ -87,19 +87,28 @@ impl Tensor {
     }
 
     /// This tensor's memory, if nobody else holds it and it is dense.
-    pub(crate) fn held_alone(&mut self) -> Option<(&mut Buffer, Layout)> {
+    pub(crate) fn held_alone(&mut self) -> Option<(&mut Buffer, &Layout)> {
         let v = Arc::get_mut(&mut self.value)?;
         let whole = v.layout.is_dense() && v.layout.offset() == 0;
-        (whole && Arc::get_mut(&mut v.buffer).is_some()).then_some((&mut v.buffer, v.layout))
+        (whole && Arc::get_mut(&mut v.buffer).is_some()).then_some((&mut v.buffer, &v.layout))
+    }
+
+    /// What [`held_alone`](Self::held_alone) will find, told from the counts. Nobody else can raise them if this is the only holder.
+    fn is_held_alone(&self) -> bool {
+        fn alone<T: ?Sized>(x: &Arc<T>) -> bool {
+            Arc::strong_count(x) == 1 && Arc::weak_count(x) == 0
+        }
+        let v = &self.value;
+        alone(v) && v.layout.is_dense() && v.layout.offset() == 0 && alone(&v.buffer)
     }
 
     /// This tensor's memory, held alone and dense: copied first if it was not.
-    fn alone(&mut self) -> Result<(&mut Buffer, Layout)> {
-        if self.held_alone().is_none() {
+    fn alone(&mut self) -> Result<(&mut Buffer, &Layout)> {
+        if !self.is_held_alone() {
             COPIES.fetch_add(1, Ordering::Relaxed);
-            let Value { layout, dtype, device, .. } = *self.value;
-            let buffer = device.backend().copy(self.view())?;
-            self.value = Arc::new(Value { buffer, layout: Layout::dense(*layout.shape()), dtype, device });
+            let buffer = self.device().backend().copy(self.view())?;
+            let layout = Layout::dense(*self.shape());
+            self.value = Arc::new(Value::new(buffer, layout, self.dtype(), self.device()));
         }
         self.held_alone().ok_or_else(|| Error::misuse("a fresh copy has another holder"))
     }

@@ -23,6 +23,8 @@ use crate::error::{Error, Result, or_raise};
 use crate::layout::Layout;
 use crate::op::Meta;
 use crate::shape::Shape;
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 /// A multi-dimensional array on a device, and, if it is tracked, where it came from.
@@ -38,15 +40,53 @@ pub struct Tensor {
 /// A tensor's elements: memory, layout, type and device.
 #[derive(Debug)]
 pub struct Value {
-    pub(crate) buffer: Buffer,
+    pub(crate) buffer: Held,
     pub(crate) layout: Layout,
     pub(crate) dtype: DType,
-    pub(crate) device: Device,
 }
 
 impl Value {
+    #[inline(always)]
+    pub(crate) fn new(buffer: Buffer, layout: Layout, dtype: DType, device: Device) -> Value {
+        Value { buffer: Held { buffer: ManuallyDrop::new(buffer), device }, layout, dtype }
+    }
+    #[inline]
     pub(crate) fn meta(&self) -> Meta {
         Meta { dtype: self.dtype, shape: *self.layout.shape() }
+    }
+    #[inline]
+    pub(crate) fn device(&self) -> Device {
+        self.buffer.device
+    }
+}
+
+/// A value's memory, which goes back to its device in the end: that may keep what nobody else holds, as it is, for the next.
+#[derive(Debug)]
+pub(crate) struct Held {
+    buffer: ManuallyDrop<Buffer>,
+    device: Device,
+}
+
+impl Drop for Held {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: taken here alone, where nobody can ask for it any more.
+        let buffer = unsafe { ManuallyDrop::take(&mut self.buffer) };
+        self.device.backend().release(buffer);
+    }
+}
+
+impl Deref for Held {
+    type Target = Buffer;
+    #[inline]
+    fn deref(&self) -> &Buffer {
+        &self.buffer
+    }
+}
+impl DerefMut for Held {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Buffer {
+        &mut self.buffer
     }
 }
 
@@ -62,7 +102,7 @@ impl Tensor {
     /// A tensor over a backend's buffer, dense and row-major. For backends and kernels.
     pub fn from_buffer(buffer: Buffer, shape: Shape, place: Place) -> Tensor {
         let Place { device, dtype } = place;
-        Tensor::from_value(Arc::new(Value { buffer, layout: Layout::dense(shape), dtype, device }))
+        Tensor::from_value(Arc::new(Value::new(buffer, Layout::dense(shape), dtype, device)))
     }
 
     /// The lengths of the dimensions, outermost first.
@@ -98,7 +138,7 @@ impl Tensor {
     /// The device it lives on.
     #[inline]
     pub fn device(&self) -> Device {
-        self.value.device
+        self.value.device()
     }
     /// Device and dtype, as constructors take them.
     pub fn place(&self) -> Place {

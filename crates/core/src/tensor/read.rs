@@ -1,7 +1,7 @@
 //! Reading tensors back, and moving them between devices. These depend on the outside world, so they are always a `Result`.
 
 use super::Tensor;
-use crate::autodiff::{Grads, Node, Rule, Saved, Vjp};
+use crate::autodiff::{CallRule, Grads, Node, Rule, Saved, Vjp};
 use crate::device::Device;
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result, or_raise};
@@ -104,7 +104,7 @@ pub fn to_device(x: &Tensor, device: Device) -> Result<Tensor> {
     if !crate::autodiff::records(&[x]) {
         return Ok(moved);
     }
-    let mut out = Node::call(Box::new(Move), &[x], Saved::default(), smallvec::smallvec![moved.value]);
+    let mut out = Node::call(CallRule::of(Move), &[x], Saved::default(), smallvec::smallvec![moved.value]);
     out.pop().ok_or_else(|| Error::misuse("a move gave no tensor"))
 }
 

@@ -75,8 +75,9 @@ macro_rules! with_dtype {
 }
 pub(crate) use with_dtype;
 
-pub(crate) fn finish(s: CpuStorage) -> Result<Buffer> {
-    Ok(Arc::new(s))
+#[inline]
+pub(crate) fn finish(s: Arc<CpuStorage>) -> Result<Buffer> {
+    Ok(s)
 }
 
 /// A view as an operand of elements `T`, and its storage.

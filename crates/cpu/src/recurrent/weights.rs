@@ -30,7 +30,7 @@ pub(super) fn lstm(x: &[View<'_>], reverse: bool) -> Result<Option<Fused>> {
     let (beside, sums) = (storage(steps * batch * width)?, storage(wide * width)?);
     let made = Inputs::of(x)?;
     let rows = made.rows(x)?;
-    let [dv, db, dw, seen, all] = [&tv, &tb, &tw, &beside, &sums].map(Out::<f32>::of);
+    let [dv, db, dw, seen, all] = [&tv, &tb, &tw, &beside, &sums].map(|s| Out::<f32>::of(s));
     launch(&made.reads(x)?, &[&tv, &tb, &tw, &beside, &sums], move || {
         let [gates, x, y, h] = &rows[..] else { return };
         for_chunks(steps, steps * batch * width / 8, |t| {

@@ -11,6 +11,7 @@ use gradus_core::backend::View;
 use gradus_core::ops::{ArgReduceOp, ScanOp};
 use gradus_core::{Buffer, DType, Result};
 use half::{bf16, f16};
+use std::sync::Arc;
 
 /// The elements of each row along `dim`, handed to `row(x, y)` densely; rows lie in the order of the other dimensions.
 fn along<T, Y>(
@@ -18,7 +19,7 @@ fn along<T, Y>(
     dim: usize,
     out_len: usize,
     row: impl Fn(&[T], &mut [Y]) + Send + Sync + 'static,
-) -> Result<CpuStorage>
+) -> Result<Arc<CpuStorage>>
 where
     T: Copy + Default + Send + Sync + 'static,
     Y: Copy + Default + Send + Sync + 'static,

@@ -16,6 +16,7 @@ use crate::strided::Walk;
 use crate::threads::for_chunks;
 use gradus_core::backend::{Dims, View};
 use gradus_core::ops::ReduceOp;
+use gradus_core::shape::MAX_RANK;
 use gradus_core::{Buffer, DType, Result};
 use half::{bf16, f16};
 use smallvec::{SmallVec, smallvec};
@@ -207,7 +208,7 @@ fn turn(x: View<'_>, dims: Dims) -> Turned {
     let layout = if order(true).eq(0..rank - order(false).count()) {
         *x.layout
     } else {
-        x.layout.permute(&order(true).chain(order(false)).collect::<Vec<usize>>())
+        x.layout.permute(&order(true).chain(order(false)).collect::<SmallVec<[usize; MAX_RANK]>>())
     };
     let reduced: usize = order(false).map(|d| x.shape()[d]).product();
     let kept: usize = order(true).map(|d| x.shape()[d]).product();

@@ -30,8 +30,14 @@ pub trait VisitorMut<'a> {
 }
 
 /// A dotted name under construction, for visitors.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ParameterPath(String);
+
+impl Default for ParameterPath {
+    fn default() -> ParameterPath {
+        ParameterPath(String::with_capacity(64)) // most names fit: it seldom grows
+    }
+}
 
 impl ParameterPath {
     /// Goes into the part called `name`; gives what [`leave`](Self::leave) wants.
