@@ -10,6 +10,7 @@
 mod binary;
 mod loops;
 mod transfer;
+mod transposed;
 mod unary;
 
 pub(crate) use binary::{binary, compare};
