@@ -203,7 +203,9 @@ struct Line {
     base: usize,
     /// Whether there is such a row or column.
     exists: bool,
-    /// Of a column, its [`origin`]; of a row nothing.
+    /// Whether it is a column, and then its [`origin`].
+    #[cube(comptime)]
+    column: bool,
     origin: Sequence<usize>,
     /// The first four that this thread loads, and how many. A narrow tile leaves some threads without: theirs would be the fifth.
     four: usize,
@@ -240,13 +242,13 @@ impl Line {
                 for j in 0..4 {
                     let mut v = f32::new(0.0);
                     if first + i * 4 + j < end && self.exists {
-                        if comptime!(self.origin.len() == 0) {
-                            v = f32::cast_from(factor[self.base + self.walk.left]);
-                        } else {
+                        if comptime!(self.column) {
                             let spot = meet(&self.origin, &self.walk, w, part, dense);
                             if spot.inside {
                                 v = f32::cast_from(factor[self.base + spot.at]);
                             }
+                        } else {
+                            v = f32::cast_from(factor[self.base + self.walk.left]);
                         }
                     }
                     four[j] = v;
@@ -322,6 +324,7 @@ pub fn conv_kernel<T: Numeric, Out: Numeric>(
                 Part::Weight => (group * s.outputs + my_row) * out_places,
             },
             exists: my_row < rows,
+            column: false,
             origin: Sequence::new(),
             four: four_a,
             fours: fours_a,
@@ -337,6 +340,7 @@ pub fn conv_kernel<T: Numeric, Out: Numeric>(
                 Part::Weight => (group * s.inputs + my_col / plane) * in_places,
             },
             exists: my_col < columns,
+            column: true,
             origin: origin(my_col % plane, &w, part),
             four: four_b,
             fours: fours_b,
