@@ -190,6 +190,76 @@ fn meet(origin: &Sequence<usize>, walk: &Walk, w: &Windows, #[comptime] part: Pa
     Spot { at, inside }
 }
 
+/// What one thread loads: of each sixteen steps of the sum some fours, always of the same row of the first factor or the same
+/// column of the second, as a tile's sides divide the number of threads.
+#[derive(CubeType)]
+struct Line {
+    /// Its place in the tile.
+    place: usize,
+    /// How many lines the tile has.
+    #[cube(comptime)]
+    lines: usize,
+    /// Where it begins in the factor.
+    base: usize,
+    /// Whether there is such a row or column.
+    exists: bool,
+    /// Whether it is a column, and then its [`origin`].
+    #[cube(comptime)]
+    column: bool,
+    origin: Sequence<usize>,
+    /// The first four that this thread loads, and how many. A narrow tile leaves some threads without: theirs would be the fifth.
+    four: usize,
+    #[cube(comptime)]
+    fours: usize,
+    /// The next step.
+    walk: Walk,
+}
+
+#[cube]
+impl Line {
+    /// Loads this thread's part of the sixteen steps from `start` on; beyond the last line and the end of the sum, and where there
+    /// is padding, there are zeros.
+    fn load<T: Numeric>(
+        &mut self,
+        factor: &Array<T>,
+        tile: &mut SharedMemory<Four<f32>>,
+        start: usize,
+        end: usize,
+        w: &Windows,
+        s: &Sizes,
+        #[comptime] part: Part,
+        #[comptime] dense: bool,
+    ) {
+        if self.four < 4 {
+            let first = start + self.four * 4;
+            // A thread that loads all sixteen has walked on to the next.
+            if comptime!(self.fours < 4) {
+                self.walk.jump(first, w, s, part);
+            }
+            for i in 0..self.fours {
+                let mut four = Four::<f32>::empty();
+                #[unroll]
+                for j in 0..4 {
+                    let mut v = f32::new(0.0);
+                    if first + i * 4 + j < end && self.exists {
+                        if comptime!(self.column) {
+                            let spot = meet(&self.origin, &self.walk, w, part, dense);
+                            if spot.inside {
+                                v = f32::cast_from(factor[self.base + spot.at]);
+                            }
+                        } else {
+                            v = f32::cast_from(factor[self.base + self.walk.left]);
+                        }
+                    }
+                    four[j] = v;
+                    self.walk.advance(w, s, part);
+                }
+                tile[(self.four + i) * self.lines + self.place] = four;
+            }
+        }
+    }
+}
+
 /// One tile of the part; `first` holds the weight, or y for the weight's gradient; `second` x, or y for the input. `bias` is
 /// read only if `with_bias`; `dense` says that all strides are 1. With chunks, `out` holds the partial sums of each, one after
 /// the other.
@@ -243,79 +313,52 @@ pub fn conv_kernel<T: Numeric, Out: Numeric>(
         let begin = layer / s.groups * s.chunk;
         let end = min(begin + s.chunk, depth);
 
-        // This thread loads the same row and the same column in each step: a tile's sides divide the number of threads.
-        let my_row = row0 + me % tall;
-        let my_col = col0 + me % wide;
-        let at_row = match comptime!(part) {
-            Part::Output => (group * s.outputs + my_row) * (s.inputs * size),
-            Part::Input => (group * s.outputs * s.inputs + my_row) * size,
-            Part::Weight => (group * s.outputs + my_row) * out_places,
+        let (fours_a, fours_b) = comptime!(((4 * cut.rows).div_ceil(side), (4 * cut.columns).div_ceil(side)));
+        let (my_row, four_a) = (row0 + me % tall, me / tall * fours_a);
+        let mut row = Line {
+            place: me % tall,
+            lines: tall,
+            base: match comptime!(part) {
+                Part::Output => (group * s.outputs + my_row) * (s.inputs * size),
+                Part::Input => (group * s.outputs * s.inputs + my_row) * size,
+                Part::Weight => (group * s.outputs + my_row) * out_places,
+            },
+            exists: my_row < rows,
+            column: false,
+            origin: Sequence::new(),
+            four: four_a,
+            fours: fours_a,
+            walk: Walk::begin(begin + 4 * four_a, &w, &s, part),
         };
-        let at_column = match comptime!(part) {
-            Part::Output => (my_col / plane * (s.groups * s.inputs) + group * s.inputs) * in_places,
-            Part::Input => (my_col / plane * (s.groups * s.outputs) + group * s.outputs) * out_places,
-            Part::Weight => (group * s.inputs + my_col / plane) * in_places,
+        let (my_col, four_b) = (col0 + me % wide, me / wide * fours_b);
+        let mut column = Line {
+            place: me % wide,
+            lines: wide,
+            base: match comptime!(part) {
+                Part::Output => (my_col / plane * (s.groups * s.inputs) + group * s.inputs) * in_places,
+                Part::Input => (my_col / plane * (s.groups * s.outputs) + group * s.outputs) * out_places,
+                Part::Weight => (group * s.inputs + my_col / plane) * in_places,
+            },
+            exists: my_col < columns,
+            column: true,
+            origin: origin(my_col % plane, &w, part),
+            four: four_b,
+            fours: fours_b,
+            walk: Walk::begin(begin + 4 * four_b, &w, &s, part),
         };
-        let from = origin(my_col % plane, &w, part);
 
         let mut sums = Array::<f32>::new(comptime!(cut.rows * cut.columns));
         #[unroll]
         for i in 0..comptime!(cut.rows * cut.columns) {
             sums[i] = f32::new(0.0);
         }
-        // Where this thread's steps begin among the sixteen, and how many fours it loads; threads too many load none.
-        let (fours_a, fours_b) = comptime!(((4 * cut.rows).div_ceil(side), (4 * cut.columns).div_ceil(side)));
-        let begin_a = begin + me / tall * comptime!(4 * fours_a);
-        let begin_b = begin + me / wide * comptime!(4 * fours_b);
-        let mut walk_a = Walk::begin(begin_a, &w, &s, part);
-        let mut walk_b = Walk::begin(begin_b, &w, &s, part);
-        let mut at = 0usize;
-        while begin + at < end {
-            // A thread that loads all sixteen has walked on to the next.
-            if comptime!(fours_a < 4) {
-                walk_a.jump(begin_a + at, &w, &s, part);
-            }
-            for i in 0..fours_a {
-                let four_at = me / tall * fours_a + i;
-                let mut four = Four::<f32>::empty();
-                #[unroll]
-                for j in 0..4 {
-                    let mut v = f32::new(0.0);
-                    if begin_a + at + i * 4 + j < end && my_row < rows {
-                        v = f32::cast_from(first[at_row + walk_a.left]);
-                    }
-                    four[j] = v;
-                    walk_a.advance(&w, &s, part);
-                }
-                if four_at < 4 {
-                    tile_a[four_at * tall + me % tall] = four;
-                }
-            }
-            if comptime!(fours_b < 4) {
-                walk_b.jump(begin_b + at, &w, &s, part);
-            }
-            for i in 0..fours_b {
-                let four_at = me / wide * fours_b + i;
-                let mut four = Four::<f32>::empty();
-                #[unroll]
-                for j in 0..4 {
-                    let mut v = f32::new(0.0);
-                    if begin_b + at + i * 4 + j < end && my_col < columns {
-                        let spot = meet(&from, &walk_b, &w, part, dense);
-                        if spot.inside {
-                            v = f32::cast_from(second[at_column + spot.at]);
-                        }
-                    }
-                    four[j] = v;
-                    walk_b.advance(&w, &s, part);
-                }
-                if four_at < 4 {
-                    tile_b[four_at * wide + me % wide] = four;
-                }
-            }
+        let mut at = begin;
+        while at < end {
+            row.load(first, &mut tile_a, at, end, &w, &s, part, dense);
+            column.load(second, &mut tile_b, at, end, &w, &s, part, dense);
             sync_cube();
             // Beyond the end of the sum both factors are 0, and adding +0·0 changes no sum.
-            let fours = (min(16usize, end - begin - at) + 3) / 4;
+            let fours = (min(16usize, end - at) + 3) / 4;
             for k in 0..fours {
                 let mut vb = Array::<Four<f32>>::new(comptime!(cut.columns));
                 #[unroll]

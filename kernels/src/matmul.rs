@@ -35,6 +35,56 @@ pub struct Matrix {
     pub column: isize,
 }
 
+/// The rows of the first operand, or the columns of the second.
+#[derive(CubeType)]
+struct Lines {
+    /// Where the matrix begins.
+    base: isize,
+    /// The tile's first line, and how many lines the matrix has.
+    first: usize,
+    count: usize,
+    /// The step from a line to the next, and from a number of a line to the next.
+    across: isize,
+    along: isize,
+}
+
+#[cube]
+impl Lines {
+    /// Loads numbers `k0` to `k0 + 16` of the lines into a tile, `[k 4][line][k 4]`; each thread loads fours of a line. Beyond the
+    /// last line and beyond `k` there are zeros.
+    fn load<In: Numeric, A: Numeric>(
+        &self,
+        x: &Array<In>,
+        tile: &mut SharedMemory<Four<A>>,
+        k0: usize,
+        k: usize,
+        #[comptime] side: usize,
+        #[comptime] lines: usize,
+    ) {
+        let threads = comptime!(side * side);
+        let me = UNIT_POS_Y as usize * side + UNIT_POS_X as usize;
+        for i in 0..comptime!((4 * lines).div_ceil(threads)) {
+            let e = me + i * threads;
+            // There are threads too many for a narrow tile.
+            if e < comptime!(4 * lines) {
+                let line = self.first + e % lines;
+                let mut four = Four::<A>::empty();
+                #[unroll]
+                for l in 0..4 {
+                    let kk = k0 + e / lines * 4 + l;
+                    let mut v = A::from_int(0);
+                    if kk < k && line < self.count {
+                        let at = self.base + isize::cast_from(line) * self.across + isize::cast_from(kk) * self.along;
+                        v = A::cast_from(x[usize::cast_from(at)]);
+                    }
+                    four[l] = v;
+                }
+                tile[e] = four;
+            }
+        }
+    }
+}
+
 /// The product. `cube_z` counts batches; `bias` is read only if `with_bias`.
 #[cube(launch_unchecked, address_type = "dynamic")]
 pub fn matmul_kernel<In: Numeric, A: Numeric, F: Float, Out: Numeric>(
@@ -57,19 +107,29 @@ pub fn matmul_kernel<In: Numeric, A: Numeric, F: Float, Out: Numeric>(
     #[define(In, A, F, Out)] _types: [StorageType; 4],
 ) {
     let side = comptime!(cut.side);
-    let threads = comptime!(side * side);
     let high = comptime!(side * cut.rows);
     let wide = comptime!(side * cut.columns);
     let mut tile_a = SharedMemory::<Four<A>>::new(comptime!(4 * high)); // [k 4][row][k 4]
     let mut tile_b = SharedMemory::<Four<A>>::new(comptime!(4 * wide)); // [k 4][column][k 4]
     let tx = UNIT_POS_X as usize;
     let ty = UNIT_POS_Y as usize;
-    let me = ty * side + tx;
     let batch = first_batch + CUBE_POS_Z as usize;
     let row0 = CUBE_POS_Y as usize * high;
     let col0 = CUBE_POS_X as usize * wide;
-    let base_a = locate(batch, &batches, &at_a.batch);
-    let base_b = locate(batch, &batches, &at_b.batch);
+    let rows = Lines {
+        base: locate(batch, &batches, &at_a.batch),
+        first: row0,
+        count: m,
+        across: at_a.row,
+        along: at_a.column,
+    };
+    let columns = Lines {
+        base: locate(batch, &batches, &at_b.batch),
+        first: col0,
+        count: n,
+        across: at_b.column,
+        along: at_b.row,
+    };
 
     let mut sums = Array::<A>::new(comptime!(cut.rows * cut.columns));
     #[unroll]
@@ -78,49 +138,8 @@ pub fn matmul_kernel<In: Numeric, A: Numeric, F: Float, Out: Numeric>(
     }
     let mut k0 = 0usize;
     while k0 < k {
-        // The threads load 16 columns of `a` and 16 rows of `b`, four of one row or column each.
-        for i in 0..comptime!((4 * cut.rows).div_ceil(side)) {
-            let e = me + i * threads;
-            let row = row0 + e % high;
-            let mut four = Four::<A>::empty();
-            #[unroll]
-            for l in 0..4 {
-                let kk = k0 + e / high * 4 + l;
-                let mut va = A::from_int(0);
-                if kk < k && row < m {
-                    va = A::cast_from(
-                        a[usize::cast_from(
-                            base_a + isize::cast_from(row) * at_a.row + isize::cast_from(kk) * at_a.column,
-                        )],
-                    );
-                }
-                four[l] = va;
-            }
-            if e < comptime!(4 * high) {
-                tile_a[e] = four;
-            }
-        }
-        for i in 0..comptime!((4 * cut.columns).div_ceil(side)) {
-            let e = me + i * threads;
-            let col = col0 + e % wide;
-            let mut four = Four::<A>::empty();
-            #[unroll]
-            for l in 0..4 {
-                let kk = k0 + e / wide * 4 + l;
-                let mut vb = A::from_int(0);
-                if kk < k && col < n {
-                    vb = A::cast_from(
-                        b[usize::cast_from(
-                            base_b + isize::cast_from(kk) * at_b.row + isize::cast_from(col) * at_b.column,
-                        )],
-                    );
-                }
-                four[l] = vb;
-            }
-            if e < comptime!(4 * wide) {
-                tile_b[e] = four;
-            }
-        }
+        rows.load::<In, A>(a, &mut tile_a, k0, k, side, high);
+        columns.load::<In, A>(b, &mut tile_b, k0, k, side, wide);
         sync_cube();
         // Beyond k both factors are 0, and adding 0·0 changes no sum.
         let fours = (min(16usize, k - k0) + 3) / 4;

@@ -6,6 +6,7 @@
 
 mod depthwise;
 mod direct;
+mod phases;
 mod pixels;
 mod planes;
 mod shifted;

@@ -51,7 +51,7 @@ vectorized! {
     }
     /// y = (x − max) − log: in this order, so that large numbers keep the digits of their differences.
     fn row_log<T: Float>(x: &[T], max: T, log: T, y: &mut [T]) {
-        map(x, y, |x| (x - max) - log);
+        for (y, &x) in y.iter_mut().zip(x) { *y = (x - max) - log; }
     }
     fn row_dot<T: Float>(a: &[T], b: &[T]) -> T {
         sums([a, b], |[a, b]| [a * b])[0]

@@ -55,6 +55,11 @@ impl Walk {
         self.offset
     }
 
+    /// The merged dimensions and their strides.
+    pub(crate) fn dims(&self) -> (&[usize], &[isize]) {
+        (&self.dims[..self.rank], &self.strides[..self.rank])
+    }
+
     /// Calls `row(done, at, len, stride)` for each run along the innermost dimension in elements `start..start + len`.
     #[inline(always)]
     pub(crate) fn rows(&self, start: usize, len: usize, mut row: impl FnMut(usize, isize, usize, isize)) {

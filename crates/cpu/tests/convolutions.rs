@@ -120,6 +120,9 @@ fn each_channel_by_itself() {
             let w = [channels, 1, 3, 3];
             check(&[images, channels, 9, 8], &w, o().padding(1).groups(channels), false);
             check(&[images, channels, 10, 7], &w, o().padding(1).stride(2).groups(channels), false);
+            // Rows as long as registers: planes stay as they are.
+            check(&[images, channels, 9, 37], &w, o().padding(1).groups(channels), false);
+            check(&[images, channels, 7, 16], &w, o().padding([0, 2]).groups(channels), true);
             check(&[images, channels, 5, 6], &w, o().stride(2).padding(1).groups(channels), true);
         }
         check(
@@ -128,6 +131,9 @@ fn each_channel_by_itself() {
             o().stride([3, 2]).padding([2, 1]).dilation([1, 2]).groups(19),
             false,
         );
+        check(&[images, 5, 6, 20], &[5, 1, 5, 5], o().padding(2).groups(5), false);
+        check(&[images, 3, 11, 35], &[3, 1, 7, 7], o().padding([3, 0]).groups(3), false);
+        check(&[images, 3, 11, 18], &[3, 1, 2, 5], o().groups(3), false);
         check(&[images, 33, 30], &[33, 1, 7], o().stride(2).padding(3).dilation(2).groups(33), false);
         check(&[images, 6, 9], &[6, 1, 2], o().stride(3).groups(6), true); // places that no window reaches
         check(&[images, 17, 9, 9], &[34, 1, 3, 3], o().groups(17), false); // two results from each channel

@@ -20,7 +20,7 @@ use gradus_core::functional::window::Window;
 use gradus_core::{Buffer, DType, Result};
 
 /// How many results of a row, or taps' gradients, are summed side by side, so that none waits for its last addition.
-const RESULTS: usize = 4;
+const RESULTS: usize = 8;
 const TAPS: usize = 9;
 
 /// Whether each of so many channels read gives one written.
@@ -119,9 +119,13 @@ unsafe fn convolve_of<V: Vector>(
                 let from = canvas.as_ptr().add(pass.from + row * pass.from_step[0]);
                 let to = target.as_mut_ptr().add((pass.to + row * pass.to_step[0]) * V::LANES);
                 let row = Row { pass, starts, weights: weights.as_ptr(), bias: V::load(bias.as_ptr()), from, to };
-                let whole = pass.count[1] / RESULTS * RESULTS;
-                (0..whole).step_by(RESULTS).for_each(|first| row.windows::<RESULTS>(first));
-                (whole..pass.count[1]).for_each(|first| row.windows::<1>(first));
+                match pass.count[1].checked_sub(RESULTS) {
+                    // The last ones go over some windows a second time.
+                    Some(last) => {
+                        (0..last + RESULTS).step_by(RESULTS).for_each(|first| row.windows::<RESULTS>(first.min(last)));
+                    }
+                    None => (0..pass.count[1]).for_each(|first| row.windows::<1>(first)),
+                }
             }
         }
         from_pixels::<V>(target.as_ptr(), &p.write_places, V::LANES, y.len() / p.write_places.len(), y);

@@ -2,11 +2,12 @@
 //!
 //! An image is laid out once as a padded canvas of pixels ([`pixels`](super::pixels)). A row of results is then a product of as
 //! many rows as it has windows, a window's step apart on the canvas, and each tap (or, side by side, a row of taps) is a run of
-//! the sum. The transposed convolution is a convolution for each remainder of the stride, and the taps' gradient the product
+//! the sum. The transposed convolution is a convolution for each remainder of the stride ([`phases`](super::phases)), and the taps' gradient the product
 //! the other way: taps × windows × outputs. Work is cut by images, whatever the number of threads.
 
+use super::Dense;
+use super::phases::{Phase, Phases};
 use super::pixels::{fetch_ahead, from_pixels, places, to_pixels, with_parts};
-use super::{Dense, unravel};
 use crate::elementwise::finish;
 use crate::launch::{Out, launch, storage};
 use crate::math::Float;
@@ -73,12 +74,6 @@ pub(super) struct Plan {
     pub(super) leaves_gaps: bool,
 }
 
-/// Each remainder of the stride has the taps `k` with `k·dilation ≡ remainder`.
-fn taps_of(w: &Window, remainder: [usize; 3]) -> Vec<usize> {
-    let has = |k: [usize; 3]| (0..3).all(|d| k[d] * w.dilation[d] % w.stride[d] == remainder[d]);
-    (0..w.places()).filter(|&k| has(unravel(k, w.size))).collect()
-}
-
 /// Taps at these numbers of a canvas as runs: side by side, taps of one row are one run.
 fn runs_of(starts: &[usize], channels: usize) -> (Vec<usize>, usize) {
     let mut runs: Vec<(usize, usize)> = Vec::new();
@@ -141,47 +136,31 @@ impl Plan {
         }
     }
 
-    /// x from y: place `q` of x gets tap `k` of window `o` where `o·stride + k·dilation = q + before`. For the places with one
-    /// remainder `r` of `q + before` by the stride, these are the taps whose distance has the same remainder, at
-    /// `o = ⌊(q + before)/stride⌋ − ⌊k·dilation/stride⌋`: a convolution of stride 1.
+    /// x from y.
     pub(super) fn transposed(w: &Window, images: usize, reads: usize, writes: usize, lanes: usize) -> Plan {
-        let reach: [usize; 3] = std::array::from_fn(|d| (w.span(d) - 1) / w.stride[d]);
-        let last: [usize; 3] = std::array::from_fn(|d| (w.input[d] - 1 + w.before[d]) / w.stride[d]);
+        let Phases { all, reach, padded, leaves_gaps } = Phases::new(w);
         // Rows and columns: of one dimension, it is the columns.
         let (row, column) = if w.rank == 1 { (1, 0) } else { (0, 1) };
-        let lens = [row, column].map(|d| (reach[d] + last[d] + 1).max(reach[d] + w.output[d]));
+        let lens = [row, column].map(|d| padded[d].max(reach[d] + w.output[d]));
         let pitch = pitch_of(reads, lanes);
-        let (mut passes, mut packed, mut leaves_gaps) = (Vec::new(), 0, false);
-        for phase in 0..w.stride.iter().product() {
-            let r = unravel(phase, w.stride);
-            let taps = taps_of(w, r);
-            let first: [usize; 3] = std::array::from_fn(|d| w.before[d].saturating_sub(r[d]).div_ceil(w.stride[d]));
-            let end: [usize; 3] =
-                std::array::from_fn(|d| (w.input[d] + w.before[d]).saturating_sub(r[d]).div_ceil(w.stride[d]));
-            let count: [usize; 3] = std::array::from_fn(|d| end[d].saturating_sub(first[d]));
-            if count.contains(&0) {
-                continue;
-            }
-            if taps.is_empty() {
-                leaves_gaps = true;
-                continue;
-            }
-            let at: [usize; 3] = std::array::from_fn(|d| first[d] * w.stride[d] + r[d] - w.before[d]);
-            let back = |k: usize, d: usize| reach[d] - unravel(k, w.size)[d] * w.dilation[d] / w.stride[d];
-            let starts: Vec<usize> = taps.iter().map(|&k| (back(k, row) * lens[1] + back(k, column)) * pitch).collect();
-            passes.push(Pass {
-                runs: starts,
+        let number = |place: [usize; 3]| (place[row] * lens[1] + place[column]) * pitch;
+        let mut packed = 0;
+        let pass = |phase: Phase| {
+            let pass = Pass {
+                runs: phase.starts.into_iter().map(number).collect(),
                 run: reads,
-                count: [count[row], count[column]],
-                from: (first[row] * lens[1] + first[column]) * pitch,
+                count: [phase.count[row], phase.count[column]],
+                from: number(phase.first),
                 from_step: [lens[1] * pitch, pitch],
-                to: at[row] * w.input[column] + at[column],
+                to: phase.at[row] * w.input[column] + phase.at[column],
                 to_step: [w.stride[row] * w.input[column], w.stride[column]],
                 packed,
-                taps,
-            });
-            packed += passes[passes.len() - 1].taps.len() * reads * writes.next_multiple_of(lanes);
-        }
+                taps: phase.taps,
+            };
+            packed += pass.taps.len() * reads * writes.next_multiple_of(lanes);
+            pass
+        };
+        let passes = all.into_iter().map(pass).collect();
         let (from, to) = ([w.output[row], w.output[column]], [w.input[row], w.input[column]]);
         Plan {
             images,

@@ -2,9 +2,10 @@
 //!
 //! An image is copied into [`planes`](super::planes), in which each tap of all windows is the image shifted by a constant; [`tiles`](super::tiles) then holds the
 //! inner loops of a matrix product that reads it there. The transposed convolution is a convolution for each remainder of the
-//! stride. Work is cut by images (and, for the weight's gradient, output channels) whatever the number of threads; sums over
+//! stride ([`phases`](super::phases)). Work is cut by images (and, for the weight's gradient, output channels) whatever the number of threads; sums over
 //! images are added in a fixed order.
 
+use super::phases::{Phase, Phases};
 use super::planes::{Planes, Vectors, copy_planes, copy_vectors};
 use super::tiles::{Correlation, PACK, Product, SLACK, correlations, products};
 use super::{Dense, unravel, with_room};
@@ -98,12 +99,15 @@ impl Plan {
         let padded = std::array::from_fn(|d| (w.output[d] - 1) * w.stride[d] + w.span(d));
         let at: [Vec<usize>; 3] = std::array::from_fn(|d| (0..w.size[d]).map(|k| k * w.dilation[d]).collect());
         let planes = Planes::new(w.input, w.before, padded, w.stride, [&at[0], &at[1], &at[2]]);
-        let weights: Vec<usize> = (0..s.taps).collect();
+        let tap = |k: usize| {
+            let k = unravel(k, w.size);
+            planes.shifted(std::array::from_fn(|d| k[d] * w.dilation[d]))
+        };
         let steps = [w.output[1] * w.output[2], w.output[2], 1];
         let pass = Pass {
-            taps: taps(&planes, s.channels, w, &weights, |at| planes.shifted(at)),
+            taps: taps(&planes, s.channels, (0..s.taps).map(tap)),
             windows: Vectors::over(&planes, [0; 3], w.output, lanes, 0, steps),
-            weights,
+            weights: (0..s.taps).collect(),
             packed: 0,
         };
         Plan {
@@ -120,45 +124,25 @@ impl Plan {
         }
     }
 
-    /// x from y: place `q` of x gets tap `k` of window `o` where `o·stride + k·dilation = q + before`. For the places with one
-    /// remainder `r` of `q + before` by the stride, these are the taps whose distance has the same remainder, at
-    /// `o = ⌊(q + before)/stride⌋ − ⌊k·dilation/stride⌋`: a convolution of stride 1.
+    /// x from y.
     fn transposed(w: &Window, s: &Sizes, lanes: usize) -> Plan {
-        let reach: [usize; 3] = std::array::from_fn(|d| (w.span(d) - 1) / w.stride[d]);
-        let last: [usize; 3] = std::array::from_fn(|d| (w.input[d] - 1 + w.before[d]) / w.stride[d]);
-        let planes = Planes::new(w.output, reach, std::array::from_fn(|d| reach[d] + last[d] + 1), [1; 3], [&[0]; 3]);
-        let mut passes = Vec::new();
-        let (mut packed, mut leaves_gaps) = (0, false);
-        for phase in 0..w.stride.iter().product() {
-            let r = unravel(phase, w.stride);
-            let has = |k: [usize; 3]| (0..3).all(|d| k[d] * w.dilation[d] % w.stride[d] == r[d]);
-            let weights: Vec<usize> = (0..s.taps).filter(|&k| has(unravel(k, w.size))).collect();
-            // The first and the last place of x with this remainder, in strides.
-            let first: [usize; 3] = std::array::from_fn(|d| w.before[d].saturating_sub(r[d]).div_ceil(w.stride[d]));
-            let end: [usize; 3] =
-                std::array::from_fn(|d| (w.input[d] + w.before[d]).saturating_sub(r[d]).div_ceil(w.stride[d]));
-            let count: [usize; 3] = std::array::from_fn(|d| end[d].saturating_sub(first[d]));
-            if count.contains(&0) {
-                continue;
-            }
-            if weights.is_empty() {
-                leaves_gaps = true;
-                continue;
-            }
-            let at: [usize; 3] = std::array::from_fn(|d| first[d] * w.stride[d] + r[d] - w.before[d]);
-            let row = [w.input[1] * w.input[2], w.input[2], 1];
-            let steps = std::array::from_fn(|d| row[d] * w.stride[d]);
-            let start = (0..3).map(|d| at[d] * row[d]).sum();
-            passes.push(Pass {
-                taps: taps(&planes, s.outs, w, &weights, |at| {
-                    planes.place(std::array::from_fn(|d| reach[d] - at[d] / w.stride[d]))
-                }),
-                windows: Vectors::over(&planes, first, count, lanes, start, steps),
+        let Phases { all, reach, padded, leaves_gaps } = Phases::new(w);
+        let planes = Planes::new(w.output, reach, padded, [1; 3], [&[0]; 3]);
+        let row = [w.input[1] * w.input[2], w.input[2], 1];
+        let steps = std::array::from_fn(|d| row[d] * w.stride[d]);
+        let mut packed = 0;
+        let pass = |phase: Phase| {
+            let start = (0..3).map(|d| phase.at[d] * row[d]).sum();
+            let pass = Pass {
+                taps: taps(&planes, s.outs, phase.starts.iter().map(|&at| planes.place(at))),
+                windows: Vectors::over(&planes, phase.first, phase.count, lanes, start, steps),
                 packed,
-                weights,
-            });
-            packed += passes[passes.len() - 1].taps.len() * s.groups * s.channels.next_multiple_of(PACK);
-        }
+                weights: phase.taps,
+            };
+            packed += pass.taps.len() * s.groups * s.channels.next_multiple_of(PACK);
+            pass
+        };
+        let passes = all.into_iter().map(pass).collect();
         Plan {
             planes,
             passes,
@@ -235,18 +219,8 @@ impl Plan {
 }
 
 /// Each channel's taps, from a window's place.
-fn taps(
-    planes: &Planes,
-    channels: usize,
-    w: &Window,
-    which: &[usize],
-    place: impl Fn([usize; 3]) -> usize,
-) -> Vec<usize> {
-    let at = |k: usize| {
-        let k = unravel(k, w.size);
-        place(std::array::from_fn(|d| k[d] * w.dilation[d]))
-    };
-    (0..channels).flat_map(|c| which.iter().map(move |&k| (c, k))).map(|(c, k)| c * planes.channel() + at(k)).collect()
+fn taps(planes: &Planes, channels: usize, at: impl Iterator<Item = usize> + Clone) -> Vec<usize> {
+    (0..channels).flat_map(|c| at.clone().map(move |at| c * planes.channel() + at)).collect()
 }
 
 /// y from x.

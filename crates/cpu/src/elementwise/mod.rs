@@ -12,6 +12,7 @@ mod binary;
 pub(crate) mod chain;
 mod loops;
 mod transfer;
+mod transposed;
 mod unary;
 
 pub(crate) use binary::{binary, compare};

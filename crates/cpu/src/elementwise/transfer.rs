@@ -1,5 +1,6 @@
 //! Moving elements: choosing between two, copying, casting, and writing into a buffer that exists.
 
+use super::transposed::Transposed;
 use super::{CHUNK, Half, finish, map1, source, with_dtype};
 use crate::launch::{Out, launch, storage};
 use crate::memory::CpuStorage;
@@ -38,6 +39,14 @@ vectorized! {
 
 /// The view's elements made dense.
 pub(crate) fn copy(x: View<'_>) -> Result<Buffer> {
+    if let Some(transposed) = Transposed::of(x) {
+        return match x.dtype.size() {
+            1 => transposed.copy::<u8, 64>(x),
+            2 => transposed.copy::<u16, 32>(x),
+            4 => transposed.copy::<u32, 16>(x),
+            _ => transposed.copy::<u64, 8>(x),
+        };
+    }
     match x.dtype.size() {
         1 => map1::<u8, u8>(x, 100, |x, y| y.copy_from_slice(x)),
         2 => map1::<u16, u16>(x, 100, |x, y| y.copy_from_slice(x)),

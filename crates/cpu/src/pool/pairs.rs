@@ -6,6 +6,7 @@
 use crate::math::Float;
 use crate::simd::vectorized;
 use gradus_core::functional::window::Window;
+use std::hint::select_unpredictable;
 
 /// Whether windows (their last dimension in the last place) are these.
 pub(super) fn fits(w: &Window) -> bool {
@@ -66,16 +67,18 @@ fn block<T: Float, const N: usize>(x: &[T], from: &[u8], best: &mut [T], place: 
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // the loops must unroll
 fn put<T: Float, const N: usize, const M: usize>(g: &[T], place: &[u8], upper: &mut [T], lower: &mut [T]) {
-    let (g, place) = (&g[..N], &place[..N]);
-    let (mut rows, zero) = ([[T::ZERO; M]; 2], T::ZERO);
-    for i in 0..N {
-        rows[0][2 * i] = if place[i] == 0 { g[i] } else { zero };
-        rows[0][2 * i + 1] = if place[i] == 1 { g[i] } else { zero };
-        rows[1][2 * i] = if place[i] == 2 { g[i] } else { zero };
-        rows[1][2 * i + 1] = if place[i] == 3 { g[i] } else { zero };
+    let (g, place, upper, lower) = (&g[..N], &place[..N], &mut upper[..M], &mut lower[..M]);
+    // Places are as good as random: of plain conditions the compiler makes jumps, every other of which is taken wrongly.
+    let mut four = [[T::ZERO; N]; 4];
+    for (k, to) in four.iter_mut().enumerate() {
+        for i in 0..N {
+            to[i] = select_unpredictable(place[i] == k as u8, g[i], T::ZERO);
+        }
     }
-    upper[..M].copy_from_slice(&rows[0]);
-    lower[..M].copy_from_slice(&rows[1]);
+    for i in 0..N {
+        (upper[2 * i], upper[2 * i + 1]) = (four[0][i], four[1][i]);
+        (lower[2 * i], lower[2 * i + 1]) = (four[2][i], four[3][i]);
+    }
 }
 
 /// The largest number of each window of a plane stack, and its place. `room` and `from` have a number for each of two rows.
