@@ -132,13 +132,13 @@ fn fused<T: Element + Default>(c: FusedCall<'_, Chain>, loops: Loops<T>) -> Resu
     let shape = c.outputs[0].shape;
     let n = shape.elements();
     let to = c.outputs.iter().map(|_| CpuStorage::new(n * size_of::<T>())).collect::<Result<Vec<_>>>()?;
-    let outs: Vec<Out<T>> = to.iter().map(Out::of).collect();
+    let outs: Vec<Out<T>> = to.iter().map(|s| Out::of(s)).collect();
     let reads = c.x.iter().map(|v| storage(v.buffer)).collect::<Result<SmallVec<[&CpuStorage; 4]>>>()?;
     let layouts: SmallVec<[Layout; 4]> = c.x.iter().map(|v| v.layout.expand(&shape)).collect();
     let views = c.x.iter().zip(&layouts).map(|(v, layout)| View { layout, ..*v });
     let sources: Vec<Source<T>> = views.map(source::<T>).collect::<Result<_>>()?;
     let cost = 600 * plan.steps.len();
-    launch(&reads, &to.iter().collect::<SmallVec<[&CpuStorage; 4]>>(), move || {
+    launch(&reads, &to.iter().map(|s| &**s).collect::<SmallVec<[&CpuStorage; 4]>>(), move || {
         for_ranges(n, CHUNK, cost, |start, len| {
             let mut scratches: Vec<Scratch<T>> = sources.iter().map(|_| Scratch::new()).collect();
             let mut blocks = plan.blocks();
