@@ -11,14 +11,17 @@
 //! The kernels are there with the feature `cubecl`, which `gradus-gpu` turns on with either of its runtimes.
 #![cfg(feature = "cubecl")]
 // `#[cube]` writes a module, a struct and functions beside each kernel that carry no docs of their own; the kernel's stand
-// for them. Its dialect has no `!is_nan()`, no `div_ceil`, and compound assignment only on variables.
+// for them. Its dialect has no `!is_nan()`, `div_ceil`, `is_empty` or elided lifetimes, and
+// compound assignment only on variables.
 #![allow(
     missing_docs,
     clippy::eq_op,
     clippy::nonminimal_bool,
     clippy::neg_cmp_op_on_partial_ord,
     clippy::assign_op_pattern,
-    clippy::manual_div_ceil
+    clippy::manual_div_ceil,
+    clippy::len_zero,
+    clippy::needless_lifetimes
 )]
 // Coefficients are given as published.
 #![allow(clippy::excessive_precision)]

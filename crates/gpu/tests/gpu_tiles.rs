@@ -37,7 +37,7 @@ fn results(device: Device, dtype: DType) -> Result<Vec<Tensor>> {
     }
     let plain = ConvOptions::default();
     let options =
-        [plain.clone(), plain.clone().padding(1), plain.clone().stride(2).padding(1), plain.clone().dilation(2)];
+        [plain, plain.padding(1), plain.stride(2).padding(1), plain.dilation(2)];
     for [channels, outputs] in [[1, 20], [18, 33], [33, 70]] {
         for options in &options {
             let (x, w) = (make(&[2, channels, 9, 7], "x")?, make(&[outputs, channels, 3, 3], "w")?);
@@ -45,9 +45,9 @@ fn results(device: Device, dtype: DType) -> Result<Vec<Tensor>> {
         }
     }
     let (x, w) = (make(&[3, 6, 21], "line")?, make(&[40, 6, 4], "w")?);
-    all.extend(convolution(&x, &w, &plain.clone().stride(3))?);
+    all.extend(convolution(&x, &w, &plain.stride(3))?);
     let (x, w) = (make(&[2, 5, 4, 5, 6], "box")?, make(&[19, 5, 2, 3, 2], "w")?);
-    all.extend(convolution(&x, &w, &plain.clone().padding(1))?);
+    all.extend(convolution(&x, &w, &plain.padding(1))?);
     let (x, w) = (make(&[2, 40, 6, 6], "groups")?, make(&[36, 20, 3, 3], "w")?);
     all.extend(convolution(&x, &w, &plain.groups(2).padding(1))?);
     Ok(all)
