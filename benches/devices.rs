@@ -9,6 +9,7 @@ use gradus::functional::attention::AttentionOptions;
 use gradus::functional::convolution::ConvOptions;
 use gradus::functional::gru::GruStep;
 use gradus::functional::lstm::LstmStep;
+use gradus::functional::newton_schulz::NewtonSchulzSum;
 use gradus::functional::pooling::PoolOptions;
 use gradus::functional::running_average::RunningAverage;
 use gradus::prelude::*;
@@ -87,7 +88,7 @@ pub fn kernels(c: &mut Criterion) {
     }
 }
 
-/// `unary`, `unary_grad`, `binary`, `compare`, `copy`, `random`, `dropout`, `swiglu`.
+/// `unary`, `unary_grad`, `binary`, `compare`, `copy`, `random`, `dropout`, `chain`, `newton_schulz`, `swiglu`.
 fn elementwise(b: &mut Bench<'_>) {
     let n = 1 << 20;
     let (x, y) = (b.randn(&[n], 0), b.randn(&[n], 1));
@@ -100,6 +101,11 @@ fn elementwise(b: &mut Bench<'_>) {
     let device = b.device;
     b.call("normal numbers 1M", bytes(4), || Tensor::randn([n], device, 3));
     b.call("dropout 1M", bytes(8), || x.dropout(0.3, 4));
+    b.both("tanh(x·2 + y)·y in a chain 1M", bytes(12), &[x.clone(), y.clone()], |x| {
+        Tensor::chain([&x[0], &x[1]], |[x, y]| (x * 2.0 + y).tanh() * y)
+    });
+    let sum = NewtonSchulzSum { own: 3.4445, other: -4.775, halves: false };
+    b.call("newton_schulz 1M", bytes(12), || Tensor::compose(sum, &[&x, &y]));
     b.both("swiglu 1M", bytes(12), &[x, y], |x| x[0].swiglu(&x[1]));
 }
 

@@ -63,6 +63,9 @@ pub fn chains(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("tanh(x * 2 + y) * y", n), |b| {
             b.iter(|| black_box((&x * 2.0 + &y).tanh() * &y))
         });
+        group.bench_function(BenchmarkId::new("tanh(x * 2 + y) * y as a chain", n), |b| {
+            b.iter(|| black_box(Tensor::chain([&x, &y], |[x, y]| (x * 2.0 + y).tanh() * y)))
+        });
         group.throughput(Throughput::Bytes(8 * n as u64));
         group.bench_function(BenchmarkId::new("sigmoid(x) * x", n), |b| b.iter(|| black_box(x.sigmoid() * &x)));
     }

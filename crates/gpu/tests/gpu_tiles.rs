@@ -36,8 +36,7 @@ fn results(device: Device, dtype: DType) -> Result<Vec<Tensor>> {
         all.push(a.try_matmul(&b.try_transpose(0, 1)?)?);
     }
     let plain = ConvOptions::default();
-    let options =
-        [plain, plain.padding(1), plain.stride(2).padding(1), plain.dilation(2)];
+    let options = [plain, plain.padding(1), plain.stride(2).padding(1), plain.dilation(2)];
     for [channels, outputs] in [[1, 20], [18, 33], [33, 70]] {
         for options in &options {
             let (x, w) = (make(&[2, channels, 9, 7], "x")?, make(&[outputs, channels, 3, 3], "w")?);
