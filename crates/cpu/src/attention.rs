@@ -40,6 +40,9 @@ fn fits(x: &[View<'_>]) -> bool {
     x.iter().all(|v| v.elements() > 0 && v.layout.strides().iter().all(|&s| s >= 0))
 }
 
+/// Queries of causal attention whose scores are held at once, at most.
+const CAUSAL_BLOCK: usize = 64;
+
 /// An operand `[batch, heads, rows, columns]`, by its strides.
 #[derive(Clone, Copy)]
 struct Operand<T> {
@@ -206,9 +209,11 @@ impl<T: Real> Scores<T> {
         x.matrix([b, h / self.sharing], 0)
     }
 
-    /// Queries whose scores are held at once: about 256 KiB of them.
+    /// Queries whose scores are held at once: about 256 KiB of them. Fewer where a block's last query sees keys that its first must
+    /// not see, whose scores are computed for nothing.
     fn block(&self) -> usize {
-        (65_536 / self.lens[3]).clamp(8, 128).min(self.lens[2])
+        let most = if self.op.causal { CAUSAL_BLOCK } else { 128 };
+        (65_536 / self.lens[3]).clamp(8, most).min(self.lens[2])
     }
     /// How many keys the queries below `end` may see at all.
     fn seen(&self, end: usize) -> usize {
@@ -220,7 +225,8 @@ impl<T: Real> Scores<T> {
         queries * keys * (width + values) / 50 + queries * keys
     }
 
-    /// The scores of queries `first..first + n` for the first `keys` keys, `[n, keys]`, masked.
+    /// The scores of queries `first..first + n` for the first `keys` keys, `[n, keys]`, masked; those of later keys than a query may
+    /// see are there, too, for nobody to read.
     fn compute(&self, head: [usize; 2], first: usize, n: usize, keys: usize, s: &mut [T]) {
         let (q, k) = (self.q.matrix(head, first), transposed(self.shared(&self.k, head)));
         let scale = T::from_f64(self.op.scale);
@@ -229,6 +235,7 @@ impl<T: Real> Scores<T> {
         let [b, h] = head;
         for (i, row) in s.chunks_exact_mut(keys).take(n).enumerate() {
             let query = first + i;
+            let row = &mut row[..self.seen(query + 1)];
             match &self.mask {
                 Mask::None => {}
                 Mask::Seen(m) => {
@@ -239,9 +246,6 @@ impl<T: Real> Scores<T> {
                     }
                 }
                 Mask::Added(m) => row.iter_mut().enumerate().for_each(|(j, s)| *s = *s + *m.number([b, h, query, j])),
-            }
-            if self.op.causal && query + 1 < keys {
-                row[query + 1..].fill(self.low);
             }
         }
     }
@@ -271,6 +275,8 @@ impl<T: Real> Scores<T> {
             let s = &mut s[..n * keys];
             self.compute(head, first, n, keys, s);
             for (i, p) in s.chunks_exact_mut(keys).enumerate() {
+                let (p, unseen) = p.split_at_mut(self.seen(first + i + 1));
+                unseen.fill(T::ZERO);
                 let max = row_max(p, self.low);
                 if max == self.low {
                     p.fill(T::ZERO); // sees no key
@@ -306,6 +312,8 @@ impl<T: Real> Scores<T> {
             let g_rows = &g[first * values..][..n * values];
             self.compute(head, first, n, keys, p);
             for (i, p) in p.chunks_exact_mut(keys).enumerate() {
+                let (p, unseen) = p.split_at_mut(self.seen(first + i + 1));
+                unseen.fill(T::ZERO);
                 if lse[first + i] == self.low {
                     p.fill(T::ZERO);
                     continue;
@@ -317,7 +325,10 @@ impl<T: Real> Scores<T> {
             // SAFETY: as above; all operands hold what their lengths say.
             unsafe { T::multiply(ds.as_mut_ptr(), [n, values, keys], rows_of(g_rows, values), v, false, T::ONE) };
             self.drop(head, first, keys, ds);
-            for (p, ds) in p.chunks_exact(keys).zip(ds.chunks_exact_mut(keys)) {
+            for (i, (p, ds)) in p.chunks_exact(keys).zip(ds.chunks_exact_mut(keys)).enumerate() {
+                let (ds, unseen) = ds.split_at_mut(self.seen(first + i + 1));
+                unseen.fill(T::ZERO);
+                let p = &p[..ds.len()];
                 // Σ p·dp = Σ g·y, dropout or not; the first is exactly dp where a query sees one key, whose score has no gradient.
                 score_grad(p, weighted_mean(p, ds), T::from_f64(self.op.scale), ds);
             }

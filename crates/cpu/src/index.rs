@@ -1,9 +1,10 @@
 //! Picking and combining by index. An index out of range is an error that names it; scattering goes through the source in
-//! order, each destination slice on one thread, so it is deterministic.
+//! order, each destination on one thread, so it is deterministic.
 
 use crate::elementwise::{finish, with_dtype};
 use crate::launch::{In, Out, fail, failure, launch, storage};
 use crate::memory::CpuStorage;
+use crate::simd::vectorized;
 use crate::strided::Walk;
 use crate::threads::for_chunks;
 use gradus_core::backend::View;
@@ -30,18 +31,14 @@ impl Picks {
         let mut raw = vec![0i64; self.count];
         self.walk.gather(self.x.slice(), 0, &mut raw);
         let len = self.len as i64;
-        let mut picks = Vec::with_capacity(raw.len());
-        for (at, i) in raw.into_iter().enumerate() {
-            let j = if i < 0 { i + len } else { i };
-            if j < 0 || j >= len {
-                fail(Error::misuse(format!(
-                    "index {i} (element {at} of the indices) is out of range for a dimension of length {len}"
-                )));
-                return None;
-            }
-            picks.push(j as usize);
+        if let Some(at) = raw.iter().position(|&i| i < -len || i >= len) {
+            fail(Error::misuse(format!(
+                "index {} (element {at} of the indices) is out of range for a dimension of length {len}",
+                raw[at]
+            )));
+            return None;
         }
-        Some(picks)
+        Some(raw.into_iter().map(|i| (if i < 0 { i + len } else { i }) as usize).collect())
     }
 }
 
@@ -112,47 +109,97 @@ fn split(layout: &Layout, dim: usize) -> (usize, usize, usize) {
 }
 
 pub(crate) fn scatter(op: ScatterOp, base: View<'_>, index: View<'_>, src: View<'_>, how: Index) -> Result<Buffer> {
-    let (picks, count, reads) = (Picks::of(index, base, how)?, index.elements(), storage(index.buffer)?);
+    let (picks, reads) = (Picks::of(index, base, how)?, storage(index.buffer)?);
     let mut copy = None;
     let (from, offset) = dense(src, &mut copy)?;
+    let dim = match how {
+        Index::Along(dim) => dim,
+        Index::Slices(dim) => {
+            return with_dtype!(base.dtype, T => scatter_slices::<T>(op, base, (picks, reads), (from, offset), dim));
+        }
+    };
     let buffer = crate::elementwise::copy(base)?;
     let (to, lb, li) = (storage(&buffer)?, *base.layout, *index.layout);
     with_dtype!(base.dtype, T => {
         let (s, out) = (In::<T>::of(from), Out::<T>::of(to));
-        match how {
-            Index::Along(dim) => {
-                launch(&[from, reads], &[to], move || {
-                    let Some(picks) = picks.get() else { return };
-                    let at = places(&lb, &li, dim, &picks);
-                    let (x, y) = (&s.slice()[offset..], out.slice());
-                    for (&p, &v) in at.iter().zip(x) {
-                        y[p] = meet(op, y[p], v);
-                    }
-                });
+        launch(&[from, reads], &[to], move || {
+            let Some(picks) = picks.get() else { return };
+            let at = places(&lb, &li, dim, &picks);
+            let (x, y) = (&s.slice()[offset..], out.slice());
+            for (&p, &v) in at.iter().zip(x) {
+                y[p] = meet(op, y[p], v);
             }
-            Index::Slices(dim) => {
-                let (outer, len, inner) = split(base.layout, dim);
-                launch(&[from, reads], &[to], move || {
-                    let Some(picks) = picks.get() else { return };
-                    let x = &s.slice()[offset..];
-                    // Threads share the columns: every thread sees all of the source, in order.
-                    let width = 256.min(inner.max(1));
-                    let strips = inner.div_ceil(width);
-                    for_chunks(outer * strips, outer * count * inner, |c| {
-                        let (o, c0) = (c / strips, c % strips * width);
-                        let n = width.min(inner - c0);
-                        for (i, &p) in picks.iter().enumerate() {
-                            let v = &x[(o * count + i) * inner + c0..][..n];
-                            let y = out.part((o * len + p) * inner + c0, n);
-                            y.iter_mut().zip(v).for_each(|(y, &v)| *y = meet(op, *y, v));
-                        }
-                    });
-                });
-            }
-        }
+        });
     });
     failure()?;
     Ok(buffer)
+}
+
+/// Columns of a slice that a chunk takes at most ...
+const WIDTH: usize = 256;
+/// ... and elements: few enough to stay in the second cache between the base's copy and the last source.
+const TILE: usize = 16 * 1024;
+
+/// Scatters slices. A chunk takes a band of destination slices: it copies the base there, then goes in order through the sources
+/// that land on it, so that each sum has the source's order whatever the number of threads.
+fn scatter_slices<T: Element + Default>(
+    op: ScatterOp,
+    base: View<'_>,
+    (picks, index): (Picks, &CpuStorage),
+    (from, offset): (&CpuStorage, usize),
+    dim: usize,
+) -> Result<Buffer> {
+    let (outer, len, inner) = split(base.layout, dim);
+    let (held, to) = (storage(base.buffer)?, CpuStorage::new(outer * len * inner * size_of::<T>())?);
+    let (b, s, out, walk) = (In::<T>::of(held), In::<T>::of(from), Out::<T>::of(&to), Walk::new(base.layout));
+    let width = WIDTH.min(inner.max(1));
+    let (strips, rows) = (inner.div_ceil(width), 1 << (TILE / width).ilog2());
+    let bands = len.div_ceil(rows);
+    launch(&[held, from, index], &[&to], move || {
+        let Some(picks) = picks.get() else { return };
+        let (x, (starts, order)) = (&s.slice()[offset..], by_band(&picks, rows, bands));
+        for_chunks(outer * bands * strips, outer * (picks.len() + len) * inner / 4, |c| {
+            let (o, band, c0) = (c / strips / bands, c / strips % bands, c % strips * width);
+            let (n, first) = (width.min(inner - c0), o * len + band * rows);
+            let copied = |at: usize, n: usize| walk.gather(b.slice(), at, out.part(at, n));
+            let here = rows.min(len - band * rows);
+            if strips == 1 {
+                copied(first * inner, here * inner);
+            } else {
+                (first..first + here).for_each(|r| copied(r * inner + c0, n));
+            }
+            for &i in &order[starts[band]..starts[band + 1]] {
+                let v = &x[(o * picks.len() + i) * inner + c0..][..n];
+                let y = out.part((o * len + picks[i]) * inner + c0, n);
+                meet_rows(op, y, v);
+            }
+        });
+    });
+    failure()?;
+    finish(to)
+}
+
+/// The sources in the order of the bands of `rows` destinations (a power of two) that they land on, those of a band in their own
+/// order, and where each of the `bands` begins.
+fn by_band(picks: &[usize], rows: usize, bands: usize) -> (Vec<usize>, Vec<usize>) {
+    let (mut starts, band) = (vec![0; bands + 1], |p: usize| p >> rows.ilog2());
+    picks.iter().for_each(|&p| starts[band(p) + 1] += 1);
+    (0..bands).for_each(|b| starts[b + 1] += starts[b]);
+    let (mut next, mut order) = (starts.clone(), vec![0; picks.len()]);
+    for (i, &p) in picks.iter().enumerate() {
+        order[next[band(p)]] = i;
+        next[band(p)] += 1;
+    }
+    (starts, order)
+}
+
+vectorized! {
+    fn meet_rows<T: Element>(op: ScatterOp, y: &mut [T], x: &[T]) {
+        match op {
+            ScatterOp::Set => y.copy_from_slice(x),
+            ScatterOp::Add => y.iter_mut().zip(x).for_each(|(y, &x)| *y = meet(ScatterOp::Add, *y, x)),
+        }
+    }
 }
 
 #[inline(always)]

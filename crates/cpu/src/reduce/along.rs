@@ -1,6 +1,6 @@
 //! What goes along one dimension, row by row: the places of extremes, sorting, and scans.
 
-use super::SEGMENT;
+use super::{Max, Min, SEGMENT, first_extreme};
 use crate::elementwise::{finish, with_dtype};
 use crate::launch::{In, Out, launch, storage};
 use crate::math::Float;
@@ -72,19 +72,10 @@ ordered!(int u8, u32, i32, i64);
 
 pub(crate) fn arg_reduce(op: ArgReduceOp, x: View<'_>, dim: usize) -> Result<Buffer> {
     with_dtype!(x.dtype, T => {
-        finish(along::<T, i64>(x, dim, 1, move |x, y| {
-            let mut best = 0;
-            for i in 1..x.len() {
-                // NaN wins either way.
-                let nan = |v: T| v.partial_cmp(&v).is_none();
-                let better = match op {
-                    ArgReduceOp::Max => x[best].less(x[i]),
-                    ArgReduceOp::Min => !nan(x[best]) && (nan(x[i]) || x[i].less(x[best])),
-                };
-                if better { best = i }
-            }
-            y[0] = best as i64;
-        })?)
+        finish(match op {
+            ArgReduceOp::Max => along::<T, i64>(x, dim, 1, |x, y| y[0] = first_extreme(Max, x) as i64),
+            ArgReduceOp::Min => along::<T, i64>(x, dim, 1, |x, y| y[0] = first_extreme(Min, x) as i64),
+        }?)
     })
 }
 

@@ -36,6 +36,18 @@ trait Fold<T>: Copy + Send + Sync + 'static {
     fn start(self) -> Self::A;
     fn step(self, a: Self::A, x: T) -> Self::A;
     fn join(self, a: Self::A, b: Self::A) -> Self::A;
+    /// Whether `plain_step` is quicker than `step`.
+    const PLAIN: bool = false;
+    /// A step with the same result unless an element is [`odd`](Fold::odd).
+    #[inline(always)]
+    fn plain_step(self, a: Self::A, x: T) -> Self::A {
+        self.step(a, x)
+    }
+    /// Whether `plain_step` must not be used.
+    #[inline(always)]
+    fn odd(self, _x: T) -> bool {
+        false
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -70,12 +82,18 @@ macro_rules! float_folds {
             #[inline(always)] fn start(self) -> $t { <$t>::NEG_INFINITY }
             #[inline(always)] fn step(self, a: $t, x: $t) -> $t { if x > a || x.is_nan() { x } else { a } }
             #[inline(always)] fn join(self, a: $t, b: $t) -> $t { if a.is_nan() { a } else { self.step(a, b) } }
+            const PLAIN: bool = true; // one instruction
+            #[inline(always)] fn plain_step(self, a: $t, x: $t) -> $t { if x > a { x } else { a } }
+            #[inline(always)] fn odd(self, x: $t) -> bool { x.is_nan() }
         }
         impl Fold<$t> for Min {
             type A = $t;
             #[inline(always)] fn start(self) -> $t { <$t>::INFINITY }
             #[inline(always)] fn step(self, a: $t, x: $t) -> $t { if x < a || x.is_nan() { x } else { a } }
             #[inline(always)] fn join(self, a: $t, b: $t) -> $t { if a.is_nan() { a } else { self.step(a, b) } }
+            const PLAIN: bool = true; // one instruction
+            #[inline(always)] fn plain_step(self, a: $t, x: $t) -> $t { if x < a { x } else { a } }
+            #[inline(always)] fn odd(self, x: $t) -> bool { x.is_nan() }
         }
     )*};
 }
@@ -137,11 +155,27 @@ macro_rules! half_folds {
             #[inline(always)] fn start(self) -> f32 { <$f as Fold<f32>>::start(self) }
             #[inline(always)] fn step(self, a: f32, x: $t) -> f32 { <$f as Fold<f32>>::step(self, a, x.to_f32()) }
             #[inline(always)] fn join(self, a: f32, b: f32) -> f32 { <$f as Fold<f32>>::join(self, a, b) }
+            const PLAIN: bool = <$f as Fold<f32>>::PLAIN;
+            #[inline(always)] fn plain_step(self, a: f32, x: $t) -> f32 { <$f as Fold<f32>>::plain_step(self, a, x.to_f32()) }
+            #[inline(always)] fn odd(self, x: $t) -> bool { <$f as Fold<f32>>::odd(self, x.to_f32()) }
         }
     )*};
 }
 half_folds!(Sum, Prod, Max, Min; f16);
 half_folds!(Sum, Prod, Max, Min; bf16);
+
+/// The lanes of [`fold_row`] by plain steps; `None` if an element is odd.
+#[inline(always)]
+fn plain_lanes<T: Copy, F: Fold<T>>(f: F, chunks: std::slice::ChunksExact<'_, T>) -> Option<[F::A; LANES]> {
+    let (mut lanes, mut odd) = ([f.start(); LANES], [0u32; LANES]);
+    for c in chunks {
+        for ((l, odd), &x) in lanes.iter_mut().zip(&mut odd).zip(c) {
+            *l = f.plain_step(*l, x);
+            *odd |= u32::from(f.odd(x));
+        }
+    }
+    odd.iter().all(|&odd| odd == 0).then_some(lanes)
+}
 
 vectorized! {
     /// Folds a dense row: lane by lane, then the lanes in order, then the rest.
@@ -149,9 +183,13 @@ vectorized! {
         let mut lanes = [f.start(); LANES];
         let chunks = x.chunks_exact(LANES);
         let rest = chunks.remainder();
-        for c in chunks {
-            for (l, &x) in lanes.iter_mut().zip(c) {
-                *l = f.step(*l, x);
+        if F::PLAIN && let Some(plain) = plain_lanes(f, chunks.clone()) {
+            lanes = plain;
+        } else {
+            for c in chunks {
+                for (l, &x) in lanes.iter_mut().zip(c) {
+                    *l = f.step(*l, x);
+                }
             }
         }
         for (l, &x) in lanes.iter_mut().zip(rest) {
@@ -165,6 +203,16 @@ vectorized! {
             width /= 2;
         }
         lanes[0]
+    }
+    /// The place of the first of a row's extremes, which are what `f` folds the row to; of the first NaN, if there is one.
+    fn first_extreme<T: Copy, F: ExtremeOf<T>>(f: F, x: &[T]) -> usize {
+        let best = fold_row(f, x);
+        let is = |x: T| f.odd(x) | (f.step(f.start(), x) == best);
+        // A block at a time: a search that may end anywhere is not vectorized.
+        let (chunks, _) = x.as_chunks::<LANES>();
+        let found = chunks.iter().position(|c| c.iter().fold(false, |any, &x| any | is(x)));
+        let from = found.unwrap_or(chunks.len()) * LANES;
+        from + x[from..].iter().position(|&x| is(x)).unwrap_or(0)
     }
     /// Folds `count` rows of elements, `step` apart from `at` on, into one accumulator for each column. A few rows at a time, so
     /// that accumulators do not go through memory for each.
@@ -191,6 +239,11 @@ vectorized! {
 /// [`Fold`] under a name that the vectorizing macro can take as a bound.
 trait FoldOf<T>: Fold<T> {}
 impl<T, F: Fold<T>> FoldOf<T> for F {}
+
+/// A [`Fold`] that gives one of the elements.
+trait ExtremeOf<T>: Fold<T, A: PartialEq> {}
+impl<T> ExtremeOf<T> for Max where Max: Fold<T, A: PartialEq> {}
+impl<T> ExtremeOf<T> for Min where Min: Fold<T, A: PartialEq> {}
 
 /// A reduction's geometry: the kept dimensions as `outer`, then the reduced ones as `rows` of `inner` kept-or-reduced elements.
 struct Turned {
