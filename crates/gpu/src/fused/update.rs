@@ -112,13 +112,14 @@ impl<R: GpuRuntime> Gpu<R> {
     }
 
     fn launch_updates(&self, waiting: &mut Option<Batch>) {
-        self.updates.any.store(false, Ordering::Release);
         if let Some(batch) = waiting.take() {
             if let Err(error) = self.launch_batch(batch) {
                 self.note(error);
             }
             self.updated();
         }
+        // Only now: whoever finds none waiting need not wait for the lock.
+        self.updates.any.store(false, Ordering::Release);
     }
 
     /// Takes an update, to be launched with others; `false`, and nothing done, if no kernel covers it.
