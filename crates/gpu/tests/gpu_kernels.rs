@@ -128,12 +128,13 @@ on_gpu! {
         let view = View { buffer: &buffer, layout: &layout, dtype: DType::F32 };
         let run = |op| down::<f32>(gpu, &gpu.unary(op, view).expect("it runs"), x.len());
         let test = |op| down::<bool>(gpu, &gpu.unary(op, view).expect("it runs"), x.len());
-        for op in [UnaryOp::Relu, UnaryOp::Tanh, UnaryOp::Sigmoid, UnaryOp::Gelu, UnaryOp::Softplus, UnaryOp::Erf, UnaryOp::Sign, UnaryOp::Abs] {
+        for op in [UnaryOp::Relu, UnaryOp::Tanh, UnaryOp::Sigmoid, UnaryOp::Gelu, UnaryOp::Softplus, UnaryOp::Erf, UnaryOp::Abs] {
             let y = run(op);
             assert!(y[0].is_nan(), "{} of NaN is {}", op.name(), y[0]);
             assert!(y[6..].iter().all(|v| v.is_finite()), "{}: {y:?}", op.name());
         }
         assert_eq!(run(UnaryOp::Relu)[1..4], [f32::INFINITY, 0.0, 0.0]);
+        assert_eq!(run(UnaryOp::Sign)[..5], [0.0, 1.0, -1.0, 0.0, 0.0], "0 for NaN, as on the CPU and in PyTorch");
         assert_eq!(run(UnaryOp::Sigmoid)[1..4], [1.0, 0.0, 0.5]);
         assert_eq!(run(UnaryOp::Tanh)[1..4], [1.0, -1.0, 0.0]);
         assert_eq!(test(UnaryOp::IsNan), x.map(f32::is_nan));
