@@ -112,16 +112,18 @@ impl Tensor {
     /// Elementwise functions of tensors in one pass: what lies between them is never written to memory, forward and backward. The
     /// shapes broadcast, the dtypes promote, and integers become `f32`.
     ///
-    /// Every op on tensors reads its operands from memory and writes its result there, which takes the time of an elementwise function.
-    /// A chain of n of them takes about as long as one; its gradient is a chain, too, that computes again what it needs. Panics at
-    /// the caller's line on misuse; [`try_chain`](Self::try_chain) returns the error instead. In PyTorch: what `torch.compile` does.
+    /// Every op on tensors reads its operands from memory and writes its result there, which takes most of the time of a simple
+    /// function of many numbers. The gradient is a chain, too, that computes again what it needs instead of reading it. Of a million
+    /// numbers, `(x * 2.0 + y).relu() * y - x` took 0.4 of the ops' time on a CPU, and the one below with its gradients 0.9; of a
+    /// few thousand, which are in the cache anyway, gradients take longer. Panics at the caller's line on misuse;
+    /// [`try_chain`](Self::try_chain) returns the error instead. In PyTorch: what `torch.compile` does.
     ///
     /// ```
     /// # use gradus_core::Tensor;
     /// # fn on(device: gradus_core::Device) -> gradus_core::Result<()> {
     /// let x = Tensor::from_slice(&[0.5f32, 1.0], device).requires_grad();
     /// let scale = Tensor::from_slice(&[2.0f32], device);
-    /// let y = Tensor::chain([&x, &scale], |[x, scale]| (x * scale + 1.0).tanh() / (1.0 + x.square()));
+    /// let y = Tensor::chain([&x, &scale], |[x, scale]| (x * 2.0 + scale).tanh() * scale);
     /// y.sum().backward();
     /// # Ok(())
     /// # }
