@@ -1,6 +1,6 @@
 //! The 2-norm of several tensors as if they were one, which the clipping of gradients asks for at each step.
 
-use crate::composite::Composite;
+use crate::composite::{Composite, first};
 use crate::error::{Error, Result};
 use crate::op::{Meta, Metas, Tensors, one};
 use crate::shape::Shape;
@@ -33,6 +33,6 @@ impl Tensor {
     /// √(Σ x²) over all elements of all of these tensors, which have one device and floating-point dtype. In PyTorch:
     /// `torch.nn.utils.get_total_norm`.
     pub fn try_global_norm(tensors: &[&Tensor]) -> Result<Tensor> {
-        Tensor::try_compose1(GlobalNorm, tensors)
+        first(GlobalNorm.name(), Tensor::try_compose(GlobalNorm, tensors))
     }
 }
