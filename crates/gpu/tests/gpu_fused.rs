@@ -6,7 +6,7 @@ mod adapter;
 mod definition;
 
 use adapter::{devices, turn};
-use definition::{Case, Numbers, agrees, attend, heads, normal, numbers, run, weighed};
+use definition::{agrees, attend, heads, normal, numbers, run};
 use gradus_core::functional::attention::{Attention, AttentionGrad, AttentionOptions};
 use gradus_core::functional::batch_norm::{BatchNorm, BatchNormGrad, BatchNormRelu, BatchNormReluGrad, ChannelAffine};
 use gradus_core::functional::chain::Chain;

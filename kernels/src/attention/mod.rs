@@ -9,7 +9,8 @@
 //! tiles of the other side, of which causal attention skips those that nobody sees. Operands pass through shared memory 16 columns
 //! (or rows) at a time, as in [`crate::matmul`]; each output is one thread's, so there are no atomics, and every sum has an
 //! order that shapes alone decide. Heads of queries that share a head of keys read it where it lies, and their gradients of keys and
-//! values are one cube's sum, head after head (Ainslie et al., "GQA", 2023). Arithmetic is plain `f32`; tensor cores are not used. CPU reference: the definition.
+//! values are one cube's sum, head after head (Ainslie et al., "GQA", 2023). The kernels here compute in plain `f32`; those of [`tensor_cores`]
+//! multiply halves. CPU reference: the definition.
 
 mod backward;
 mod forward;

@@ -25,9 +25,9 @@ pub fn attention_cores_kernel<T: Numeric, M: Numeric, N: Size>(
     let (rows, other) = comptime!((form.rows(), form.other));
     let (width, values) = comptime!((form.width, form.values));
     let unroll = comptime!(!form.emulated);
-    let mut of_queries = SharedMemory::<Pair<T>>::new(comptime!(rows * pitch(width)));
-    let mut of_keys = SharedMemory::<Pair<T>>::new(comptime!(other * pitch(width)));
-    let mut of_values = SharedMemory::<Pair<T>>::new(comptime!(other * pitch(values)));
+    let mut of_queries = SharedMemory::<Pair<T>>::new_aligned(comptime!(rows * pitch(width)), 16usize);
+    let mut of_keys = SharedMemory::<Pair<T>>::new_aligned(comptime!(other * pitch(width)), 16usize);
+    let mut of_values = SharedMemory::<Pair<T>>::new_aligned(comptime!(other * pitch(values)), 16usize);
     let mut scratch = SharedMemory::<f32>::new(comptime!(form.scratch()));
     let h = CUBE_POS_Y as usize;
     let (of_q, of_mask) = (head(&at_q, h), head(&at_mask, h));

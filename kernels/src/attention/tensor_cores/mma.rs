@@ -101,7 +101,7 @@ fn emulated<T: Numeric>(
 
 /// What the lane whose number differs in the bits of `mask` holds. All threads of a cube come here together.
 #[cube]
-fn neighbour(x: f32, #[comptime] mask: u32, scratch: &mut SharedMemory<f32>, #[comptime] form: Cores) -> f32 {
+fn neighbour(x: f32, mask: u32, scratch: &mut SharedMemory<f32>, #[comptime] form: Cores) -> f32 {
     if comptime!(form.emulated) {
         let first = UNIT_POS_Y * 32;
         scratch[(first + UNIT_POS_X) as usize] = x;
@@ -117,19 +117,19 @@ fn neighbour(x: f32, #[comptime] mask: u32, scratch: &mut SharedMemory<f32>, #[c
 /// The largest of the four lanes' of each row, for this lane's two rows.
 #[cube]
 pub(super) fn largest_of_rows(x: &mut Array<f32>, scratch: &mut SharedMemory<f32>, #[comptime] form: Cores) {
-    #[unroll]
-    for i in 0..2usize {
-        x[i] = max(x[i], neighbour(x[i], 1u32, scratch, form));
-        x[i] = max(x[i], neighbour(x[i], 2u32, scratch, form));
+    let unroll = comptime!(!form.emulated);
+    #[unroll(unroll)]
+    for i in 0..4usize {
+        x[i / 2] = max(x[i / 2], neighbour(x[i / 2], 1 + i as u32 % 2, scratch, form));
     }
 }
 
 /// The sum of the four lanes' of each row, for this lane's two rows: the same bits in each lane.
 #[cube]
 pub(super) fn sums_of_rows(x: &mut Array<f32>, scratch: &mut SharedMemory<f32>, #[comptime] form: Cores) {
-    #[unroll]
-    for i in 0..2usize {
-        x[i] += neighbour(x[i], 1u32, scratch, form);
-        x[i] += neighbour(x[i], 2u32, scratch, form);
+    let unroll = comptime!(!form.emulated);
+    #[unroll(unroll)]
+    for i in 0..4usize {
+        x[i / 2] += neighbour(x[i / 2], 1 + i as u32 % 2, scratch, form);
     }
 }

@@ -177,10 +177,11 @@ fn weighted<T: Numeric>(
             let at = of_x + n * comptime!(16 * pitch) + 8 * c;
             let (upper, lower) = (x[at], x[at + pitch]);
             let (upper_8, lower_8) = (x[at + comptime!(8 * pitch)], x[at + comptime!(9 * pitch)]);
-            #[unroll]
+            #[unroll(unroll)]
             for odd in 0..2usize {
-                right[0] = pair::<T>(upper[odd], lower[odd]);
-                right[1] = pair::<T>(upper_8[odd], lower_8[odd]);
+                right[0] = pair::<T>(select(odd == 0, upper[0], upper[1]), select(odd == 0, lower[0], lower[1]));
+                right[1] =
+                    pair::<T>(select(odd == 0, upper_8[0], upper_8[1]), select(odd == 0, lower_8[0], lower_8[1]));
                 multiply::<T>(&left, &right, out, 8 * c + 4 * odd, scratch, form);
             }
         }
