@@ -286,7 +286,8 @@ fn masked<M: Numeric>(
 fn added<M: Numeric>(mask: &Array<M>, at: &Head, i: usize, j: usize, p: &Problem, #[comptime] of: Mask) -> f32 {
     let mut v = f32::new(0.0);
     if comptime!(of != Mask::None) {
-        if i < p.queries && j < p.keys {
+        let there = i < p.queries && j < p.keys;
+        if there {
             let m = mask[usize::cast_from(at.base + isize::cast_from(i) * at.row + isize::cast_from(j) * at.column)];
             if comptime!(of == Mask::Seen) {
                 v = select(m == M::from_int(0), f32::new(UNSEEN), f32::new(0.0));

@@ -16,6 +16,9 @@ use gradus_kernels::attention::tensor_cores::{
 /// What the table of strategies says where threads are to do what tensor cores would; see [`crate::strategies`].
 const EMULATED: usize = 2;
 
+/// Planes of a cube: four share each tile of the other side.
+const PLANES: usize = 4;
+
 /// The three kernels.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kernel {
@@ -58,10 +61,9 @@ impl<R: GpuRuntime> Gpu<R> {
         if columns > kernel.widest() {
             return None;
         }
-        let (rows, others) = if kernel == Kernel::Keys { (c.keys, c.queries) } else { (c.queries, c.keys) };
         let mut form = Cores {
-            planes: rows.div_ceil(16).next_power_of_two().min(4),
-            other: others.next_multiple_of(16).next_power_of_two().min(kernel.other(columns)),
+            planes: PLANES,
+            other: kernel.other(columns),
             width,
             values,
             lanes: self.lanes(dtype, &[c.width, c.values], operands),
