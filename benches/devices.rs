@@ -146,7 +146,8 @@ fn sequences(b: &mut Bench<'_>) {
         let attend = |x: &[Tensor]| x[0].attention(&x[1], &x[2], &AttentionOptions::causal());
         b.both(&name, flops.clone(), &x, attend);
         // By tensor cores where the device has them.
-        for half in [DType::F16, DType::Bf16].into_iter().filter(|d| b.device.backend().supports(*d)) {
+        let device = b.device;
+        for half in [DType::F16, DType::Bf16].into_iter().filter(|d| device.backend().supports(*d)) {
             let x: Vec<Tensor> = x.iter().map(|x| x.to_dtype(half)).collect();
             b.both(&format!("{name} {half}"), flops.clone(), &x, attend);
         }

@@ -7,12 +7,12 @@
 //! exchange its maximum and its sum. Everything else (scores, masks, dropout, which tiles are skipped, what is kept) is the plain
 //! kernels', and so are the orders: each number has one writer, and every sum an order that shapes alone decide.
 //!
-//! What a device must have for it stands in one file, [`mma`]: a product of 16 × 16 × 8 and an exchange between lanes. Both can be
+//! What a device must have for it stands in one file, `mma.rs`: a product of 16 × 16 × 8 and an exchange between lanes. Both can be
 //! emulated through shared memory by any device, in any type, so that tests run the rest of the kernels line by line.
 
 mod backward;
 mod forward;
-pub(crate) mod mma;
+mod mma;
 
 pub use backward::{attention_cores_dkv_kernel, attention_cores_dq_kernel};
 pub use forward::attention_cores_kernel;
