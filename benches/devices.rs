@@ -143,7 +143,14 @@ fn sequences(b: &mut Bench<'_>) {
         let x: Vec<Tensor> = (0..3).map(|i| b.randn(&[1, heads, length, width], i)).collect();
         let flops = Throughput::Elements(4 * (heads * length * length * width) as u64);
         let name = format!("causal attention {heads}x{length}x{width}");
-        b.both(&name, flops, &x, |x| x[0].attention(&x[1], &x[2], &AttentionOptions::causal()));
+        let attend = |x: &[Tensor]| x[0].attention(&x[1], &x[2], &AttentionOptions::causal());
+        b.both(&name, flops.clone(), &x, attend);
+        // By tensor cores where the device has them.
+        let device = b.device;
+        for half in [DType::F16, DType::Bf16].into_iter().filter(|d| device.backend().supports(*d)) {
+            let x: Vec<Tensor> = x.iter().map(|x| x.to_dtype(half)).collect();
+            b.both(&format!("{name} {half}"), flops.clone(), &x, attend);
+        }
     }
     let x = [b.randn(&[32, 512], 0), b.randn(&[32, 512], 1), b.randn(&[32, 128], 2)];
     let step = |x: &[Tensor]| Tensor::compose(LstmStep, &[&x[0], &x[1], &x[2]]).swap_remove(0);

@@ -55,6 +55,9 @@ strategies! {
     burn_f32,
     /// Products of `f16` and `bf16` with at least 2 to this power multiplications, and 128 in each dimension, are Burn's.
     burn_half,
+    /// Attention of `f16` and `bf16` by tensor cores: 1 where the device has what they need, 0 never. 2 is for tests: in any type
+    /// and on any device, threads do what tensor cores would, slowly.
+    attention_cores,
     /// A result that combines at most so many elements is one thread's work.
     reduce_short,
     /// From so many results on, each is one thread's work.

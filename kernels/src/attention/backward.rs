@@ -84,7 +84,15 @@ pub fn attention_dq_kernel<T: Numeric, M: Numeric>(
             for j in 0..t {
                 let at = comptime!(i * t + j);
                 let (row, column) = (ty + comptime!(form.side * i), tx + comptime!(form.side * j));
-                let z = score(s[at], weights[row * pitch + column], i0 + row, j0 + column, &p, form);
+                let z = score(
+                    s[at],
+                    weights[row * pitch + column],
+                    i0 + row,
+                    j0 + column,
+                    &p,
+                    comptime!(form.causal),
+                    comptime!(form.mask),
+                );
                 s[at] = select(z == f32::new(UNSEEN), f32::new(0.0), (z - logs[i]).exp());
             }
         }
@@ -174,7 +182,15 @@ pub fn attention_dkv_kernel<T: Numeric, M: Numeric>(
                 for i in 0..t {
                     let at = comptime!(i * t + j);
                     let row = ty + comptime!(form.side * i);
-                    let z = score(s[at], weights[row * pitch + column], i0 + column, j0 + row, &p, form);
+                    let z = score(
+                        s[at],
+                        weights[row * pitch + column],
+                        i0 + column,
+                        j0 + row,
+                        &p,
+                        comptime!(form.causal),
+                        comptime!(form.mask),
+                    );
                     s[at] = select(z == f32::new(UNSEEN), f32::new(0.0), (z - log).exp());
                 }
             }

@@ -56,7 +56,15 @@ pub fn attention_kernel<T: Numeric, M: Numeric>(
             for j in 0..t {
                 let at = comptime!(i * t + j);
                 let (row, column) = (ty + comptime!(form.side * i), tx + comptime!(form.side * j));
-                s[at] = score(s[at], weights[row * pitch + column], i0 + row, j0 + column, &p, form);
+                s[at] = score(
+                    s[at],
+                    weights[row * pitch + column],
+                    i0 + row,
+                    j0 + column,
+                    &p,
+                    comptime!(form.causal),
+                    comptime!(form.mask),
+                );
                 largest = max(largest, s[at]);
             }
             weights[(ty + comptime!(form.side * i)) * pitch + tx] = largest;

@@ -9,10 +9,12 @@
 //! tiles of the other side, of which causal attention skips those that nobody sees. Operands pass through shared memory 16 columns
 //! (or rows) at a time, as in [`crate::matmul`]; each output is one thread's, so there are no atomics, and every sum has an
 //! order that shapes alone decide. Heads of queries that share a head of keys read it where it lies, and their gradients of keys and
-//! values are one cube's sum, head after head (Ainslie et al., "GQA", 2023). Arithmetic is plain `f32`; tensor cores are not used. CPU reference: the definition.
+//! values are one cube's sum, head after head (Ainslie et al., "GQA", 2023). The kernels here compute in plain `f32`; those of [`tensor_cores`]
+//! multiply halves. CPU reference: the definition.
 
 mod backward;
 mod forward;
+pub mod tensor_cores;
 
 pub use backward::{attention_dkv_kernel, attention_dq_kernel};
 pub use forward::attention_kernel;
@@ -274,34 +276,50 @@ fn masked<M: Numeric>(
             let row = ty + e / form.t * form.side;
             let column = tx + e % form.t * form.side;
             let (i, j) = if comptime!(turned) { (i0 + column, j0 + row) } else { (i0 + row, j0 + column) };
-            let mut v = f32::new(0.0);
-            if i < p.queries && j < p.keys {
-                let m =
-                    mask[usize::cast_from(at.base + isize::cast_from(i) * at.row + isize::cast_from(j) * at.column)];
-                if comptime!(form.mask == Mask::Seen) {
-                    v = select(m == M::from_int(0), f32::new(UNSEEN), f32::new(0.0));
-                } else {
-                    v = f32::cast_from(m);
-                }
-            }
-            tile[row * comptime!(form.pitch()) + column] = v;
+            tile[row * comptime!(form.pitch()) + column] = added::<M>(mask, at, i, j, p, comptime!(form.mask));
         }
     }
+}
+
+/// What the mask adds to the score of a query and a key: 0 without one, or where one of the two is not there.
+#[cube]
+fn added<M: Numeric>(mask: &Array<M>, at: &Head, i: usize, j: usize, p: &Problem, #[comptime] of: Mask) -> f32 {
+    let mut v = f32::new(0.0);
+    if comptime!(of != Mask::None) {
+        let there = i < p.queries && j < p.keys;
+        if there {
+            let m = mask[usize::cast_from(at.base + isize::cast_from(i) * at.row + isize::cast_from(j) * at.column)];
+            if comptime!(of == Mask::Seen) {
+                v = select(m == M::from_int(0), f32::new(UNSEEN), f32::new(0.0));
+            } else {
+                v = f32::cast_from(m);
+            }
+        }
+    }
+    v
 }
 
 /// The score of a query and a key, from their product and what the mask adds; [`UNSEEN`] where the query may not see the key, or
 /// one is not there.
 #[cube]
-fn score(product: f32, added: f32, i: usize, j: usize, p: &Problem, #[comptime] form: Form) -> f32 {
+fn score(
+    product: f32,
+    added: f32,
+    i: usize,
+    j: usize,
+    p: &Problem,
+    #[comptime] causal: bool,
+    #[comptime] mask: Mask,
+) -> f32 {
     let mut s = product * p.scale;
     let mut seen = i < p.queries && j < p.keys;
-    if comptime!(form.causal) {
+    if comptime!(causal) {
         seen = seen && j <= i;
     }
-    if comptime!(form.mask == Mask::Seen) {
+    if comptime!(mask == Mask::Seen) {
         seen = seen && added == f32::new(0.0);
     }
-    if comptime!(form.mask == Mask::Added) {
+    if comptime!(mask == Mask::Added) {
         s += added;
     }
     select(seen, s, f32::new(UNSEEN))

@@ -1,4 +1,8 @@
-//! Attention by tiles, which keeps ln Σ e^score of each query, and its gradients. Heads wider than [`WIDEST`] run by definition.
+//! Attention by tiles, which keeps ln Σ e^score of each query, and its gradients: by tensor cores where
+//! [`tensor_cores`] says so, else in [`plain`] `f32`. Heads wider than [`WIDEST`] run by definition.
+
+mod plain;
+mod tensor_cores;
 
 use super::covered;
 use crate::Gpu;
@@ -6,14 +10,12 @@ use crate::launch::Steps;
 use crate::memory::GpuBuffer;
 use crate::runtime::GpuRuntime;
 use cubecl::ir::StorageType;
-use cubecl::prelude::{CubeCount, CubeDim};
 use gradus_core::composite::Fused;
 use gradus_core::functional::attention::Attention;
 use gradus_core::{DType, Meta, Result, Shape, View};
-use gradus_kernels::attention::{
-    Form, Mask, ProblemLaunch, attention_dkv_kernel, attention_dq_kernel, attention_kernel,
-};
+use gradus_kernels::attention::{Form, Mask, ProblemLaunch};
 use smallvec::smallvec;
+use tensor_cores::Kernel;
 
 /// The most columns of a head that the kernels hold in registers.
 const WIDEST: usize = 256;
@@ -63,11 +65,6 @@ impl Call<'_> {
             (keep * 16_777_216.0).ceil().clamp(0.0, 16_777_216.0) as u32,
             if keep > 0.0 { (1.0 / keep) as f32 } else { 0.0 },
         )
-    }
-    /// A cube for each tile of `rows` of each of `heads` heads.
-    fn cubes(&self, rows: usize, heads: usize) -> (CubeCount, CubeDim) {
-        let (tiles, side) = (rows.div_ceil(self.form.tile()), self.form.side as u32);
-        (CubeCount::Static(tiles as u32, heads as u32, self.batches as u32), CubeDim::new_2d(side, side))
     }
     fn statistic(&self) -> Result<Meta> {
         Ok(Meta::new(DType::F32, Shape::try_new(&[self.batches, self.heads, self.queries])?))
@@ -143,32 +140,13 @@ impl<R: GpuRuntime> Gpu<R> {
         let rows = c.batches * c.heads * c.queries;
         let (out, lse) = (self.reserve(rows * c.values, q.dtype)?, self.reserve(rows, DType::F32)?);
         let address = self.address(&[mq.elements, mk.elements, mv.elements, mm.elements, out.elements])?;
-        let (cubes, threads) = c.cubes(c.queries, c.heads);
-        let place = |v: &View<'_>| Steps::of(v.layout).place();
-        // SAFETY: the views lie inside their buffers (the caller's contract), and the kernel checks each query, key and column
-        // against its length; a mask is read only if there is one.
-        unsafe {
-            attention_kernel::launch_unchecked::<R>(
-                self.client(),
-                cubes,
-                threads,
-                address,
-                self.array(mq),
-                self.array(mk),
-                self.array(mv),
-                self.array(mm),
-                self.array(&out),
-                self.array(&lse),
-                place(q),
-                place(k),
-                place(v),
-                at_mask.place(),
-                c.problem(),
-                c.form,
-                c.types,
-            );
+        let steps = [q, k, v].map(|v| Steps::of(v.layout));
+        let places = [&steps[0], &steps[1], &steps[2], &at_mask];
+        let memory = [mq, mk, mv, mm];
+        match self.cores(&c, Kernel::Forward, q.dtype, &[q, k, v]) {
+            Some(form) => self.attention_cores(&c, form, memory, [&out, &lse], places, address),
+            None => self.attention_plain(&c, memory, [&out, &lse], places, address),
         }
-        self.launched();
         Ok(Some(Fused::one(self.done(out)?).keep(c.statistic()?, self.done(lse)?)))
     }
 
@@ -179,8 +157,6 @@ impl<R: GpuRuntime> Gpu<R> {
             return Ok(None);
         };
         let memory = x.iter().map(|v| self.memory_of(v.buffer)).collect::<Result<Vec<_>>>()?;
-        let array = |i: usize| self.array(memory[i]);
-        let place = |v: &View<'_>| Steps::of(v.layout).place();
         let (mm, at_mask) = self.mask_of(&c, memory[1])?;
         let (queries, keys) = (c.batches * c.heads * c.queries, c.batches * c.shared * c.keys);
         let dq = self.reserve(queries * c.width, q.dtype)?;
@@ -188,62 +164,19 @@ impl<R: GpuRuntime> Gpu<R> {
         let delta = self.reserve(queries, DType::F32)?;
         let longest = memory.iter().map(|m| m.elements).max().unwrap_or(0);
         let address = self.address(&[longest, dq.elements, dk.elements, dv.elements])?;
-        let ((rows, threads), (columns, _)) = (c.cubes(c.queries, c.heads), c.cubes(c.keys, c.shared));
-        // SAFETY: as in `attention`; the statistics have a number for each query.
-        unsafe {
-            attention_dq_kernel::launch_unchecked::<R>(
-                self.client(),
-                rows,
-                threads,
-                address,
-                array(0),
-                array(1),
-                array(2),
-                array(3),
-                array(4),
-                array(5),
-                self.array(mm),
-                self.array(&dq),
-                self.array(&delta),
-                place(g),
-                place(q),
-                place(k),
-                place(v),
-                place(y),
-                at_mask.place(),
-                c.problem(),
-                c.form,
-                c.types,
-            );
+        let steps = [g, q, k, v, y].map(|v| Steps::of(v.layout));
+        let [at_g, at_q, at_k, at_v, at_y] = steps.each_ref();
+        let [mg, mq, mk, mv, my, ml] = [0, 1, 2, 3, 4, 5].map(|i| memory[i]);
+        let (of_dq, at_dq) = ([mg, mq, mk, mv, my, ml, mm], [at_g, at_q, at_k, at_v, at_y, &at_mask]);
+        match self.cores(&c, Kernel::Queries, q.dtype, &[g, q, k, v]) {
+            Some(form) => self.attention_cores_dq(&c, form, of_dq, [&dq, &delta], at_dq, address),
+            None => self.attention_plain_dq(&c, of_dq, [&dq, &delta], at_dq, address),
         }
-        self.launched();
-        // SAFETY: as above; δ was written for each query.
-        unsafe {
-            attention_dkv_kernel::launch_unchecked::<R>(
-                self.client(),
-                columns,
-                threads,
-                address,
-                array(0),
-                array(1),
-                array(2),
-                array(3),
-                array(5),
-                self.array(&delta),
-                self.array(mm),
-                self.array(&dk),
-                self.array(&dv),
-                place(g),
-                place(q),
-                place(k),
-                place(v),
-                at_mask.place(),
-                c.problem(),
-                c.form,
-                c.types,
-            );
+        let (of_dkv, at_dkv) = ([mg, mq, mk, mv, ml, &delta, mm], [at_g, at_q, at_k, at_v, &at_mask]);
+        match self.cores(&c, Kernel::Keys, q.dtype, &[g, q, k, v]) {
+            Some(form) => self.attention_cores_dkv(&c, form, of_dkv, [&dk, &dv], at_dkv, address),
+            None => self.attention_plain_dkv(&c, of_dkv, [&dk, &dv], at_dkv, address),
         }
-        self.launched();
         Ok(Some(Fused { outputs: smallvec![self.done(dq)?, self.done(dk)?, self.done(dv)?], ..Fused::default() }))
     }
 }
