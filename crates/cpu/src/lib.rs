@@ -103,6 +103,7 @@ impl Cpu {
         norm::register(&kernels);
         pool::register(&kernels);
         recurrent::register(&kernels);
+        reduce::register(&kernels);
         rms_norm::register(&kernels);
         rotary::register(&kernels);
         softmax::register(&kernels);

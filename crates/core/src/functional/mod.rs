@@ -2,6 +2,7 @@
 //! [`Composite`](crate::Composite) where a fused kernel is worth having, else a plain function of tensors.
 
 pub mod activation;
+pub mod all_finite;
 pub mod attention;
 pub mod batch_norm;
 pub mod bilinear;
