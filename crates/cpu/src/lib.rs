@@ -20,6 +20,7 @@ mod elementwise;
 mod index;
 mod lanes;
 mod launch;
+mod lerp;
 mod linear;
 mod loss;
 mod lstm;
@@ -96,6 +97,7 @@ impl Cpu {
         conv::register(&kernels);
         dropout::register(&kernels);
         elementwise::chain::register(&kernels);
+        lerp::register(&kernels);
         linear::register(&kernels);
         loss::register(&kernels);
         lstm::register(&kernels);

@@ -21,6 +21,7 @@ pub mod group_norm;
 pub mod gru;
 pub mod gru_sequence;
 pub mod interpolate;
+pub mod lerp;
 pub mod linear;
 pub mod local_response_norm;
 pub mod loss;

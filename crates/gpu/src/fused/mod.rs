@@ -15,6 +15,7 @@ use gradus_core::functional::conv::{Conv, ConvInputGrad, ConvWeightGrad};
 use gradus_core::functional::dropout::Dropout;
 use gradus_core::functional::global_norm::GlobalNorm;
 use gradus_core::functional::gru::{GruStep, GruStepGrad};
+use gradus_core::functional::lerp::Lerp;
 use gradus_core::functional::linear::Linear;
 use gradus_core::functional::loss::{CrossEntropy, CrossEntropyGrad};
 use gradus_core::functional::lstm::{LstmStep, LstmStepGrad};
@@ -105,6 +106,7 @@ impl<R: GpuRuntime> Gpu<R> {
         table.register(|c: FusedCall<'_, RunningAverage>| self.running_average(c.x, c.op.momentum));
         table.register(|c: FusedCall<'_, NewtonSchulzSum>| self.newton_schulz(c.op, c.x));
         table.register(|c: FusedCall<'_, Chain>| self.chain(c));
+        table.register(|c: FusedCall<'_, Lerp>| self.lerp(c));
         table.register(|c: FusedCall<'_, Conv>| self.conv(c.op, c.x));
         table.register(|c: FusedCall<'_, ConvInputGrad>| self.conv_input_grad(&c.op.0, c.x));
         table.register(|c: FusedCall<'_, ConvWeightGrad>| self.conv_weight_grad(&c.op.conv, c.op.bias, c.x));
