@@ -10,7 +10,8 @@ use gradus_gpu::profile::profile;
 use gradus_gpu::strategies::bindings;
 use gradus_nn::Param;
 use gradus_optim::{
-    Adam, AdamW, ClipNorm, Group, Lion, LossScale, Muon, MuonScale, Optimizer, OptimizerBuilder, Rule, Sgd,
+    Adam, AdamW, ClipNorm, Group, Lion, LossScale, Muon, MuonScale, NamedGrads, Notes, Optimizer, OptimizerBuilder,
+    Rule, Sgd, Transform,
 };
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -168,14 +169,14 @@ fn many_parameters_are_updated_in_few_launches() -> Result<()> {
         // Momentum, the direction, its norm and scale, five times three products and two sums, the step. Halves are
         // rounded besides.
         let muon = 1 + 1 + 2 + 1 + 5 * 5 + 1;
-        let cases: [(OptimizerBuilder, Option<f64>, &[Vec<usize>], usize); 7] = [
-            (Sgd::new(0.1).into(), None, &vectors, all(2)),
-            (AdamW::new(0.1).into(), None, &vectors, all(4)),
+        let cases = [
+            (Sgd::new(0.1).optimizer(), None, &vectors, all(2)),
+            (AdamW::new(0.1).optimizer(), None, &vectors, all(4)),
             (AdamW::new(0.1).optimizer().transform(ClipNorm::new(1.0)), None, &vectors, all(4) + clip),
-            (Sgd::new(0.1).into(), Some(65536.0), &vectors, all(2) + asked + 1),
-            (AdamW::new(0.1).into(), Some(65536.0), &vectors, all(4) + asked + 1),
+            (Sgd::new(0.1).optimizer(), Some(65536.0), &vectors, all(2) + asked + 1),
+            (AdamW::new(0.1).optimizer(), Some(65536.0), &vectors, all(4) + asked + 1),
             (AdamW::new(0.1).optimizer().transform(ClipNorm::new(1.0)), Some(65536.0), &vectors, all(4) + clip + asked),
-            (Muon::new(0.1).into(), None, &matrices, 4 * muon),
+            (Muon::new(0.1).optimizer(), None, &matrices, 4 * muon),
         ];
         for (builder, scale, shapes, want) in cases {
             let name = format!("{builder:?}, scale {scale:?}");
@@ -191,6 +192,39 @@ fn many_parameters_are_updated_in_few_launches() -> Result<()> {
             println!("{gpu}: {got} launches for {} parameters: {name}", shapes.len());
             assert!(got == want || halves && shapes.len() == 4, "{got} launches on {gpu}, not {want}: {name}");
         }
+    }
+    Ok(())
+}
+
+/// Multiplies gradients with a third.
+#[derive(Debug)]
+struct Third;
+
+impl Transform for Third {
+    fn name(&self) -> &'static str {
+        "Third"
+    }
+    fn apply(&self, grads: &mut NamedGrads, _notes: &mut Notes) -> Result<()> {
+        grads.iter_mut().for_each(|g| g.grad = &g.grad / 3.0);
+        Ok(())
+    }
+    fn factor(&self, grads: &NamedGrads, by: f64, _notes: &mut Notes) -> Result<Option<Tensor>> {
+        Tensor::try_full((), by / 3.0, grads[0].grad.device()).map(Some)
+    }
+}
+
+/// A factor is brought to the gradients' dtype once: an update with another factor would be a launch of its own.
+#[test]
+fn halves_share_a_factor() -> Result<()> {
+    let _turn = turn();
+    let shapes: Vec<Vec<usize>> = (1..=32).map(|n| vec![n]).collect();
+    for gpu in devices().into_iter().filter(|d| d.backend().supports(DType::F16)) {
+        let mut m = model(&shapes, gpu, DType::F16)?;
+        let mut o = Sgd::new(0.1).optimizer().transform(Third).build(&m)?;
+        set_gradients(&m, 0, DType::F16)?;
+        let got = launches(&mut m, &mut o, None)?;
+        let updates = 32usize.div_ceil(((bindings(gpu)? - 2) / 2).clamp(1, 16));
+        assert_eq!(got, updates + 2, "on {gpu}: the factor, its cast, and the updates");
     }
     Ok(())
 }

@@ -300,6 +300,7 @@ impl Optimizer {
         factor: Option<&Tensor>,
     ) -> Result<(usize, usize)> {
         let (mut i, mut updated, mut outcome) = (0, 0, Ok(()));
+        let mut factors = Vec::new();
         model.for_each_parameter_mut(&mut |name, p| {
             if outcome.is_ok() {
                 let at = self.find(i, name);
@@ -309,7 +310,9 @@ impl Optimizer {
                 };
                 match grad {
                     Some(grad) => {
-                        outcome = self.update(at, p, grad, factor).map_err(|e| e.context(name));
+                        let factor = factor.map(|f| shared_beside(f, &grad, &mut factors)).transpose();
+                        let done = factor.and_then(|factor| self.update(at, p, grad, factor));
+                        outcome = done.map_err(|e| e.context(name));
                         updated += 1;
                     }
                     None => self.pass_by(at),
@@ -327,7 +330,7 @@ impl Optimizer {
         (e.counted, e.active) = (false, false);
     }
 
-    fn update(&mut self, i: usize, param: &mut Param, grad: Tensor, factor: Option<&Tensor>) -> Result<()> {
+    fn update(&mut self, i: usize, param: &mut Param, grad: Tensor, mut factor: Option<Tensor>) -> Result<()> {
         let start = self.entries[i].state.is_empty();
         if start && !self.rule_of(self.entries[i].group).slots(param).is_empty() {
             let name = self.entries[i].name.clone();
@@ -347,7 +350,6 @@ impl Optimizer {
             follow(&mut e.state, param)?;
         }
         let mut grad = if grad.is_dense() { grad } else { grad.try_contiguous()? };
-        let mut factor = factor.map(|c| beside(c, &grad)).transpose()?;
         if let Some(c) = factor.take_if(|_| !rule.takes_factor()) {
             grad = grad.try_mul(&c)?;
         }
@@ -355,6 +357,16 @@ impl Optimizer {
         rule.update(Call { param: param.value_mut(), grad: &grad, factor, state, numbers, weight_decay })?;
         self.constraints.iter().try_for_each(|c| c.apply(&self.entries[i].name, param.value_mut()))
     }
+}
+
+/// The factor in the dtype and on the device of a gradient: one tensor for all that are alike, so that they can be updated together.
+fn shared_beside(factor: &Tensor, grad: &Tensor, made: &mut Vec<Tensor>) -> Result<Tensor> {
+    if let Some(same) = made.iter().find(|f| f.dtype() == grad.dtype() && f.device() == grad.device()) {
+        return Ok(same.clone());
+    }
+    let new = beside(factor, grad)?;
+    made.push(new.clone());
+    Ok(new)
 }
 
 /// Moves the state to where its parameter has moved, and to its precision if that became wider.
