@@ -9,17 +9,20 @@
 //! elementwise operands have the same shape (core broadcasts by stride 0).
 
 use crate::composite::KernelTable;
+use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
+use crate::op::Meta;
 use crate::ops::{ArgReduceOp, BinaryOp, CompareOp, Index, ReduceOp, ScanOp, ScatterOp, UnaryOp};
 use crate::rng::{Distribution, Key};
 use crate::scalar::Scalar;
 use crate::shape::{MAX_RANK, Shape};
+use crate::tensor::Value;
 use std::any::Any;
 use std::fmt::Debug;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Memory on a device, opaque to core; the backend that made it downcasts it.
 pub trait Storage: Any + Debug + Send + Sync {
@@ -170,6 +173,22 @@ pub trait Replay: Send {
     fn kernels(&self) -> usize;
 }
 
+/// A scalar 1 of each dtype, which gradients start from: made when first wanted, and never written, as it is held here.
+#[derive(Debug, Default)]
+pub struct Ones([OnceLock<Arc<Value>>; DType::ALL.len()]);
+
+impl Ones {
+    pub(crate) fn get(&self, device: Device, dtype: DType) -> Result<Arc<Value>> {
+        let one = &self.0[dtype as usize];
+        if let Some(one) = one.get() {
+            return Ok(one.clone());
+        }
+        let buffer = device.backend().fill(1, dtype, &Scalar::Int(1))?;
+        let value = Value::dense(buffer, &Meta::new(dtype, Shape::SCALAR), device);
+        Ok(one.get_or_init(|| value).clone())
+    }
+}
+
 /// A device's kernels. See the [module](self) for the contract.
 pub trait Backend: Debug + Send + Sync + 'static {
     /// The device's name as `Device::parse` takes it: `cpu`, `cuda:0`.
@@ -180,6 +199,8 @@ pub trait Backend: Debug + Send + Sync + 'static {
     fn memory(&self) -> MemoryReport;
     /// The fused kernels, by composite. Users may register theirs.
     fn kernels(&self) -> &KernelTable;
+    /// Where gradients start from: the device's own, as it lives as long.
+    fn ones(&self) -> &Ones;
 
     /// A buffer with the given host bytes, native-endian.
     fn upload(&self, dtype: DType, bytes: &[u8]) -> Result<Buffer>;

@@ -3,12 +3,12 @@
 //! The definition is the mathematics: the oracle of the tests, the fallback, and the gradient of any order. A fused kernel
 //! may keep statistics (`rstd`, `logsumexp`) for its backward; they are never visible as outputs.
 
-use crate::autodiff::{self, Grads, Node, Rule, Vjp};
+use crate::autodiff::{self, Aux, CallRule, Grads, Node, Rule, Vjp};
 use crate::backend::{Backend, Buffer, View};
 use crate::capture::{self, Ask, Effect, Note};
-use crate::error::{Error, Result, or_raise};
-use crate::layout::Layout;
-use crate::op::{Meta, Metas, Saves, Tensors, checked, record, with_inputs};
+use crate::device::Device;
+use crate::error::{Result, or_raise};
+use crate::op::{Meta, Metas, Saves, Tensors, checked, device_of, no_output, sized, with_inputs};
 use crate::precision::{Autocast, recast};
 use crate::tensor::{Tensor, Update, UpdateCall, Value};
 use smallvec::SmallVec;
@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{OnceLock, PoisonError, RwLock};
 
 /// A function defined by other ops. See the [module](self).
 ///
@@ -254,12 +254,19 @@ impl Tensor {
         or_raise(Tensor::try_compose(op, x))
     }
 
-    /// Runs a composite with one output.
+    /// Runs a composite with one output: as [`try_compose`](Self::try_compose), with all that is known of the call on the stack.
     #[inline]
     #[track_caller]
-    pub fn try_compose1(op: impl Composite, x: &[&Tensor]) -> Result<Tensor> {
-        let mut out = Tensor::try_compose(op, x)?;
-        out.pop().ok_or_else(|| Error::misuse("a composite gave no output"))
+    pub fn try_compose1<C: Composite, const N: usize>(op: C, x: &[&Tensor; N]) -> Result<Tensor> {
+        if let Some(cast) = recast(op.autocast(), x) {
+            let cast = cast.map_err(|e| with_inputs(e, op.name(), x))?;
+            return Tensor::try_compose1(op, &std::array::from_fn::<&Tensor, N, _>(|i| &cast[i]));
+        }
+        if !capture::is_active() {
+            return compose1(op, x);
+        }
+        let name = op.name();
+        first(name, Tensor::try_compose(op, x))
     }
 
     /// Runs a composite: its fused kernel where the device has one, else its definition.
@@ -291,6 +298,50 @@ fn with_metas<R>(x: &[&Tensor], f: &dyn Fn(&[Meta]) -> R) -> R {
     }
 }
 
+/// The kernel of composite `C`, unless composites are to run by definition.
+#[inline]
+fn kernel_of<C: Composite>(backend: &dyn Backend) -> Option<AnyKernel> {
+    if DEFINED_ONLY.get() { None } else { backend.kernels().composites.get(TypeId::of::<C>()) }
+}
+
+/// The only output of a call.
+pub(crate) fn first(name: &'static str, outputs: Result<Tensors>) -> Result<Tensor> {
+    outputs?.pop().ok_or_else(|| no_output(name))
+}
+
+/// Runs a composite with one output.
+#[track_caller]
+#[inline]
+fn compose1<C: Composite, const N: usize>(op: C, x: &[&Tensor; N]) -> Result<Tensor> {
+    let define = || first(op.name(), op.define(x).map_err(|e| with_inputs(e, op.name(), x)));
+    let device = device_of(op.name(), x)?;
+    let inferred = op.infer(&x.map(|t| t.meta()));
+    let metas = match &inferred {
+        Ok(metas) if metas.len() == 1 => metas,
+        _ => return Err(inferred.map_or_else(|e| with_inputs(e, op.name(), x), |_| no_output(op.name()))),
+    };
+    sized(op.name(), x, &metas[0])?;
+    let Some(kernel) = kernel_of::<C>(device.backend()) else { return define() };
+    let records = autodiff::records(x);
+    let mut fused = match kernel(&op, device.backend(), &x.map(|t| t.view()), metas, records) {
+        Ok(Some(fused)) => fused,
+        Ok(None) => return define(),
+        Err(e) => return Err(with_inputs(e, op.name(), x)),
+    };
+    let Some(buffer) = fused.outputs.pop() else { return Err(no_output(op.name())) };
+    let value = Value::dense(buffer, &metas[0], device);
+    if !records {
+        return Ok(Tensor::from_value(value));
+    }
+    let (saves, aux) = (op.saves(), kept(fused.aux, device));
+    Ok(Node::call1(CallRule::of(CompositeRule(op)), x, saves, aux, value))
+}
+
+/// What a kernel keeps for backward, as tensors.
+fn kept(aux: SmallVec<[(Meta, Buffer); 1]>, device: Device) -> Aux {
+    aux.into_iter().map(|(meta, buffer)| Tensor::from_value(Value::dense(buffer, &meta, device))).collect()
+}
+
 /// Runs a composite; if the call is being recorded, tells its note how it went.
 #[track_caller]
 #[inline(always)]
@@ -303,8 +354,7 @@ fn compose<C: Composite>(op: C, x: &[&Tensor], note: Option<Note>) -> Result<Ten
     };
     let (device, metas) = with_metas(x, &|inputs| checked(op.name(), x, inputs, |m| op.infer(m)))?;
     let backend = device.backend();
-    let kernel = if DEFINED_ONLY.get() { None } else { backend.kernels().composites.get(TypeId::of::<C>()) };
-    let Some(kernel) = kernel else {
+    let Some(kernel) = kernel_of::<C>(backend) else {
         return define(note);
     };
     let records = autodiff::records(x);
@@ -314,16 +364,12 @@ fn compose<C: Composite>(op: C, x: &[&Tensor], note: Option<Note>) -> Result<Ten
     let Some(fused) = fused else {
         return define(note);
     };
-    let value =
-        |meta: &Meta, buffer: Buffer| Arc::new(Value::new(buffer, Layout::dense(meta.shape), meta.dtype, device));
-    let values = metas.iter().zip(fused.outputs).map(|(m, b)| value(m, b));
+    let values = metas.iter().zip(fused.outputs).map(|(meta, buffer)| Value::dense(buffer, meta, device));
     let outputs = if records {
         let mut outputs = SmallVec::new();
         values.for_each(|value| outputs.push(value));
-        let mut aux = SmallVec::new();
-        fused.aux.into_iter().for_each(|(m, b)| aux.push(Tensor::from_value(value(&m, b))));
-        let saves = op.saves();
-        record(CompositeRule(op), saves, x, outputs, aux)
+        let (saves, aux) = (op.saves(), kept(fused.aux, device));
+        Node::call(CallRule::of(CompositeRule(op)), x, saves, aux, outputs)
     } else {
         let mut outputs = Tensors::new();
         values.for_each(|value| outputs.push(Tensor::from_value(value)));

@@ -15,11 +15,29 @@ pub struct Layout {
     dense: bool,
 }
 
+/// [`Layout::write_dense`] writes each of these: one more does not compile here before it is written there.
+const _: fn(&Layout) = |Layout { shape: _, strides: _, offset: _, dense: _ }| {};
+
 impl Layout {
     /// The row-major layout of a whole buffer.
     #[inline]
     pub fn dense(shape: Shape) -> Layout {
         Layout { shape, strides: shape.strides(), offset: 0, dense: true }
+    }
+
+    /// As [`dense`](Self::dense), part by part.
+    ///
+    /// # Safety
+    /// `place` is valid for a layout to be written there.
+    #[inline(always)]
+    pub(crate) unsafe fn write_dense(place: *mut Layout, shape: &Shape) {
+        // SAFETY: as of `place`; each field is written.
+        unsafe {
+            (&raw mut (*place).shape).write(*shape);
+            (&raw mut (*place).strides).write(shape.strides());
+            (&raw mut (*place).offset).write(0);
+            (&raw mut (*place).dense).write(true);
+        }
     }
 
     /// A layout with the given strides and offset.

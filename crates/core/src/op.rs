@@ -1,6 +1,6 @@
 //! An op, and the one doorway through which every op passes: check, evaluate, record.
 
-use crate::autodiff::{self, CallRule, Grads, Node, Rule, Saved, Vjp};
+use crate::autodiff::{self, Aux, CallRule, Grads, Node, Rule, Vjp};
 use crate::backend::{Backend, Buffer, View};
 use crate::capture::{self, Ask, Effect};
 use crate::device::Device;
@@ -64,29 +64,39 @@ pub fn new(buffer: Buffer) -> Outs {
 pub struct Saves {
     inputs: u8,
     outputs: bool,
+    /// Whether an input is of use to the gradients of the others alone.
+    others: bool,
 }
 
 impl Saves {
     /// Nothing but shapes.
-    pub const NOTHING: Saves = Saves { inputs: 0, outputs: false };
+    pub const NOTHING: Saves = Saves { inputs: 0, outputs: false, others: false };
     /// Every input.
-    pub const INPUTS: Saves = Saves { inputs: 0xff, outputs: false };
+    pub const INPUTS: Saves = Saves { inputs: 0xff, ..Saves::NOTHING };
+    /// Each input whose gradient is not the only one wanted: in a product, an operand is needed for the gradient of the other.
+    pub const OTHERS: Saves = Saves { inputs: 0xff, outputs: false, others: true };
     /// Every output.
-    pub const OUTPUT: Saves = Saves { inputs: 0, outputs: true };
+    pub const OUTPUT: Saves = Saves { outputs: true, ..Saves::NOTHING };
     /// Every input and output.
-    pub const BOTH: Saves = Saves { inputs: 0xff, outputs: true };
+    pub const BOTH: Saves = Saves { inputs: 0xff, outputs: true, others: false };
     /// Also input `i`.
     pub const fn input(self, i: usize) -> Saves {
-        Saves { inputs: self.inputs | 1 << i, outputs: self.outputs }
+        Saves { inputs: self.inputs | 1 << i, ..self }
     }
     /// Also every output.
     pub const fn output(self) -> Saves {
-        Saves { inputs: self.inputs, outputs: true }
+        Saves { outputs: true, ..self }
     }
     #[inline]
     pub(crate) fn has_input(self, i: usize) -> bool {
         // The eighth bit stands for every later input too, for ops of many inputs (`cat`), which save all or none.
         self.inputs >> i.min(7) & 1 == 1
+    }
+    /// Whether a call with these inputs keeps input `i`.
+    #[inline]
+    pub(crate) fn keeps(self, i: usize, x: &[&Tensor]) -> bool {
+        let wanted = |(j, t): (usize, &&Tensor)| j != i && t.node.is_some();
+        self.has_input(i) && (!self.others || x.iter().enumerate().any(wanted))
     }
     #[inline]
     pub(crate) fn has_inputs(self) -> bool {
@@ -170,17 +180,28 @@ impl Tensor {
     }
 }
 
+/// What the op says of the call is lent on and never moved: a copy of words that were just written waits for them, and waiting
+/// would be most of what a call of a few elements takes.
 #[track_caller]
 fn apply1<O: Op, const N: usize>(op: O, x: &[&Tensor; N]) -> Result<Tensor> {
-    let (device, metas) = checked(op.name(), x, &x.map(|t| t.meta()), |m| op.infer(m))?;
-    let outs = op.eval(device.backend(), &x.map(|t| t.view())).map_err(|e| with_inputs(e, op.name(), x))?;
-    let (Ok([out]), Some(meta)) = (outs.into_inner(), metas.first()) else { return Err(no_output(op.name())) };
-    let value = Arc::new(out.value(meta, device, x));
+    let device = device_of(op.name(), x)?;
+    let inferred = op.infer(&x.map(|t| t.meta()));
+    let meta = match &inferred {
+        Ok(metas) if metas.len() == 1 => &metas[0],
+        _ => return Err(inferred.map_or_else(|e| with_inputs(e, op.name(), x), |_| no_output(op.name()))),
+    };
+    sized(op.name(), x, meta)?;
+    let out = match op.eval(device.backend(), &x.map(|t| t.view())) {
+        Ok(mut outs) => outs.pop(),
+        Err(e) => return Err(with_inputs(e, op.name(), x)),
+    };
+    let Some(out) = out else { return Err(no_output(op.name())) };
+    let value = out.value(meta, device, x);
     if !autodiff::records(x) {
         return Ok(Tensor::from_value(value));
     }
-    let saved = Saved::of(op.saves(), x, std::slice::from_ref(&value), SmallVec::new());
-    Ok(Node::call1(CallRule::of(OpRule(op)), x, saved, value))
+    let saves = op.saves();
+    Ok(Node::call1(CallRule::of(OpRule(op)), x, saves, Aux::new(), value))
 }
 
 #[track_caller]
@@ -190,26 +211,51 @@ fn apply<O: Op>(op: O, x: &[&Tensor]) -> Result<Tensors> {
     let views: SmallVec<[View<'_>; 3]> = x.iter().map(|t| t.view()).collect();
     let outs = op.eval(device.backend(), &views).map_err(|e| with_inputs(e, op.name(), x))?;
     let values: SmallVec<[Arc<Value>; 1]> =
-        outs.into_iter().zip(&metas).map(|(out, meta)| Arc::new(out.value(meta, device, x))).collect();
+        outs.into_iter().zip(&metas).map(|(out, meta)| out.value(meta, device, x)).collect();
     if !autodiff::records(x) {
         return Ok(values.into_iter().map(Tensor::from_value).collect());
     }
     let saves = op.saves();
-    Ok(record(OpRule(op), saves, x, values, SmallVec::new()))
+    Ok(Node::call(CallRule::of(OpRule(op)), x, saves, Aux::new(), values))
 }
 
 #[cold]
-fn no_output(name: &'static str) -> Error {
+pub(crate) fn no_output(name: &'static str) -> Error {
     Error::misuse("the op gave no output").in_op(name, [])
 }
 
 impl Out {
     #[inline(always)]
-    fn value(self, meta: &Meta, device: Device, x: &[&Tensor]) -> Value {
+    fn value(self, meta: &Meta, device: Device, x: &[&Tensor]) -> Arc<Value> {
         match self {
-            Out::New(buffer) => Value::new(buffer, Layout::dense(meta.shape), meta.dtype, device),
-            Out::View(i, layout) => Value::new(x[i].value.buffer.clone(), *layout, meta.dtype, device),
+            Out::New(buffer) => Value::dense(buffer, meta, device),
+            Out::View(i, layout) => Arc::new(Value::new(x[i].value.buffer.clone(), *layout, meta.dtype, device)),
         }
+    }
+}
+
+/// The common device, or an error that names the op and its inputs.
+#[inline(always)]
+pub(crate) fn device_of(name: &'static str, x: &[&Tensor]) -> Result<Device> {
+    let Some(first) = x.first() else {
+        return Err(Error::misuse("needs at least one tensor").in_op(name, []));
+    };
+    let device = first.device();
+    if x.iter().any(|t| t.device() != device) {
+        let names: Vec<_> = x.iter().map(|t| t.device().name()).collect();
+        let e =
+            Error::misuse(format!("the tensors live on different devices: {}; move them with `to`", names.join(", ")));
+        return Err(with_inputs(e, name, x));
+    }
+    Ok(device)
+}
+
+/// Whether an output's bytes can be counted, or an error that names the op and its inputs.
+#[inline(always)]
+pub(crate) fn sized(name: &'static str, x: &[&Tensor], output: &Meta) -> Result<()> {
+    match output.shape.checked_elements(output.dtype.size()) {
+        Ok(_) => Ok(()),
+        Err(e) => Err(with_inputs(e, name, x)),
     }
 }
 
@@ -221,39 +267,15 @@ pub(crate) fn checked(
     inputs: &[Meta],
     infer: impl FnOnce(&[Meta]) -> Result<Metas>,
 ) -> Result<(Device, Metas)> {
-    let Some(first) = x.first() else {
-        return Err(Error::misuse("needs at least one tensor").in_op(name, []));
-    };
-    let device = first.device();
-    if x.iter().any(|t| t.device() != device) {
-        let names: Vec<_> = x.iter().map(|t| t.device().name()).collect();
-        let e =
-            Error::misuse(format!("the tensors live on different devices: {}; move them with `to`", names.join(", ")));
-        return Err(with_inputs(e, name, x));
-    }
+    let device = device_of(name, x)?;
     let metas = infer(inputs).map_err(|e| with_inputs(e, name, x))?;
-    for m in &metas {
-        m.shape.checked_elements(m.dtype.size()).map_err(|e| with_inputs(e, name, x))?;
-    }
+    metas.iter().try_for_each(|m| sized(name, x, m))?;
     Ok((device, metas))
 }
 
 #[cold]
 pub(crate) fn with_inputs(e: Error, name: &'static str, x: &[&Tensor]) -> Error {
     e.in_op(name, x.iter().map(|t| (t.dtype(), *t.shape())))
-}
-
-/// Turns evaluated values into tensors that remember where they came from.
-#[track_caller]
-pub(crate) fn record(
-    rule: impl Rule,
-    saves: Saves,
-    x: &[&Tensor],
-    outputs: SmallVec<[Arc<Value>; 1]>,
-    aux: SmallVec<[Tensor; 1]>,
-) -> Tensors {
-    let saved = Saved::of(saves, x, &outputs, aux);
-    Node::call(CallRule::of(rule), x, saved, outputs)
 }
 
 #[derive(Clone, Copy, Debug)]

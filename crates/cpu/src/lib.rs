@@ -55,7 +55,7 @@ pub use memory::{CpuStorage, trim};
 pub use simd::{Level, level};
 pub use threads::{set_threads, threads, with_threads};
 
-use gradus_core::backend::{Backend, Dims, MatmulSpec, MemoryReport, Operand, Replay, View, WriteMode};
+use gradus_core::backend::{Backend, Dims, MatmulSpec, MemoryReport, Ones, Operand, Replay, View, WriteMode};
 use gradus_core::composite::KernelTable;
 use gradus_core::ops::{ArgReduceOp, BinaryOp, CompareOp, Index, ReduceOp, ScanOp, ScatterOp, UnaryOp};
 use gradus_core::rng::{Distribution, Key};
@@ -87,6 +87,7 @@ pub fn nth(index: usize) -> Result<Device> {
 struct Cpu {
     name: &'static str,
     kernels: KernelTable,
+    ones: Ones,
 }
 
 impl Cpu {
@@ -113,7 +114,7 @@ impl Cpu {
         swiglu::register(&kernels);
         unary_grad::register(&kernels);
         update::register(&kernels);
-        Cpu { name, kernels }
+        Cpu { name, kernels, ones: Ones::default() }
     }
 }
 
@@ -129,6 +130,9 @@ impl Backend for Cpu {
     }
     fn kernels(&self) -> &KernelTable {
         &self.kernels
+    }
+    fn ones(&self) -> &Ones {
+        &self.ones
     }
     fn upload(&self, dtype: DType, bytes: &[u8]) -> Result<Buffer> {
         let to = CpuStorage::new(bytes.len())?;

@@ -13,7 +13,7 @@ use cubecl::client::ComputeClient;
 use cubecl::prelude::*;
 use cubecl::server::{Handle, ServerError};
 use cubecl::stream_id::StreamId;
-use gradus_core::backend::{Dims, MatmulSpec, MemoryReport, Operand, WriteMode};
+use gradus_core::backend::{Dims, MatmulSpec, MemoryReport, Ones, Operand, WriteMode};
 use gradus_core::composite::KernelTable;
 use gradus_core::ops::{ArgReduceOp, BinaryOp, CompareOp, Index, ReduceOp, ScanOp, ScatterOp, UnaryOp};
 use gradus_core::rng::{Distribution, Key};
@@ -38,6 +38,7 @@ pub(crate) struct Gpu<R: GpuRuntime> {
     /// What went wrong while nobody was waiting.
     pending: Mutex<Option<Error>>,
     table: KernelTable,
+    ones: Ones,
     pub(crate) updates: Waiting,
 }
 
@@ -80,6 +81,7 @@ impl<R: GpuRuntime> Gpu<R> {
             strategies: strategies::enter(name, info.kind, bindings)?,
             pending: Mutex::new(None),
             table: KernelTable::new(),
+            ones: Ones::default(),
             updates: Waiting::default(),
         }));
         gpu.register_fused();
@@ -219,6 +221,9 @@ impl<R: GpuRuntime> Backend for Gpu<R> {
     }
     fn kernels(&self) -> &KernelTable {
         &self.table
+    }
+    fn ones(&self) -> &Ones {
+        &self.ones
     }
 
     fn upload(&self, dtype: DType, bytes: &[u8]) -> Result<Buffer> {

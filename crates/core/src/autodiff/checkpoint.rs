@@ -6,12 +6,12 @@
 //! (Chen et al., "Training deep nets with sublinear memory cost", 2016.)
 
 use super::engine::{Backward, gradients_at, inputs_of};
-use super::node::{Grads, Node, Saved};
+use super::node::{Aux, Grads, Node};
 use super::rule::{CallRule, Rule};
 use super::vjp::Vjp;
 use super::{enable_grad, is_grad_enabled};
 use crate::error::{Error, Result, or_raise};
-use crate::op::Meta;
+use crate::op::{Meta, Saves};
 use crate::precision::{Precision, precision, with_precision};
 use crate::tensor::Tensor;
 use std::cell::Cell;
@@ -68,7 +68,7 @@ pub fn try_checkpoint(
     let refs: Vec<&Tensor> = carriers.iter().collect();
     let metas = outside.iter().map(|n| n.meta).collect();
     let rule = Block { block: Box::new(block), args, outside, metas, precision: precision() };
-    let mut out = Node::call(CallRule::of(rule), &refs, Saved::default(), smallvec::smallvec![value]);
+    let mut out = Node::call(CallRule::of(rule), &refs, Saves::NOTHING, Aux::new(), smallvec::smallvec![value]);
     out.pop().ok_or_else(|| Error::misuse("a checkpointed block gave no output"))
 }
 

@@ -317,14 +317,17 @@ impl<'a> Walk<'a> {
         if self.on_path.as_ref().is_some_and(|p| !call.inputs.iter().flatten().any(|n| p.contains(&n.id))) {
             return Ok(()); // a wanted call: what lies behind it is not asked for, and must keep what it saved
         }
-        let mut saved = call.saved(self.how.retain_graph || self.how.create_graph).ok_or_else(|| freed(node))?;
+        let Some(mut saved) = node.saved(self.how.retain_graph || self.how.create_graph) else {
+            return Err(freed(node));
+        };
         if self.how.create_graph {
             saved.tie(node, call);
         }
         let cx = Vjp { node, call, saved: &saved, grads, graph: self.how.create_graph };
         let vjp =
             || if node.tf32 { with_precision(Precision::Tf32, || call.rule.vjp(&cx)) } else { call.rule.vjp(&cx) };
-        let given: Grads = catch_unwind(AssertUnwindSafe(vjp)).map_err(|p| failed(node, call, p))?;
+        let mut given = Grads::new();
+        catch_unwind(AssertUnwindSafe(|| given = vjp())).map_err(|p| failed(node, call, p))?;
         drop(saved);
         if given.len() != call.inputs.len() {
             let (have, want) = (given.len(), call.inputs.len());
@@ -333,8 +336,8 @@ impl<'a> Walk<'a> {
                 call.rule.name()
             )));
         }
-        for (i, (input, g)) in call.inputs.iter().zip(given).enumerate() {
-            if let (Some(input), Some(g)) = (input, g) {
+        for (i, (input, g)) in call.inputs.iter().zip(&mut given).enumerate() {
+            if let (Some(input), Some(g)) = (input, g.take()) {
                 if self.on_path.as_ref().is_some_and(|p| !p.contains(&input.id)) {
                     continue;
                 }
@@ -381,6 +384,11 @@ fn seed_for(y: &Tensor, seed: Option<&Tensor>) -> Result<Tensor> {
             y.dtype(),
             y.shape()
         ))),
+        // A record has a seed of its own.
+        None if y.rank() == 0 && capture::is_off() => {
+            let ones = y.device().backend().ones();
+            Ok(Tensor::from_value(ones.get(y.device(), y.dtype())?))
+        }
         None if y.elements() == 1 => Tensor::try_full(*y.shape(), 1.0, y.place()),
         None => Err(Error::misuse(format!(
             "backward: only a tensor of one element has a gradient by itself; this one has shape {}. Reduce it (`sum`, `mean`), or give its gradient",

@@ -1,12 +1,12 @@
 //! Custom differentiable functions, written by users in tensors.
 
-use super::node::{Grads, Node, Saved};
+use super::node::{Aux, Grads, Node};
 use super::rule::{CallRule, Rule};
 use super::vjp::Vjp;
 use super::{no_grad, records};
 use crate::capture::{self, Ask, Effect};
 use crate::error::{Error, Result, or_raise};
-use crate::op::Tensors;
+use crate::op::{Saves, Tensors};
 use crate::precision::{Autocast, recast};
 use crate::tensor::Tensor;
 use std::fmt::Debug;
@@ -79,10 +79,7 @@ fn call<F: Function>(f: F, x: &[&Tensor]) -> Result<Tensors> {
         return Ok(outputs.into_iter().collect());
     }
     let values: smallvec::SmallVec<[_; 1]> = outputs.into_iter().map(|t| t.value).collect();
-    let inputs = x.iter().map(|t| Some(t.detach())).collect();
-    let outputs = values.iter().cloned().map(Tensor::from_value).collect();
-    let saved = Saved { inputs, outputs, aux: Default::default() };
-    Ok(Node::call(CallRule::of(FunctionRule(f)), x, saved, values))
+    Ok(Node::call(CallRule::of(FunctionRule(f)), x, Saves::BOTH, Aux::new(), values))
 }
 
 #[derive(Debug)]

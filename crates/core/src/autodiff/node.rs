@@ -16,6 +16,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 /// The gradients of a call's inputs, in their order; `None` where none flows.
 pub type Grads = SmallVec<[Option<Tensor>; 3]>;
 
+/// What a fused kernel computed besides, for its backward.
+pub type Aux = SmallVec<[Tensor; 1]>;
+
 /// A gradient hook: sees a tensor's gradient when it is complete, and may replace it.
 pub type Hook = Box<dyn Fn(&Tensor) -> Option<Tensor> + Send + Sync>;
 
@@ -27,14 +30,15 @@ pub struct Saved {
     /// The outputs, if the rule wants them.
     pub outputs: SmallVec<[Tensor; 1]>,
     /// What a fused kernel computed besides.
-    pub aux: SmallVec<[Tensor; 1]>,
+    pub aux: Aux,
 }
 
 impl Saved {
     /// What a call with these inputs and outputs is to keep.
-    pub(crate) fn of(saves: Saves, x: &[&Tensor], outputs: &[Arc<Value>], aux: SmallVec<[Tensor; 1]>) -> Saved {
+    #[inline]
+    fn of(saves: Saves, x: &[&Tensor], outputs: &[Arc<Value>], aux: Aux) -> Saved {
         let inputs = match saves.has_inputs() {
-            true => each(x, |i, t| saves.has_input(i).then(|| t.detach())),
+            true => each(x, |i, t| saves.keeps(i, x).then(|| t.detach())),
             false => SmallVec::new(),
         };
         let outputs = match (saves.has_outputs(), outputs) {
@@ -43,10 +47,6 @@ impl Saved {
             (true, many) => many.iter().cloned().map(Tensor::from_value).collect(),
         };
         Saved { inputs, outputs, aux }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.outputs.is_empty() && self.aux.is_empty() && self.inputs.iter().all(Option::is_none)
     }
 
     /// The same of other values.
@@ -95,6 +95,9 @@ pub struct Node {
     pub(crate) meta: Meta,
     pub(crate) device: Device,
     pub(crate) kind: Kind,
+    /// What a call saved, until a walk frees it; no cell at all if there was nothing to save. Not part of the call, so that each field is
+    /// short enough to be copied without a call of its own.
+    saved: Option<Mutex<Option<Saved>>>,
     /// Whether the call was made where products may round to TF32: so may its gradient's.
     pub(crate) tf32: bool,
     hooks: OnceLock<Hooks>,
@@ -128,8 +131,6 @@ pub(crate) struct Call {
     pub(crate) input_metas: Box<[Meta]>,
     /// The outputs' metas if there are several; a single one's is the node's.
     pub(crate) several: Box<[Meta]>,
-    /// What is saved, until a walk frees it; no cell at all if there was nothing to save.
-    saved: Option<Mutex<Option<Saved>>>,
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -140,12 +141,29 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// [`Node::new`] writes each of these: one more does not compile here before it is written there.
+const _: fn(&Node) = |Node { id: _, meta: _, device: _, kind: _, saved: _, tf32: _, hooks: _, at: _ }| {};
+
 impl Node {
-    #[inline]
+    #[inline(always)]
     #[track_caller]
-    fn new(meta: Meta, device: Device, kind: Kind) -> Arc<Node> {
+    fn new(meta: Meta, device: Device, kind: Kind, saved: Option<Mutex<Option<Saved>>>) -> Arc<Node> {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Node { id, meta, device, kind, tf32: allows_tf32(), hooks: OnceLock::new(), at: Location::caller() })
+        let node = Arc::<Node>::new_uninit();
+        let place = Arc::as_ptr(&node).cast::<Node>().cast_mut();
+        // SAFETY: nobody else holds what was just made, and each of its fields is written. They are written where they stay: a node moved
+        // there as a whole is read in words wider than those just written, and waits for them.
+        unsafe {
+            (&raw mut (*place).id).write(id);
+            (&raw mut (*place).meta).write(meta);
+            (&raw mut (*place).device).write(device);
+            (&raw mut (*place).kind).write(kind);
+            (&raw mut (*place).saved).write(saved);
+            (&raw mut (*place).tf32).write(allows_tf32());
+            (&raw mut (*place).hooks).write(OnceLock::new());
+            (&raw mut (*place).at).write(Location::caller());
+            node.assume_init()
+        }
     }
 
     /// The newest id given so far: what is made from here on is newer.
@@ -156,20 +174,26 @@ impl Node {
     /// A leaf for a value like `value`.
     #[track_caller]
     pub(crate) fn leaf(value: &Value) -> Arc<Node> {
-        Node::new(value.meta(), value.device(), Kind::Leaf(Mutex::new(None)))
+        Node::new(value.meta(), value.device(), Kind::Leaf(Mutex::new(None)), None)
     }
 
     /// Records a call and gives its outputs as tensors. Outputs that carry no gradient (integers, `bool`) get no node.
     #[track_caller]
-    pub(crate) fn call(rule: CallRule, x: &[&Tensor], saved: Saved, outputs: SmallVec<[Arc<Value>; 1]>) -> Tensors {
+    pub(crate) fn call(
+        rule: CallRule,
+        x: &[&Tensor],
+        saves: Saves,
+        aux: Aux,
+        outputs: SmallVec<[Arc<Value>; 1]>,
+    ) -> Tensors {
         if !outputs.iter().any(|v| v.dtype.is_float()) {
             return outputs.into_iter().map(Tensor::from_value).collect();
         }
         match outputs.into_inner() {
-            Ok([value]) => smallvec![Node::call1(rule, x, saved, value)],
+            Ok([value]) => smallvec![Node::call1(rule, x, saves, aux, value)],
             Err(outputs) => {
                 let several = outputs.iter().map(|v| v.meta()).collect();
-                let call = Node::of_call(rule, x, saved, &outputs[0], several);
+                let call = Node::of_call(rule, x, saves, aux, &outputs, several);
                 let outputs = outputs.into_iter().enumerate();
                 outputs.map(|(index, value)| Node::output(&call, index, value)).collect()
             }
@@ -178,26 +202,34 @@ impl Node {
 
     /// As [`call`](Self::call), for the only output.
     #[track_caller]
-    pub(crate) fn call1(rule: CallRule, x: &[&Tensor], saved: Saved, value: Arc<Value>) -> Tensor {
+    pub(crate) fn call1(rule: CallRule, x: &[&Tensor], saves: Saves, aux: Aux, value: Arc<Value>) -> Tensor {
         // In a closure, the call's line would be this one.
         let node = match value.dtype.is_float() {
-            true => Some(Node::of_call(rule, x, saved, &value, Box::default())),
+            true => Some(Node::of_call(rule, x, saves, aux, std::slice::from_ref(&value), Box::default())),
             false => None,
         };
         Tensor { value, node }
     }
 
     #[track_caller]
-    fn of_call(rule: CallRule, x: &[&Tensor], saved: Saved, first: &Value, several: Box<[Meta]>) -> Arc<Node> {
-        let is_known = |(i, t): (usize, &&Tensor)| t.node.is_some() || matches!(saved.inputs.get(i), Some(Some(_)));
-        let input_metas = match x.iter().enumerate().all(is_known) {
+    fn of_call(
+        rule: CallRule,
+        x: &[&Tensor],
+        saves: Saves,
+        aux: Aux,
+        outputs: &[Arc<Value>],
+        several: Box<[Meta]>,
+    ) -> Arc<Node> {
+        let keeps = |i: usize| saves.keeps(i, x);
+        let input_metas = match x.iter().enumerate().all(|(i, t)| t.node.is_some() || keeps(i)) {
             true => Box::default(),
             false => x.iter().map(|t| t.meta()).collect(),
         };
+        let nothing = aux.is_empty() && !saves.has_outputs() && !(0..x.len()).any(keeps);
+        let saved = if nothing { None } else { Some(Mutex::new(Some(Saved::of(saves, x, outputs, aux)))) };
         let inputs = each(x, |_, t| t.node.clone());
-        let saved = if saved.is_empty() { None } else { Some(Mutex::new(Some(saved))) };
-        let call = Call { rule, inputs, input_metas, several, saved };
-        Node::new(first.meta(), first.device(), Kind::Call(call))
+        let call = Call { rule, inputs, input_metas, several };
+        Node::new(outputs[0].meta(), outputs[0].device(), Kind::Call(call), saved)
     }
 
     #[track_caller]
@@ -205,7 +237,7 @@ impl Node {
         let node = value
             .dtype
             .is_float()
-            .then(|| Node::new(value.meta(), value.device(), Kind::Output { call: call.clone(), index }));
+            .then(|| Node::new(value.meta(), value.device(), Kind::Output { call: call.clone(), index }, None));
         Tensor { value, node }
     }
 
@@ -215,7 +247,7 @@ impl Node {
         crate::capture::leave("a node of its own for a tensor");
         let mut outputs = SmallVec::new();
         outputs.push(x.value.clone());
-        let mut out = Node::call(CallRule::of(Alias), &[x], Saved::default(), outputs);
+        let mut out = Node::call(CallRule::of(Alias), &[x], Saves::NOTHING, Aux::new(), outputs);
         out.pop().unwrap_or_else(|| x.clone())
     }
 
@@ -259,6 +291,28 @@ impl Node {
         }
     }
 
+    /// Whether a call's saved values are there: no walk has freed them.
+    pub(crate) fn has_saved(&self) -> bool {
+        self.saved.as_ref().is_none_or(|cell| lock(cell).is_some())
+    }
+    /// Whether there was nothing to save, or a walk has freed it.
+    pub(crate) fn saves_nothing(&self) -> bool {
+        self.saved.as_ref().is_none_or(|cell| lock(cell).is_none())
+    }
+    /// Puts saved values in place of those that are there, or that a walk has freed.
+    pub(crate) fn put_saved(&self, saved: Saved) {
+        if let Some(cell) = &self.saved {
+            *lock(cell) = Some(saved);
+        }
+    }
+
+    /// The saved values, taken unless they are to stay for another walk.
+    pub(crate) fn saved(&self, keep: bool) -> Option<Saved> {
+        let Some(cell) = &self.saved else { return Some(Saved::default()) };
+        let mut saved = lock(cell);
+        if keep { saved.clone() } else { saved.take() }
+    }
+
     pub(crate) fn add_hook(&self, hook: Hook) -> u64 {
         crate::capture::leave("a gradient hook");
         let id = NEXT_HOOK.fetch_add(1, Ordering::Relaxed);
@@ -292,28 +346,6 @@ impl Call {
     /// Number of outputs.
     pub(crate) fn outputs(&self) -> usize {
         self.several.len().max(1)
-    }
-
-    /// Whether the saved values are there: no walk has freed them.
-    pub(crate) fn has_saved(&self) -> bool {
-        self.saved.as_ref().is_none_or(|cell| lock(cell).is_some())
-    }
-    /// Whether there was nothing to save, or a walk has freed it.
-    pub(crate) fn saves_nothing(&self) -> bool {
-        self.saved.as_ref().is_none_or(|cell| lock(cell).is_none())
-    }
-    /// Puts saved values in place of those that are there, or that a walk has freed.
-    pub(crate) fn put_saved(&self, saved: Saved) {
-        if let Some(cell) = &self.saved {
-            *lock(cell) = Some(saved);
-        }
-    }
-
-    /// The saved values, taken unless they are to stay for another walk.
-    pub(crate) fn saved(&self, keep: bool) -> Option<Saved> {
-        let Some(cell) = &self.saved else { return Some(Saved::default()) };
-        let mut saved = lock(cell);
-        if keep { saved.clone() } else { saved.take() }
     }
 }
 

@@ -26,7 +26,7 @@ mod session;
 pub(crate) use event::Effect;
 pub use session::is_running;
 pub(crate) use session::{
-    Ask, Exchange, Note, ask, ask_as, ask_passing, exchange, is_active, is_replaying, last_found, leave,
+    Ask, Exchange, Note, ask, ask_as, ask_passing, exchange, is_active, is_off, is_replaying, last_found, leave,
     leave_also_inside, note_leaf, overwrite_last, refuse_shared,
 };
 

@@ -2,7 +2,7 @@
 
 use super::event::{Effect, Event, Held, address_of};
 use crate::View;
-use crate::autodiff::{Call, Node, Saved, inputs_of};
+use crate::autodiff::{Node, Saved, inputs_of};
 use crate::backend::{Replay, Storage};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -64,9 +64,6 @@ pub(super) struct Outside {
 }
 
 impl Kept {
-    fn call(&self) -> Option<&Call> {
-        self.node.call_of()
-    }
     fn values(&self) -> impl Iterator<Item = &Arc<Value>> {
         values_of(&self.saved)
     }
@@ -82,8 +79,8 @@ impl Record {
     pub(super) fn settle(&mut self) -> bool {
         let mut unwalked = HashSet::new();
         for k in &self.kept {
-            if let Some(call) = k.call().filter(|c| k.freed.is_none() && !c.saves_nothing()) {
-                call.put_saved(k.saved.clone());
+            if k.freed.is_none() && !k.node.saves_nothing() {
+                k.node.put_saved(k.saved.clone());
                 unwalked.insert(k.node.id);
             }
         }
@@ -162,7 +159,7 @@ impl Record {
         }
         for k in &self.kept {
             k.values().for_each(&mut holds);
-            if let Some(saved) = k.call().and_then(|c| c.saved(true)) {
+            if let Some(saved) = k.node.saved(true) {
                 values_of(&saved).for_each(&mut holds);
             }
         }
@@ -240,9 +237,7 @@ impl Record {
                 Ok(copy)
             };
             let saved = k.saved.map(&mut own)?;
-            if let Some(call) = k.node.call_of() {
-                call.put_saved(saved);
-            }
+            k.node.put_saved(saved);
         }
         Ok(())
     }

@@ -168,7 +168,7 @@ impl Recorder {
         let event = Event { kind, text, modes: modes(), inputs, outputs: kept, kernels, effect, alone: Vec::new() };
         self.events.push(event);
         for k in self.kept.iter_mut().filter(|k| k.freed.is_none() && k.made < made) {
-            k.freed = k.node.call_of().is_some_and(|c| !c.has_saved()).then_some(made);
+            k.freed = (!k.node.has_saved()).then_some(made);
         }
     }
 
@@ -262,7 +262,7 @@ impl Recorder {
                 continue;
             }
             stack.extend(inputs_of(&node).cloned());
-            let Some(saved) = node.call_of().and_then(|c| c.saved(true)) else { continue };
+            let Some(saved) = node.call_of().and_then(|_| node.saved(true)) else { continue };
             let mut own = |v: &Arc<Value>| match self.places.contains_key(&address_of(v)) {
                 true => Ok(v.clone()),
                 false => self.own(v),

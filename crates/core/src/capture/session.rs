@@ -52,6 +52,12 @@ pub(crate) fn is_active() -> bool {
     matches!(MODE.get(), Mode::Recording | Mode::Replaying)
 }
 
+/// Whether nothing is recorded or compared, not even as part of another call.
+#[inline]
+pub(crate) fn is_off() -> bool {
+    MODE.get() == Mode::Off
+}
+
 /// What is to be done about a call.
 pub(crate) enum Ask {
     /// Nothing is recorded: run it.

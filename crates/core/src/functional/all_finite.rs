@@ -1,6 +1,6 @@
 //! Whether all numbers of several tensors are finite, which the scaling of a loss asks for at each step.
 
-use crate::composite::Composite;
+use crate::composite::{Composite, first};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{Meta, Metas, Saves, Tensors, one};
@@ -39,6 +39,6 @@ impl Tensor {
     /// without dimensions. In PyTorch: what `torch.amp.GradScaler` asks of gradients.
     pub fn try_all_finite(tensors: &[&Tensor]) -> Result<Tensor> {
         let detached: Vec<Tensor> = tensors.iter().map(|t| t.detach()).collect();
-        Tensor::try_compose1(AllFinite, &detached.iter().collect::<Vec<_>>())
+        first(AllFinite.name(), Tensor::try_compose(AllFinite, &detached.iter().collect::<Vec<_>>()))
     }
 }

@@ -2,6 +2,7 @@
 
 use super::conv::{Conv, ConvInputGrad};
 use super::window::{Geometry, PerDim, batched, spatial};
+use crate::composite::first;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -125,14 +126,14 @@ fn convolve(
     let inputs: Vec<&Tensor> = [&batch, w].into_iter().chain(bias).collect();
     let y = if transposed {
         let window = geometry.under(lens, extra).map_err(named)?;
-        Tensor::try_compose1(ConvInputGrad(Conv { window, groups: options.groups }), &inputs)
+        Tensor::try_compose(ConvInputGrad(Conv { window, groups: options.groups }), &inputs)
     } else if extra != [0; 3] {
         Err(Error::misuse("only a transposed convolution has output padding"))
     } else {
         let window = geometry.over(lens, false).map_err(named)?;
-        Tensor::try_compose1(Conv { window, groups: options.groups }, &inputs)
+        Tensor::try_compose(Conv { window, groups: options.groups }, &inputs)
     };
-    let y = y.map_err(named)?;
+    let y = first(name, y.map_err(named))?;
     if had_batch { Ok(y) } else { y.try_squeeze(0) }
 }
 

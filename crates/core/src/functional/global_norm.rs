@@ -1,6 +1,6 @@
 //! The 2-norm of several tensors as if they were one, which the clipping of gradients asks for at each step.
 
-use crate::composite::Composite;
+use crate::composite::{Composite, first};
 use crate::error::{Error, Result};
 use crate::op::{Meta, Metas, Tensors, one};
 use crate::ops::BinaryOp;
@@ -43,6 +43,12 @@ impl Tensor {
     /// √(Σ x²) over all elements of all of these tensors, which have one device and floating-point dtype. In PyTorch:
     /// `torch.nn.utils.get_total_norm`.
     pub fn try_global_norm(tensors: &[&Tensor]) -> Result<Tensor> {
-        Tensor::try_compose1(GlobalNorm { factor: 1.0 }, tensors)
+        Tensor::try_scaled_global_norm(tensors, 1.0)
+    }
+
+    /// As [`try_global_norm`](Self::try_global_norm), of every element times a factor.
+    pub fn try_scaled_global_norm(tensors: &[&Tensor], factor: f64) -> Result<Tensor> {
+        let op = GlobalNorm { factor };
+        first(op.name(), Tensor::try_compose(op, tensors))
     }
 }

@@ -91,6 +91,11 @@ macro_rules! binary_ops {
         let $g = $cx.grad_ref();
         [$needs[0].then(|| $da), $needs[1].then(|| $db)]
     }};
+    (@vjp OTHERS, $cx:ident, $operand:ident, $needs:ident, |$g:ident, $a:ident, $b:ident, $y:ident| ($da:expr, $db:expr)) => {{
+        let $g = $cx.grad_ref();
+        let da = $needs[0].then(|| { let $b = $operand(1); $da });
+        [da, $needs[1].then(|| { let $a = $operand(0); $db })]
+    }};
     (@vjp INPUTS, $cx:ident, $operand:ident, $needs:ident, |$g:ident, $a:ident, $b:ident, $y:ident| ($da:expr, $db:expr)) => {{
         let ($g, $a, $b) = ($cx.grad_ref(), $operand(0), $operand(1));
         [$needs[0].then(|| $da), $needs[1].then(|| $db)]
@@ -113,7 +118,7 @@ binary_ops! {
     /// a − b. ∂ = (g, −g)
     Sub => sub | try_sub, "torch.sub", Number, saves NOTHING, on (-3.0..=3.0, -3.0..=3.0), |g, a, b, y| (g.clone(), g.neg());
     /// a · b. ∂ = (g·b, g·a)
-    Mul => mul | try_mul, "torch.mul", Number, saves INPUTS, on (-3.0..=3.0, -3.0..=3.0), |g, a, b, y| (g * b, g * a);
+    Mul => mul | try_mul, "torch.mul", Number, saves OTHERS, on (-3.0..=3.0, -3.0..=3.0), |g, a, b, y| (g * b, g * a);
     /// a / b, in floating point. ∂ = (g/b, −g·a/b²)
     Div => div | try_div, "torch.div", Float, saves INPUTS, on (-3.0..=3.0, 0.5..=3.0), |g, a, b, y| (g / b, (g / b * (a / b)).neg());
     /// aᵇ. ∂ = (g·b·aᵇ⁻¹, g·aᵇ·ln a); the first is 0 where b = 0, the second 0 where a = 0 and b ≥ 0

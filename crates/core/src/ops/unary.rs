@@ -7,7 +7,7 @@ use crate::autodiff::{Grads, Vjp};
 use crate::backend::{Backend, View};
 use crate::composite::Composite;
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, or_raise};
 use crate::op::{Meta, Metas, Op, Outs, Saves, Tensors, new, one};
 use crate::precision::Autocast;
 use crate::tensor::Tensor;
@@ -270,12 +270,13 @@ impl Op for Unary {
         if saves == Saves::NOTHING {
             return smallvec![self.0.gradient(cx.grad_ref(), None, None)];
         }
-        let (g, gradient) = (cx.grad_ref(), |x: &[&Tensor]| Tensor::compose(UnaryGrad(self.0), x).pop());
-        smallvec![match (saves.has_inputs(), saves.has_outputs()) {
-            (true, false) => gradient(&[g, cx.x_ref(0)]),
-            (false, _) => gradient(&[g, cx.y_ref()]),
-            (true, true) => gradient(&[g, cx.x_ref(0), cx.y_ref()]),
-        }]
+        let (g, gradient) = (cx.grad_ref(), UnaryGrad(self.0));
+        let dx = match (saves.has_inputs(), saves.has_outputs()) {
+            (true, false) => Tensor::try_compose1(gradient, &[g, cx.x_ref(0)]),
+            (false, _) => Tensor::try_compose1(gradient, &[g, cx.y_ref()]),
+            (true, true) => Tensor::try_compose1(gradient, &[g, cx.x_ref(0), cx.y_ref()]),
+        };
+        Grads::from_buf_and_len([Some(or_raise(dx)), None, None], 1)
     }
 }
 

@@ -1,14 +1,16 @@
 //! Views: another layout of the same memory. Their gradients put a gradient back into the places that the view showed.
 
 use crate::autodiff::{Grads, Vjp};
-use crate::backend::{Backend, View, WriteMode};
+use crate::backend::{Backend, Buffer, View, WriteMode};
+use crate::capture;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
-use crate::op::{Meta, Metas, Op, Out, Outs, Saves, new, one};
+use crate::op::{Meta, Metas, Op, Out, Outs, Saves, new, one, with_inputs};
 use crate::scalar::Scalar;
 use crate::shape::{IntoShape, MAX_RANK, Shape};
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, Value};
 use smallvec::{SmallVec, smallvec};
+use std::sync::Arc;
 
 /// Which places of a tensor a view shows, and in which order. Its fields have been checked against the tensor's shape.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -203,6 +205,13 @@ fn view(x: &Tensor, spec: ViewSpec) -> Tensor {
 impl Tensor {
     #[track_caller]
     fn try_view(&self, spec: ViewSpec) -> Result<Tensor> {
+        // Where nobody takes note of the call, the doorway has nothing to do but this.
+        if self.node.is_none() && capture::is_off() {
+            let layout = spec.layout(self.layout());
+            layout.shape().checked_elements(self.dtype().size()).map_err(|e| with_inputs(e, spec.name(), &[self]))?;
+            let value = Value::new(Buffer::clone(&self.value.buffer), layout, self.dtype(), self.device());
+            return Ok(Tensor::from_value(Arc::new(value)));
+        }
         Tensor::try_apply1(ViewOp(spec), &[self])
     }
 

@@ -45,10 +45,27 @@ pub struct Value {
     pub(crate) dtype: DType,
 }
 
+/// [`Value::dense`] writes each of these: one more does not compile here before it is written there.
+const _: fn(&Value) = |Value { buffer: _, layout: _, dtype: _ }| {};
+
 impl Value {
     #[inline(always)]
     pub(crate) fn new(buffer: Buffer, layout: Layout, dtype: DType, device: Device) -> Value {
         Value { buffer: Held { buffer: ManuallyDrop::new(buffer), device }, layout, dtype }
+    }
+    /// A dense one, written where it stays, part by part: moved there as a whole, it would be read in words wider than those just
+    /// written, and wait for them.
+    #[inline(always)]
+    pub(crate) fn dense(buffer: Buffer, meta: &Meta, device: Device) -> Arc<Value> {
+        let value = Arc::<Value>::new_uninit();
+        let place = Arc::as_ptr(&value).cast::<Value>().cast_mut();
+        // SAFETY: nobody else holds what was just made, and each of its fields is written.
+        unsafe {
+            (&raw mut (*place).buffer).write(Held { buffer: ManuallyDrop::new(buffer), device });
+            Layout::write_dense(&raw mut (*place).layout, &meta.shape);
+            (&raw mut (*place).dtype).write(meta.dtype);
+            value.assume_init()
+        }
     }
     #[inline]
     pub(crate) fn meta(&self) -> Meta {
@@ -101,8 +118,7 @@ impl Tensor {
 
     /// A tensor over a backend's buffer, dense and row-major. For backends and kernels.
     pub fn from_buffer(buffer: Buffer, shape: Shape, place: Place) -> Tensor {
-        let Place { device, dtype } = place;
-        Tensor::from_value(Arc::new(Value::new(buffer, Layout::dense(shape), dtype, device)))
+        Tensor::from_value(Value::dense(buffer, &Meta::new(place.dtype, shape), place.device))
     }
 
     /// The lengths of the dimensions, outermost first.

@@ -1,10 +1,11 @@
 //! Reading tensors back, and moving them between devices. These depend on the outside world, so they are always a `Result`.
 
 use super::Tensor;
-use crate::autodiff::{CallRule, Grads, Node, Rule, Saved, Vjp};
+use crate::autodiff::{Aux, CallRule, Grads, Node, Rule, Vjp};
 use crate::device::Device;
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result, or_raise};
+use crate::op::Saves;
 use crate::shape::Shape;
 
 /// A tensor's elements on the host, native-endian and row-major.
@@ -104,7 +105,7 @@ pub fn to_device(x: &Tensor, device: Device) -> Result<Tensor> {
     if !crate::autodiff::records(&[x]) {
         return Ok(moved);
     }
-    let mut out = Node::call(CallRule::of(Move), &[x], Saved::default(), smallvec::smallvec![moved.value]);
+    let mut out = Node::call(CallRule::of(Move), &[x], Saves::NOTHING, Aux::new(), smallvec::smallvec![moved.value]);
     out.pop().ok_or_else(|| Error::misuse("a move gave no tensor"))
 }
 

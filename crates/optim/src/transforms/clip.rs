@@ -2,7 +2,6 @@
 
 use crate::demand::demand_positive;
 use crate::transforms::{NamedGrad, NamedGrads, Notes, Transform};
-use gradus_core::functional::global_norm::GlobalNorm;
 use gradus_core::ops::BinaryOp;
 use gradus_core::{DType, Error, Result, Tensor};
 
@@ -47,7 +46,7 @@ pub fn scaled_gradient_norm(grads: &NamedGrads, by: f64, p: f64) -> Result<Optio
     let alike = grads.iter().all(|g| g.grad.dtype() == dtype && g.grad.device() == first.grad.device());
     if p == 2.0 && alike {
         let all: Vec<&Tensor> = grads.iter().map(|g| &g.grad).collect();
-        return Tensor::try_compose1(GlobalNorm { factor: by }, &all).map(Some);
+        return Tensor::try_scaled_global_norm(&all, by).map(Some);
     }
     let mut norms = Vec::with_capacity(grads.len());
     for g in &grads {

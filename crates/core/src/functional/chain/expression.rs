@@ -159,6 +159,6 @@ impl Tensor {
         let dtype = if dtype.is_float() { dtype } else { DType::F32 };
         let alike = x.iter().map(|t| t.try_to_dtype(dtype)).collect::<Result<Vec<_>>>()?;
         let chain = Chain { inputs: N, links: links.into_inner(), outputs: vec![output] };
-        Tensor::try_compose1(chain, &alike.iter().collect::<Vec<_>>())
+        Tensor::try_compose1(chain, &std::array::from_fn::<&Tensor, N, _>(|i| &alike[i]))
     }
 }
