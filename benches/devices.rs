@@ -109,7 +109,7 @@ fn elementwise(b: &mut Bench<'_>) {
     b.both("swiglu 1M", bytes(12), &[x, y], |x| x[0].swiglu(&x[1]));
 }
 
-/// `reduce`, `scan`, `sort`, `softmax`, `layer_norm`, `rms_norm`, `cross_entropy`, `global_norm`.
+/// `reduce`, `scan`, `sort`, `softmax`, `layer_norm`, `rms_norm`, `cross_entropy`, `several`.
 fn along_rows(b: &mut Bench<'_>) {
     let n = Throughput::Elements(1 << 18);
     let x = b.randn(&[512, 512], 0);
@@ -123,6 +123,7 @@ fn along_rows(b: &mut Bench<'_>) {
     b.both("layer_norm 512x512", n.clone(), &affine, |x| x[0].layer_norm([512], Some(&x[1]), Some(&x[2]), 1e-5));
     b.both("rms_norm 512x512", n.clone(), &affine[..2], |x| x[0].rms_norm([512], Some(&x[1]), Some(1e-5)));
     b.call("global_norm of two of 512x512", n.clone(), || Tensor::try_global_norm(&[&x, &x]).expect("a norm"));
+    b.call("all_finite of two of 512x512", n.clone(), || Tensor::try_all_finite(&[&x, &x]).expect("an answer"));
     let target = Tensor::randint(0, 512, [512], b.device, 3);
     b.both("cross_entropy 512x512", n, &[x, target], |x| x[0].cross_entropy(&x[1]));
     let x = [b.randn(&[16, 50_257], 4), Tensor::randint(0, 50_257, [16], b.device, 5)];

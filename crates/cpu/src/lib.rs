@@ -20,6 +20,7 @@ mod elementwise;
 mod index;
 mod lanes;
 mod launch;
+mod lerp;
 mod linear;
 mod loss;
 mod lstm;
@@ -97,6 +98,7 @@ impl Cpu {
         conv::register(&kernels);
         dropout::register(&kernels);
         elementwise::chain::register(&kernels);
+        lerp::register(&kernels);
         linear::register(&kernels);
         loss::register(&kernels);
         lstm::register(&kernels);
@@ -104,6 +106,7 @@ impl Cpu {
         norm::register(&kernels);
         pool::register(&kernels);
         recurrent::register(&kernels);
+        reduce::register(&kernels);
         rms_norm::register(&kernels);
         rotary::register(&kernels);
         softmax::register(&kernels);

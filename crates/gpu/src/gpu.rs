@@ -65,6 +65,7 @@ impl<R: GpuRuntime> Gpu<R> {
         })?;
         let properties = client.properties();
         let types = Types::of(properties, R::DOUBLES);
+        let bindings = properties.hardware.max_bindings as usize;
         let largest = usize::try_from(properties.memory.max_page_size).unwrap_or(usize::MAX);
         // The runtime's pools round sizes up: a tenth is left to them.
         let ledger = Ledger::new(largest, memory - memory / 10);
@@ -77,7 +78,7 @@ impl<R: GpuRuntime> Gpu<R> {
             fault,
             sites: Sites::default(),
             pace: Mutex::new(Pace::new()),
-            strategies: strategies::enter(name, info.kind)?,
+            strategies: strategies::enter(name, info.kind, bindings)?,
             pending: Mutex::new(None),
             table: KernelTable::new(),
             ones: Ones::default(),

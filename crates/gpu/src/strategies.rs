@@ -89,35 +89,48 @@ pub fn column_of(kind: DeviceKind) -> &'static str {
     }
 }
 
-/// What is in force on each device that was opened, by name, with its kind.
-static IN_FORCE: Mutex<Vec<(String, DeviceKind, &'static RwLock<Strategies>)>> = Mutex::new(Vec::new());
-
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
-pub(crate) fn enter(name: &str, kind: DeviceKind) -> Result<&'static RwLock<Strategies>> {
-    let strategies = Strategies::column(TABLE, column_of(kind))?;
-    let cell: &'static RwLock<Strategies> = Box::leak(Box::new(RwLock::new(strategies)));
-    IN_FORCE.lock().unwrap_or_else(|e| e.into_inner()).push((name.to_owned(), kind, cell));
-    Ok(cell)
+/// A device that was opened.
+#[derive(Clone)]
+struct Opened {
+    name: String,
+    kind: DeviceKind,
+    /// What is in force.
+    strategies: &'static RwLock<Strategies>,
+    bindings: usize,
 }
 
-fn in_force(device: Device) -> Result<(DeviceKind, &'static RwLock<Strategies>)> {
-    let open = IN_FORCE.lock().unwrap_or_else(|e| e.into_inner());
-    let found = open.iter().find(|(name, ..)| name == device.name());
-    found
-        .map(|(_, kind, cell)| (*kind, *cell))
-        .ok_or_else(|| Error::misuse(format!("{device} is no GPU of this crate")))
+static OPENED: Mutex<Vec<Opened>> = Mutex::new(Vec::new());
+
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+pub(crate) fn enter(name: &str, kind: DeviceKind, bindings: usize) -> Result<&'static RwLock<Strategies>> {
+    let strategies = Strategies::column(TABLE, column_of(kind))?;
+    let strategies: &'static RwLock<Strategies> = Box::leak(Box::new(RwLock::new(strategies)));
+    let opened = Opened { name: name.to_owned(), kind, strategies, bindings };
+    OPENED.lock().unwrap_or_else(|e| e.into_inner()).push(opened);
+    Ok(strategies)
+}
+
+fn opened(device: Device) -> Result<Opened> {
+    let all = OPENED.lock().unwrap_or_else(|e| e.into_inner());
+    let found = all.iter().find(|o| o.name == device.name());
+    found.cloned().ok_or_else(|| Error::misuse(format!("{device} is no GPU of this crate")))
 }
 
 /// What is in force on a device, and the device's kind.
 pub fn strategies(device: Device) -> Result<(DeviceKind, Strategies)> {
-    let (kind, cell) = in_force(device)?;
-    Ok((kind, *cell.read().unwrap_or_else(|e| e.into_inner())))
+    let Opened { kind, strategies, .. } = opened(device)?;
+    Ok((kind, *strategies.read().unwrap_or_else(|e| e.into_inner())))
+}
+
+/// How many pieces of memory one kernel of a device may be given, which is what limits the tensors of a launch over many: two are for
+/// numbers and a result, the rest for tensors, of which no launch takes more than 16 with what goes with each.
+pub fn bindings(device: Device) -> Result<usize> {
+    Ok(opened(device)?.bindings)
 }
 
 /// Puts others in force, to try them out. What is computed from here on may have other bits.
 pub fn set_strategies(device: Device, strategies: Strategies) -> Result<()> {
-    let (_, cell) = in_force(device)?;
-    *cell.write().unwrap_or_else(|e| e.into_inner()) = strategies;
+    *opened(device)?.strategies.write().unwrap_or_else(|e| e.into_inner()) = strategies;
     Ok(())
 }
 

@@ -4,13 +4,18 @@
 mod adapter;
 
 use adapter::{devices, turn};
-use gradus_core::functional::newton_schulz::NewtonSchulzSum;
-use gradus_core::functional::update::{AdamUpdate, LionUpdate, MomentumUpdate, MuonUpdate, SgdUpdate};
 use gradus_core::tensor::to_device;
 use gradus_core::{DType, Device, Key, Result, Tensor, by_definition};
 use gradus_gpu::profile::profile;
+use gradus_gpu::strategies::bindings;
 use gradus_nn::Param;
-use gradus_optim::{Adam, AdamW, ClipNorm, Group, Lion, Muon, MuonScale, Optimizer, OptimizerBuilder, Rule, Sgd};
+use gradus_optim::{
+    Adam, AdamW, ClipNorm, Group, Lion, LossScale, Muon, MuonScale, NamedGrads, Notes, Optimizer, OptimizerBuilder,
+    Rule, Sgd, Transform,
+};
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 
 /// More tensors than a launch takes, at the edges of a cube's share, one without elements.
 const SIZES: [usize; 21] =
@@ -137,44 +142,184 @@ fn muon_s_updates_are_their_definitions() {
 }
 
 /// How many launches a step makes on gradients that are there.
-fn launches(m: &mut Vec<Param>, o: &mut Optimizer, device: Device) -> usize {
-    let step = || {
-        o.step(m).expect("it steps");
-        device.synchronize().expect("the device is well");
-    };
-    profile(step).1.launches()
+fn launches(m: &mut Vec<Param>, o: &mut Optimizer, scale: Option<f64>) -> Result<usize> {
+    let (done, counted) = profile(|| -> Result<()> {
+        let by = match scale {
+            Some(scale) => LossScale::new().initial(scale).checked(m)?.expect("they are finite"),
+            None => 1.0,
+        };
+        o.step_scaled(m, by)?;
+        m[0].device().synchronize()
+    });
+    done.map(|()| counted.launches())
 }
 
+/// Of 32 vectors or, for Muon, four matrices.
 #[test]
 fn many_parameters_are_updated_in_few_launches() -> Result<()> {
     let _turn = turn();
-    let shapes: Vec<Vec<usize>> = (1..=32).map(|n| vec![n]).collect();
+    let vectors: Vec<Vec<usize>> = (1..=32).map(|n| vec![n]).collect();
+    let matrices: Vec<Vec<usize>> = vec![vec![8, 8], vec![8, 16], vec![8, 8], vec![8, 32]];
     for gpu in devices() {
-        let kernels = gpu.backend().kernels();
-        let all = [
-            kernels.has_update::<SgdUpdate>(),
-            kernels.has_update::<AdamUpdate>(),
-            kernels.has_update::<LionUpdate>(),
-            kernels.has_update::<MomentumUpdate>(),
-            kernels.has::<NewtonSchulzSum>(),
-            kernels.has_update::<MuonUpdate>(),
+        // As many tensors as a launch has bindings for, 16 at most.
+        let all = |each: usize| 32usize.div_ceil(((bindings(gpu).expect("it is open") - 2) / each).clamp(1, 16));
+        // A norm, and whether all are finite, are a launch more, as is what the clip makes of its norm.
+        let (asked, clip) = (all(1) + 1, all(1) + 2);
+        let halves = gpu.backend().supports(DType::Bf16);
+        // Momentum, the direction, its norm and scale, five times three products and two sums, the step. Halves are
+        // rounded besides.
+        let muon = 1 + 1 + 2 + 1 + 5 * 5 + 1;
+        let cases = [
+            (Sgd::new(0.1).optimizer(), None, &vectors, all(2)),
+            (AdamW::new(0.1).optimizer(), None, &vectors, all(4)),
+            (AdamW::new(0.1).optimizer().transform(ClipNorm::new(1.0)), None, &vectors, all(4) + clip),
+            (Sgd::new(0.1).optimizer(), Some(65536.0), &vectors, all(2) + asked + 1),
+            (AdamW::new(0.1).optimizer(), Some(65536.0), &vectors, all(4) + asked + 1),
+            (AdamW::new(0.1).optimizer().transform(ClipNorm::new(1.0)), Some(65536.0), &vectors, all(4) + clip + asked),
+            (Muon::new(0.1).optimizer(), None, &matrices, 4 * muon),
         ];
-        assert_eq!(all, [true; 6], "every update has a kernel");
-        let mut few = Vec::new();
-        let builders: [OptimizerBuilder; 3] =
-            [Sgd::new(0.1).into(), AdamW::new(0.1).into(), AdamW::new(0.1).optimizer().transform(ClipNorm::new(1.0))];
-        for builder in builders {
-            let mut m = model(&shapes, gpu, DType::F32)?;
+        for (builder, scale, shapes, want) in cases {
+            let name = format!("{builder:?}, scale {scale:?}");
+            let mut m = model(shapes, gpu, DType::F32)?;
             let mut o = builder.build(&m)?;
-            set_gradients(&m, 0, DType::F32)?;
-            launches(&mut m, &mut o, gpu); // which makes the states
-            set_gradients(&m, 1, DType::F32)?;
-            few.push(launches(&mut m, &mut o, gpu));
+            let dense = |m: &Vec<Param>, key| {
+                m.iter().try_for_each(|p| p.set_grad(there(&normal(p.dims(), key), gpu, DType::F32)?))
+            };
+            dense(&m, 1)?;
+            launches(&mut m, &mut o, scale)?; // which makes the states
+            dense(&m, 2)?;
+            let got = launches(&mut m, &mut o, scale)?;
+            println!("{gpu}: {got} launches for {} parameters: {name}", shapes.len());
+            assert!(got == want || halves && shapes.len() == 4, "{got} launches on {gpu}, not {want}: {name}");
         }
-        println!("{gpu}: {few:?} launches");
-        // At most 16 tensors a launch, and 29 bindings for their memory where a device has no more. A clip adds its norm (two
-        // launches of sums, one for their root) and five launches of single numbers for its factor.
-        assert!(few[0] <= 3 && few[1] <= 5 && few[2] <= few[1] + 8, "launches for 32 parameters on {gpu}: {few:?}");
     }
     Ok(())
+}
+
+/// Multiplies gradients with a third.
+#[derive(Debug)]
+struct Third;
+
+impl Transform for Third {
+    fn name(&self) -> &'static str {
+        "Third"
+    }
+    fn apply(&self, grads: &mut NamedGrads, _notes: &mut Notes) -> Result<()> {
+        grads.iter_mut().for_each(|g| g.grad = &g.grad / 3.0);
+        Ok(())
+    }
+    fn factor(&self, grads: &NamedGrads, by: f64, _notes: &mut Notes) -> Result<Option<Tensor>> {
+        Tensor::try_full((), by / 3.0, grads[0].grad.device()).map(Some)
+    }
+}
+
+/// A factor is brought to the gradients' dtype once: an update with another factor would be a launch of its own.
+#[test]
+fn halves_share_a_factor() -> Result<()> {
+    let _turn = turn();
+    let shapes: Vec<Vec<usize>> = (1..=32).map(|n| vec![n]).collect();
+    for gpu in devices().into_iter().filter(|d| d.backend().supports(DType::F16)) {
+        let mut m = model(&shapes, gpu, DType::F16)?;
+        let mut o = Sgd::new(0.1).optimizer().transform(Third).build(&m)?;
+        set_gradients(&m, 0, DType::F16)?;
+        let got = launches(&mut m, &mut o, None)?;
+        let updates = 32usize.div_ceil(((bindings(gpu)? - 2) / 2).clamp(1, 16));
+        assert_eq!(got, updates + 2, "on {gpu}: the factor, its cast, and the updates");
+    }
+    Ok(())
+}
+
+/// An overflow is told, and touches nothing; the next step goes on.
+#[test]
+fn a_step_whose_gradients_overflow_is_skipped() -> Result<()> {
+    let _turn = turn();
+    for gpu in devices() {
+        let mut m = model(&shapes(), gpu, DType::F32)?;
+        let mut o = AdamW::new(0.01).optimizer().transform(ClipNorm::new(1.0)).build(&m)?;
+        let mut scale = LossScale::new().initial(8.0);
+        let all = |m: &[Param], o: &Optimizer| -> Result<Vec<Vec<f64>>> {
+            m.iter().map(|p| p.value()).chain(o.state_dict().tensors.values()).map(numbers).collect()
+        };
+        let mut step = |m: &mut Vec<Param>, o: &mut Optimizer| -> Result<bool> {
+            let by = scale.checked(&*m)?;
+            by.map_or(Ok(()), |by| o.step_scaled(m, by).map(drop))?;
+            Ok(by.is_some())
+        };
+        set_gradients(&m, 0, DType::F32)?;
+        assert!(step(&mut m, &mut o)?);
+        let before = all(&m, &o)?;
+        set_gradients(&m, 1, DType::F32)?;
+        let last = m.last().expect("there are some");
+        last.set_grad(Tensor::try_full(*last.shape(), f64::INFINITY, gpu)?)?;
+        assert!(!step(&mut m, &mut o)?);
+        assert_eq!(all(&m, &o)?, before);
+        set_gradients(&m, 2, DType::F32)?;
+        assert!(step(&mut m, &mut o)? && all(&m, &o)? != before && scale.skipped() == 1);
+    }
+    Ok(())
+}
+
+/// A thread updates parameters, which wait; then it asks for something else, while another thread reads them and updates others. In
+/// whichever order the two are launched, what is read is updated.
+#[test]
+fn what_another_thread_reads_is_updated() {
+    let _turn = turn();
+    const ROUNDS: usize = 600;
+    for gpu in devices() {
+        let zeros = |count: usize| -> Vec<Param> { (0..count).map(|_| Param::new(Tensor::zeros([5], gpu))).collect() };
+        let counts = |m: &mut Vec<Param>, o: &mut Optimizer| {
+            m.iter().try_for_each(|p| p.set_grad(Tensor::ones([5], gpu)))?;
+            o.step(m).map(drop)
+        };
+        let optimizer = |m: &Vec<Param>| Sgd::new(1.0).maximize().optimizer().build(m).expect("it is sound");
+        let (asked, meet) = (AtomicUsize::new(0), Barrier::new(2));
+        let (send, receive) = channel::<Vec<Tensor>>();
+        let (read, own) = std::thread::scope(|scope| {
+            let first = scope.spawn(|| {
+                let send = send;
+                let (mut m, mut others) = (zeros(13), zeros(3));
+                let mut o = optimizer(&m);
+                let mut other = AdamW::new(0.1).optimizer().build(&others).expect("it is sound");
+                for round in 0..ROUNDS {
+                    let done = counts(&mut m, &mut o);
+                    let values = m.iter().map(|p| p.detach()).collect();
+                    let _ = send.send(if done.is_ok() { values } else { Vec::new() });
+                    asked.store(round + 1, Ordering::Release);
+                    let _ = match round % 2 {
+                        0 => counts(&mut others, &mut other), // another kind: what waits is launched for it
+                        _ => others[0].to_vec::<f32>().map(drop),
+                    };
+                    meet.wait();
+                }
+            });
+            let second = scope.spawn(|| {
+                let receive = receive;
+                let mut read: Vec<Vec<f32>> = Vec::new();
+                let mut m = zeros(2);
+                let mut o = optimizer(&m);
+                for round in 0..ROUNDS {
+                    let values = receive.recv().unwrap_or_default();
+                    while asked.load(Ordering::Acquire) <= round {
+                        std::hint::spin_loop();
+                    }
+                    // Another moment of the other thread's launch in each round.
+                    (0..round % 25 * 20).for_each(|_| std::hint::spin_loop());
+                    if round % 3 == 0 {
+                        let _ = counts(&mut m, &mut o);
+                    }
+                    let last = values.last().map(|last| if round % 2 == 0 { last.clone() } else { last * 1.0 });
+                    read.push(last.and_then(|last| last.to_vec().ok()).unwrap_or_default());
+                    drop(values); // the updates to come are in place
+                    meet.wait();
+                }
+                (read, m[0].to_vec::<f32>())
+            });
+            first.join().expect("it ends");
+            second.join().expect("it ends")
+        });
+        for (round, read) in read.iter().enumerate() {
+            assert_eq!(*read, [(round + 1) as f32; 5], "round {round} on {gpu}");
+        }
+        assert_eq!(own.expect("the device works"), [ROUNDS.div_ceil(3) as f32; 5]);
+    }
 }

@@ -78,7 +78,7 @@ pub use schedules::{
 pub use state::OptimizerState;
 pub use transforms::{
     ClipNorm, ClipValue, ElasticNet, GradientNoise, GroupLasso, L1, L2, NamedGrad, NamedGrads, Notes, Orthogonal,
-    Transform, gradient_norm, penalty_of,
+    Transform, gradient_norm, penalty_of, scaled_gradient_norm,
 };
 
 /// What most programs need of this crate.

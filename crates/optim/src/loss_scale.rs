@@ -1,7 +1,8 @@
 //! A loss scaled up before its backward pass, so that small gradients stay within the range of `f16`.
 
+use crate::transforms::multiplied;
 use gradus_core::{DType, Error, Result, Tensor, no_grad};
-use gradus_nn::{Module, Param};
+use gradus_nn::Module;
 use std::collections::BTreeMap;
 
 /// Dynamic loss scaling (Micikevicius et al., "Mixed precision training", 2018, §3.2): the loss is multiplied by a scale and its
@@ -20,8 +21,8 @@ use std::collections::BTreeMap;
 ///     w.zero_grad();
 ///     let loss = with_precision(Precision::F16, || Tensor::ones([1, 2], device).matmul(&w[0]).square().mean());
 ///     scale.scaled(&loss)?.backward();
-///     if scale.unscale(&w)? {
-///         optimizer.step(&mut w)?;
+///     if let Some(by) = scale.checked(&w)? {
+///         optimizer.step_scaled(&mut w, by)?;
 ///     }
 /// }
 /// assert_eq!(scale.skipped() + optimizer.steps(), 3); // here the first one overflows
@@ -77,10 +78,16 @@ impl LossScale {
         Ok(loss * self.scale)
     }
 
-    /// Divides the gradients by the scale and gives `true`; or, where one of their numbers is not finite, forgets them all,
-    /// halves the scale, counts a skipped step, and gives `false`. Reads one number from the device.
-    pub fn unscale(&mut self, model: &dyn Module) -> Result<bool> {
-        let finite = no_grad(|| self.divided(model))?;
+    /// What the gradients are to be multiplied with to undo the scale, which
+    /// [`step_scaled`](crate::Optimizer::step_scaled) does by the way; or, where one of their numbers is not finite, `None`, having
+    /// forgotten them all, halved the scale and counted a skipped step. Reads one number from the device.
+    pub fn checked(&mut self, model: &dyn Module) -> Result<Option<f64>> {
+        let mut by = 1.0 / self.scale;
+        if by > 1.0 {
+            multiply(model, by)?; // what is finite may overflow by that
+            by = 1.0;
+        }
+        let finite = no_grad(|| all_finite(model))?;
         if finite {
             self.good += 1;
             if self.good >= self.growth_interval.max(1) && (self.scale * 2.0).is_finite() {
@@ -91,34 +98,15 @@ impl LossScale {
             (self.scale, self.good) = (self.scale * 0.5, 0);
             self.skipped += 1;
         }
-        Ok(finite)
+        Ok(finite.then_some(by))
     }
 
-    /// Divides the gradients; whether all of them are finite.
-    fn divided(&self, model: &dyn Module) -> Result<bool> {
-        let (mut nothing, mut outcome) = (None::<Tensor>, Ok(()));
-        model.for_each_parameter(&mut |name, p| {
-            if outcome.is_ok() {
-                outcome = self.divide_one(p, &mut nothing).map_err(|e| e.context(format!("the gradient of {name}")));
-            }
-        });
-        outcome?;
-        match nothing {
-            Some(zero) => Ok(zero.item::<f64>()? == 0.0),
-            None => Ok(true),
-        }
-    }
-
-    /// Divides a gradient and adds 0·g to `nothing`: 0, or NaN where g is not finite.
-    fn divide_one(&self, p: &Param, nothing: &mut Option<Tensor>) -> Result<()> {
-        let Some(g) = p.take_grad() else { return Ok(()) };
-        let g = g * (1.0 / self.scale);
-        let zero = (&g * 0.0).try_sum()?.try_to_dtype(DType::F32)?;
-        *nothing = Some(match nothing.take() {
-            Some(sum) => sum.try_add(&gradus_core::tensor::to_device(&zero, sum.device())?)?,
-            None => zero,
-        });
-        p.set_grad(g)
+    /// As [`checked`](Self::checked), and multiplies the gradients: for whoever works with them before the step. Whether there are any
+    /// left.
+    pub fn unscale(&mut self, model: &dyn Module) -> Result<bool> {
+        let by = self.checked(model)?;
+        by.map_or(Ok(()), |by| multiply(model, by))?;
+        Ok(by.is_some())
     }
 
     /// What a checkpoint keeps.
@@ -136,4 +124,40 @@ impl LossScale {
         (self.scale, self.good, self.skipped) = (scale, good as u64, skipped as u64);
         Ok(())
     }
+}
+
+/// Whether all gradients are finite: one answer for those of a device and dtype, and one of all to be read.
+fn all_finite(model: &dyn Module) -> Result<bool> {
+    let mut alike: Vec<Vec<Tensor>> = Vec::new();
+    model.for_each_parameter(&mut |_, p| {
+        let Some(g) = p.grad() else { return };
+        let same = |other: &Tensor| other.dtype() == g.dtype() && other.device() == g.device();
+        match alike.iter_mut().find(|group| same(&group[0])) {
+            Some(group) => group.push(g),
+            None => alike.push(vec![g]),
+        }
+    });
+    let mut all: Option<Tensor> = None;
+    for group in alike {
+        let finite = Tensor::try_all_finite(&group.iter().collect::<Vec<_>>())?;
+        all = Some(match all {
+            Some(all) => all.try_logical_and(&gradus_core::tensor::to_device(&finite, all.device())?)?,
+            None => finite,
+        });
+    }
+    all.map_or(Ok(true), |all| all.item())
+}
+
+/// Multiplies the gradients.
+fn multiply(model: &dyn Module, by: f64) -> Result<()> {
+    let mut outcome = Ok(());
+    model.for_each_parameter(&mut |name, p| {
+        if outcome.is_ok()
+            && let Some(g) = p.take_grad()
+        {
+            let new = no_grad(|| multiplied(&g, by)).and_then(|g| p.set_grad(g));
+            outcome = new.map_err(|e| e.context(format!("the gradient of {name}")));
+        }
+    });
+    outcome
 }

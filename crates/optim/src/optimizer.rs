@@ -5,17 +5,19 @@
 //! the cells. A recorded step replays the kernels alone, so whoever replays calls `prepare` before each run; whoever does
 //! not, never needs to know of it.
 
+mod transformed;
+
 use crate::constraints::Constraint;
 use crate::group::Group;
 use crate::rule::{At, Call, Rule};
 use crate::schedules::{Schedule, demand_rate};
-use crate::transforms::{NamedGrad, NamedGrads, Notes, Transform, beside, penalty_of};
-use gradus_core::ops::BinaryOp;
+use crate::transforms::{Notes, Transform, beside, penalty_of};
 use gradus_core::{DType, Error, Result, Scalar, Slot, Tensor, no_grad};
 use gradus_nn::{Module, Param};
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use transformed::Changed;
 
 /// Updates a model's parameters by their gradients. Made by [`OptimizerBuilder::build`](crate::OptimizerBuilder::build).
 #[derive(Debug)]
@@ -54,9 +56,6 @@ pub(crate) struct Entry {
     slots: SmallVec<[Slot; 4]>,
     numbers: SmallVec<[Scalar; 4]>,
 }
-
-/// Gradients in place of the parameters' own, by the parameter's place in the model; `None`: their own.
-type Changed = Option<Vec<Option<Tensor>>>;
 
 /// What a state dictionary has of one parameter.
 pub(crate) struct Loaded {
@@ -137,7 +136,13 @@ impl Optimizer {
     /// Updates every parameter that has a gradient. One without (frozen, or not reached by backward) is left as it is, and
     /// so is its state. Gradients stay until [`zero_grad`](Self::zero_grad).
     pub fn step(&mut self, model: &mut dyn Module) -> Result<StepReport> {
-        self.step_averaged(model, 1)
+        self.step_with(model, 1, 1.0)
+    }
+
+    /// As [`step`](Self::step) on the gradients times `by`, which undoes the scale of a [scaled loss](crate::LossScale): where an update
+    /// and the transforms allow it, no pass is made over the gradients for that. They stay as they are.
+    pub fn step_scaled(&mut self, model: &mut dyn Module, by: f64) -> Result<StepReport> {
+        self.step_with(model, 1, by)
     }
 
     /// As [`step`](Self::step), after several backward passes over parts of a batch: the gathered gradients are divided by
@@ -147,14 +152,19 @@ impl Optimizer {
         if passes == 0 {
             return Err(Error::misuse("a step averages over at least 1 backward pass; got 0"));
         }
+        self.step_with(model, passes, 1.0)
+    }
+
+    /// A step on the gradients divided by `passes`, times `by`.
+    fn step_with(&mut self, model: &mut dyn Module, passes: usize, by: f64) -> Result<StepReport> {
         if !self.prepared {
             self.prepare()?;
         }
         no_grad(|| {
             let mut notes = Notes::default();
-            let (changed, factor) = match self.transforms.is_empty() && passes == 1 {
+            let (changed, factor) = match self.transforms.is_empty() && passes == 1 && by == 1.0 {
                 true => (None, None),
-                false => self.transformed(model, passes, &mut notes)?,
+                false => self.transformed(model, passes, by, &mut notes)?,
             };
             let (updated, skipped) = self.update_all(model, changed, factor.as_ref())?;
             self.prepared = false;
@@ -281,51 +291,6 @@ impl Optimizer {
         e.slots.iter().zip(&numbers).for_each(|(slot, &n)| slot.set(n));
     }
 
-    /// The gradients, by the parameter's place in the model, averaged and run through the transforms; and what all of them are
-    /// still to be multiplied with.
-    fn transformed(&self, model: &dyn Module, passes: usize, notes: &mut Notes) -> Result<(Changed, Option<Tensor>)> {
-        let (mut grads, mut places, mut count) = (NamedGrads::new(), Vec::new(), 0);
-        model.for_each_parameter(&mut |name, p| {
-            if let Some(grad) = p.grad() {
-                let name = match self.entries.get(count).filter(|e| *e.name == *name) {
-                    Some(e) => e.name.clone(),
-                    None => name.into(),
-                };
-                grads.push(NamedGrad { name, param: p.detach(), grad });
-                places.push(count);
-            }
-            count += 1;
-        });
-        if passes > 1 {
-            for g in &mut grads {
-                g.grad = g.grad.try_binary_scalar(BinaryOp::Div, passes as f64)?;
-            }
-        }
-        let mut factor = None;
-        for (i, t) in self.transforms.iter().enumerate() {
-            if i + 1 == self.transforms.len() {
-                factor = t.factor(&grads, notes)?;
-                if factor.is_some() {
-                    break;
-                }
-            }
-            let (metas, had): (Vec<_>, usize) = (grads.iter().map(|g| g.grad.meta()).collect(), grads.len());
-            t.apply(&mut grads, notes)?;
-            let kept = grads.len() == had && grads.iter().zip(&metas).all(|(g, m)| g.grad.meta() == *m);
-            if !kept {
-                let name = t.name();
-                return Err(Error::misuse(format!(
-                    "{name}: a transform must keep each gradient, and its shape and dtype"
-                )));
-            }
-        }
-        let mut by_place = vec![None; count];
-        for (g, place) in grads.into_iter().zip(places) {
-            by_place[place] = Some(g.grad);
-        }
-        Ok((Some(by_place), factor))
-    }
-
     /// Updates every parameter that has a gradient: its own, or the one in `changed`, times the factor. Gives how many were
     /// updated, and how many not.
     fn update_all(
@@ -335,6 +300,7 @@ impl Optimizer {
         factor: Option<&Tensor>,
     ) -> Result<(usize, usize)> {
         let (mut i, mut updated, mut outcome) = (0, 0, Ok(()));
+        let mut factors = Vec::new();
         model.for_each_parameter_mut(&mut |name, p| {
             if outcome.is_ok() {
                 let at = self.find(i, name);
@@ -344,7 +310,9 @@ impl Optimizer {
                 };
                 match grad {
                     Some(grad) => {
-                        outcome = self.update(at, p, grad, factor).map_err(|e| e.context(name));
+                        let factor = factor.map(|f| shared_beside(f, &grad, &mut factors)).transpose();
+                        let done = factor.and_then(|factor| self.update(at, p, grad, factor));
+                        outcome = done.map_err(|e| e.context(name));
                         updated += 1;
                     }
                     None => self.pass_by(at),
@@ -362,7 +330,7 @@ impl Optimizer {
         (e.counted, e.active) = (false, false);
     }
 
-    fn update(&mut self, i: usize, param: &mut Param, grad: Tensor, factor: Option<&Tensor>) -> Result<()> {
+    fn update(&mut self, i: usize, param: &mut Param, grad: Tensor, mut factor: Option<Tensor>) -> Result<()> {
         let start = self.entries[i].state.is_empty();
         if start && !self.rule_of(self.entries[i].group).slots(param).is_empty() {
             let name = self.entries[i].name.clone();
@@ -382,7 +350,6 @@ impl Optimizer {
             follow(&mut e.state, param)?;
         }
         let mut grad = if grad.is_dense() { grad } else { grad.try_contiguous()? };
-        let mut factor = factor.map(|c| beside(c, &grad)).transpose()?;
         if let Some(c) = factor.take_if(|_| !rule.takes_factor()) {
             grad = grad.try_mul(&c)?;
         }
@@ -390,6 +357,16 @@ impl Optimizer {
         rule.update(Call { param: param.value_mut(), grad: &grad, factor, state, numbers, weight_decay })?;
         self.constraints.iter().try_for_each(|c| c.apply(&self.entries[i].name, param.value_mut()))
     }
+}
+
+/// The factor in the dtype and on the device of a gradient: one tensor for all that are alike, so that they can be updated together.
+fn shared_beside(factor: &Tensor, grad: &Tensor, made: &mut Vec<Tensor>) -> Result<Tensor> {
+    if let Some(same) = made.iter().find(|f| f.dtype() == grad.dtype() && f.device() == grad.device()) {
+        return Ok(same.clone());
+    }
+    let new = beside(factor, grad)?;
+    made.push(new.clone());
+    Ok(new)
 }
 
 /// Moves the state to where its parameter has moved, and to its precision if that became wider.

@@ -8,7 +8,7 @@ use crate::trainer::{Audit, Trainer};
 use gradus_core::{Device, Error, Key, Result, Tensor, no_grad, with_precision};
 use gradus_data::{Collate, Epoch, Loader, Source};
 use gradus_nn::{Cx, Mode, Module, audit_gradients};
-use gradus_optim::{NamedGrad, NamedGrads, gradient_norm};
+use gradus_optim::{NamedGrad, NamedGrads, scaled_gradient_norm};
 use std::ops::Range;
 
 impl<M: Module> Trainer<M> {
@@ -109,12 +109,12 @@ impl<M: Module> Trainer<M> {
     /// One optimizer step, unless the scaled gradients overflowed. Gives its learning rate.
     fn update(&mut self, device: Device) -> Result<f64> {
         let (epoch, step) = (self.position()?.epoch + 1, self.position()?.step + 1);
-        if !self.unscale()? {
+        let Some(by) = self.unscaling()? else {
             return Ok(self.optimizer()?.learning_rate());
-        }
-        let norm = if self.track_gradient_norm { norm_of(&self.model)? } else { None };
+        };
+        let norm = if self.track_gradient_norm { norm_of(&self.model, by)? } else { None };
         let (model, optimizer) = self.parts()?;
-        let report = optimizer.step(model)?;
+        let report = optimizer.step_scaled(model, by)?;
         self.spread_weights()?;
         if let Some(norm) = norm {
             self.running.add(GRADIENT_NORM, &norm, 1.0, epoch, step)?;
@@ -123,23 +123,23 @@ impl<M: Module> Trainer<M> {
         Ok(report.learning_rate)
     }
 
-    /// Undoes the scaling of the loss, and notes what a checkpoint keeps of it; whether the gradients can be used.
-    fn unscale(&mut self) -> Result<bool> {
-        let Some(scale) = &mut self.loss_scale else { return Ok(true) };
-        let usable = scale.unscale(&self.model)?;
+    /// What undoes the scaling of the loss, if the gradients can be used; and notes what a checkpoint keeps of it.
+    fn unscaling(&mut self) -> Result<Option<f64>> {
+        let Some(scale) = &mut self.loss_scale else { return Ok(Some(1.0)) };
+        let by = scale.checked(&self.model)?;
         let state = scale.state().into_iter().map(|(name, x)| (name, Exact(x))).collect();
         self.position()?.loss_scale = state;
-        Ok(usable)
+        Ok(by)
     }
 }
 
-/// The 2-norm of all gradients together.
-fn norm_of(model: &dyn Module) -> Result<Option<Tensor>> {
+/// The 2-norm of all gradients together, times `by`.
+fn norm_of(model: &dyn Module, by: f64) -> Result<Option<Tensor>> {
     let mut grads = NamedGrads::new();
     model.for_each_parameter(&mut |name, p| {
         if let Some(grad) = p.grad() {
             grads.push(NamedGrad { name: name.into(), param: p.detach(), grad });
         }
     });
-    no_grad(|| gradient_norm(&grads, 2.0))
+    no_grad(|| scaled_gradient_norm(&grads, by, 2.0))
 }

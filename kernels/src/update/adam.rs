@@ -43,9 +43,7 @@ pub fn adam_kernel<T: Numeric>(
     for t in 0..count {
         let (part, s) = (parts.index(t), numbers.index(t));
         let (p, m, v) = (p.index_mut(t), m.index_mut(t), v.index_mut(t));
-        let mut i = begin(part);
-        let end = end(part);
-        while i < end {
+        for i in range_stepped(begin(part), end(part), CUBE_DIM as usize) {
             let old = f32::cast_from(p[i]);
             let mut d = gradient(g.index(t), i, part, factor) * s.sign;
             if s.penalty != f32::new(0.0) {
@@ -57,7 +55,6 @@ pub fn adam_kernel<T: Numeric>(
             m[i] = T::cast_from(first);
             v[i] = T::cast_from(second);
             p[i] = T::cast_from(old * s.decay - (first * s.step) / (second.sqrt() * s.rsqrt + s.eps));
-            i += CUBE_DIM as usize;
         }
     }
 }

@@ -34,9 +34,7 @@ pub fn lion_kernel<T: Numeric>(
     for t in 0..count {
         let (part, s) = (parts.index(t), numbers.index(t));
         let (p, m) = (p.index_mut(t), m.index_mut(t));
-        let mut i = begin(part);
-        let end = end(part);
-        while i < end {
+        for i in range_stepped(begin(part), end(part), CUBE_DIM as usize) {
             let d = gradient(g.index(t), i, part, factor) * s.sign;
             let before = f32::cast_from(m[i]);
             let mixed = before + (d - before) * s.gain1;
@@ -44,7 +42,6 @@ pub fn lion_kernel<T: Numeric>(
             let direction = select(mixed > zero, one, select(mixed < zero, -one, zero));
             m[i] = T::cast_from(before + (d - before) * s.gain2);
             p[i] = T::cast_from(f32::cast_from(p[i]) * s.decay - direction * s.rate);
-            i += CUBE_DIM as usize;
         }
     }
 }

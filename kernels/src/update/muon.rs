@@ -17,12 +17,9 @@ pub fn momentum_kernel<T: Numeric>(
     #[unroll]
     for t in 0..count {
         let (part, b) = (parts.index(t), b.index_mut(t));
-        let mut i = begin(part);
-        let end = end(part);
-        while i < end {
+        for i in range_stepped(begin(part), end(part), CUBE_DIM as usize) {
             let before = f32::cast_from(b[i]);
             b[i] = T::cast_from(before + (gradient(g.index(t), i, part, factor) - before) * *gain.index(t));
-            i += CUBE_DIM as usize;
         }
     }
 }
@@ -52,12 +49,9 @@ pub fn muon_kernel<T: Numeric>(
     for t in 0..count {
         let (part, s) = (parts.index(t), numbers.index(t));
         let (o, p) = (o.index(t), p.index_mut(t));
-        let mut i = begin(part);
-        let end = end(part);
-        while i < end {
+        for i in range_stepped(begin(part), end(part), CUBE_DIM as usize) {
             let step = (f32::cast_from(o[part.offset + i]) * s.rate) * s.scale;
             p[i] = T::cast_from(f32::cast_from(p[i]) * s.decay - step);
-            i += CUBE_DIM as usize;
         }
     }
 }

@@ -36,9 +36,7 @@ pub fn sgd_kernel<T: Numeric>(
     for t in 0..count {
         let (part, s) = (parts.index(t), numbers.index(t));
         let p = p.index_mut(t);
-        let mut i = begin(part);
-        let end = end(part);
-        while i < end {
+        for i in range_stepped(begin(part), end(part), CUBE_DIM as usize) {
             let old = f32::cast_from(p[i]);
             let mut d = gradient(g.index(t), i, part, factor) * s.sign;
             if s.penalty != f32::new(0.0) {
@@ -55,7 +53,6 @@ pub fn sgd_kernel<T: Numeric>(
                 }
             }
             p[i] = T::cast_from(old - d * s.rate);
-            i += CUBE_DIM as usize;
         }
     }
 }

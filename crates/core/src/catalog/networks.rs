@@ -17,6 +17,7 @@ pub(super) fn entries() -> Vec<Entry> {
     entries.push(running_average());
     entries.extend(group_norm());
     entries.push(global_norm());
+    entries.push(all_finite());
     entries.push(einsum());
     entries
 }
@@ -138,9 +139,21 @@ fn group_norm() -> Vec<Entry> {
 
 fn global_norm() -> Entry {
     Entry::new("global_norm", "torch.nn.utils.get_total_norm", "The 2-norm of several tensors as if they were one.")
-        .case(reals(&[&[3, 4], &[5], &[2, 1, 2]]), |x| composed(GlobalNorm, x))
-        .case(reals(&[&[]]), |x| composed(GlobalNorm, x))
-        .large(reals(&[&[190, 211], &[301]]), |x| composed(GlobalNorm, x).map(|mut y| y.swap_remove(0)))
+        .one(reals(&[&[3, 4], &[5], &[2, 1, 2]]), |x| Tensor::try_global_norm(&x.iter().collect::<Vec<_>>()))
+        .one(reals(&[&[]]), |x| Tensor::try_global_norm(&[&x[0]]))
+        .case(reals(&[&[3, 4], &[1], &[5]]), |x| composed(GlobalNorm { factor: 0.3 }, x))
+        .large(reals(&[&[190, 211], &[301]]), |x| Tensor::try_global_norm(&x.iter().collect::<Vec<_>>()))
+}
+
+fn all_finite() -> Entry {
+    let none = Fill::Real(-2.0, 2.0);
+    Entry::new("all_finite", "torch.amp.GradScaler.unscale_", "Whether all numbers of several tensors are finite.")
+        .one(reals(&[&[3, 4], &[5], &[2, 1, 2]]), |x| Tensor::try_all_finite(&x.iter().collect::<Vec<_>>()))
+        .one(vec![input(&[3, 4], none), input(&[5], Fill::Zeros(-1.0, 1.0))], |x| {
+            Tensor::try_all_finite(&[&x[0], &x[1].try_reciprocal()?])
+        })
+        .large(reals(&[&[190, 211], &[301]]), |x| Tensor::try_all_finite(&x.iter().collect::<Vec<_>>()))
+        .without_gradient()
 }
 
 fn einsum() -> Entry {

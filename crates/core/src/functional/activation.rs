@@ -95,10 +95,6 @@ impl Tensor {
             }
             Ok(y)
         }
-        /// self + t·(end − self). In PyTorch: `torch.lerp`.
-        pub fn lerp | try_lerp<S: Into<Scalar>>(&self, end: &Tensor, t: S) -> Tensor {
-            self.try_add(&end.try_sub(self)?.try_binary_scalar(BinaryOp::Mul, t)?)
-        }
         /// self + t·(end − self), with t a tensor. In PyTorch: `torch.lerp`.
         pub fn lerp_tensor | try_lerp_tensor(&self, end: &Tensor, t: &Tensor) -> Tensor {
             self.try_add(&end.try_sub(self)?.try_mul(t)?)

@@ -2,6 +2,7 @@
 //! [`Composite`](crate::Composite) where a fused kernel is worth having, else a plain function of tensors.
 
 pub mod activation;
+pub mod all_finite;
 pub mod attention;
 pub mod batch_norm;
 pub mod bilinear;
@@ -20,6 +21,7 @@ pub mod group_norm;
 pub mod gru;
 pub mod gru_sequence;
 pub mod interpolate;
+pub mod lerp;
 pub mod linear;
 pub mod local_response_norm;
 pub mod loss;

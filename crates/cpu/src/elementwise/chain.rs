@@ -58,7 +58,8 @@ impl<T: Element> Plan<T> {
     /// `None` if a link has no loop here.
     fn of(chain: &Chain, loops: &Loops<T>) -> Option<Plan<T>> {
         let mut plan = Plan { steps: Vec::with_capacity(chain.links.len()), slots: 0, numbers: Vec::new() };
-        let (mut places, mut free): (Vec<At>, Vec<usize>) = (Vec::new(), Vec::new());
+        let (mut places, mut free): (Vec<At>, Vec<usize>) = (Vec::with_capacity(chain.links.len()), Vec::new());
+        let mut last = chain.last_readers();
         for (i, link) in chain.links.iter().enumerate() {
             let mut at = |t: Term| match t {
                 Term::Input(n) => At::Input(n),
@@ -83,8 +84,15 @@ impl<T: Element> Plan<T> {
             plan.steps.push((step, to));
             places.push(to);
             // Not before: a link must not write where it reads.
-            let done = (0..i).filter(|&n| chain.last_reader(n) == Some(i)).map(|n| places[n]);
-            free.extend(done.filter_map(|at| if let At::Slot(s) = at { Some(s) } else { None }));
+            for term in link.terms() {
+                // Taken, for a link may read another twice.
+                if let Term::Link(n) = term
+                    && last[n].take_if(|reader| *reader == i).is_some()
+                    && let At::Slot(s) = places[n]
+                {
+                    free.push(s);
+                }
+            }
         }
         Some(plan)
     }
@@ -97,9 +105,10 @@ struct Blocks<T> {
 }
 
 impl<T: Element> Plan<T> {
-    fn blocks(&self) -> Blocks<T> {
-        let numbers = self.numbers.iter().map(|&n| vec![n; BLOCK]).collect();
-        Blocks { slots: (0..self.slots).map(|_| vec![T::from_f64(0.0); BLOCK]).collect(), numbers }
+    /// For blocks of at most `k` elements.
+    fn blocks(&self, k: usize) -> Blocks<T> {
+        let numbers = self.numbers.iter().map(|&n| vec![n; k]).collect();
+        Blocks { slots: (0..self.slots).map(|_| vec![T::from_f64(0.0); k]).collect(), numbers }
     }
 
     /// Runs all links over `k` elements from `at` on.
@@ -141,7 +150,7 @@ fn fused<T: Element + Default>(c: FusedCall<'_, Chain>, loops: Loops<T>) -> Resu
     launch(&reads, &to.iter().map(|s| &**s).collect::<SmallVec<[&CpuStorage; 4]>>(), move || {
         for_ranges(n, CHUNK, cost, |start, len| {
             let mut scratches: Vec<Scratch<T>> = sources.iter().map(|_| Scratch::new()).collect();
-            let mut blocks = plan.blocks();
+            let mut blocks = plan.blocks(BLOCK.min(len));
             for at in (start..start + len).step_by(BLOCK) {
                 let k = BLOCK.min(start + len - at);
                 let x: SmallVec<[&[T]; 4]> =

@@ -1,12 +1,14 @@
 //! Reductions, in an order fixed by the shape alone; what goes along one dimension (extremes' places, sorting, scans) is in
-//! `along`.
+//! `along`, and what goes over several tensors at once in `several`.
 //!
 //! The view is turned so that the reduced dimensions come last. If they (or what is kept) are dense innermost, rows are
 //! folded with many lanes at once; a long row is cut into segments of [`SEGMENT`] elements, whose results are folded in order.
 
 mod along;
+mod several;
 
 pub(crate) use along::{arg_reduce, argsort, scan};
+pub(crate) use several::register;
 
 use crate::elementwise::{finish, refused};
 use crate::launch::{In, Out, launch, storage};

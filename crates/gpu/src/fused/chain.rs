@@ -1,4 +1,4 @@
-//! Chains of elementwise functions, each a kernel of its own.
+//! Chains of elementwise functions, each a kernel of its own; and what is one of three links.
 
 use super::activation::gradient;
 use super::covered;
@@ -8,7 +8,9 @@ use crate::launch::{Steps, folded_all, lengths};
 use crate::runtime::GpuRuntime;
 use gradus_core::composite::{Fused, FusedCall};
 use gradus_core::functional::chain::{self, Chain};
-use gradus_core::{Layout, Result};
+use gradus_core::functional::lerp::Lerp;
+use gradus_core::{Layout, Meta, Result, View};
+use gradus_kernels::binary::FloatBinary;
 use gradus_kernels::chain::{Link, Program, Term, chain_kernel};
 
 /// The most links of a kernel: what lies between them must find room in registers, and the kernel must be compiled.
@@ -16,17 +18,35 @@ const MOST: usize = 256;
 
 impl<R: GpuRuntime> Gpu<R> {
     pub(super) fn chain(&self, c: FusedCall<'_, Chain>) -> Result<Option<Fused>> {
-        let (shape, dtype) = (c.outputs[0].shape, c.x[0].dtype);
-        let (len, bindings) = (shape.elements(), c.x.len() + c.outputs.len());
-        if !covered(dtype) || len == 0 || bindings > self.most_bindings() || c.op.links.len() > MOST {
+        if c.op.links.len() > MOST {
             return Ok(None);
         }
         let Some((program, numbers)) = program(c.op) else { return Ok(None) };
-        let memory = c.x.iter().map(|v| self.memory_of(v.buffer)).collect::<Result<Vec<_>>>()?;
-        let layouts: Vec<Layout> = c.x.iter().map(|v| v.layout.expand(&shape)).collect();
+        self.run(program, numbers, c.x, c.outputs)
+    }
+
+    /// x + (end − x)·part, of which the part is an argument of the kernel.
+    pub(super) fn lerp(&self, c: FusedCall<'_, Lerp>) -> Result<Option<Fused>> {
+        let (x, end) = (Term::Input(0), Term::Input(1));
+        let links = vec![
+            Link::Binary(FloatBinary::Sub, end, x),
+            Link::Binary(FloatBinary::Mul, Term::Link(0), Term::Number(0)),
+            Link::Binary(FloatBinary::Add, x, Term::Link(1)),
+        ];
+        self.run(Program { links, outputs: vec![2] }, vec![c.op.part.to_f64() as f32], c.x, c.outputs)
+    }
+
+    fn run(&self, program: Program, numbers: Vec<f32>, x: &[View<'_>], to: &[Meta]) -> Result<Option<Fused>> {
+        let (shape, dtype) = (to[0].shape, x[0].dtype);
+        let (len, bindings) = (shape.elements(), x.len() + to.len());
+        if !covered(dtype) || len == 0 || bindings > self.most_bindings() {
+            return Ok(None);
+        }
+        let memory = x.iter().map(|v| self.memory_of(v.buffer)).collect::<Result<Vec<_>>>()?;
+        let layouts: Vec<Layout> = x.iter().map(|v| v.layout.expand(&shape)).collect();
         let steps: Vec<Steps> = layouts.iter().map(Steps::of).collect();
         let (folded, steps) = folded_all(&shape, &steps);
-        let outputs = c.outputs.iter().map(|_| self.reserve(len, dtype)).collect::<Result<Vec<_>>>()?;
+        let outputs = to.iter().map(|_| self.reserve(len, dtype)).collect::<Result<Vec<_>>>()?;
         let longest = memory.iter().map(|m| m.elements).fold(len, usize::max);
         let (cubes, threads) = self.grid(len);
         // SAFETY: the views lie inside their buffers (the caller's contract), and the kernel stops at `len`.

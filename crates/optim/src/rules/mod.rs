@@ -62,7 +62,7 @@ fn over(s: impl Into<Scalar>, x: &Tensor) -> Result<Tensor> {
 
 /// x + (to − x)·part: PyTorch's `lerp`.
 pub(crate) fn towards(x: &Tensor, to: &Tensor, part: impl Into<Scalar>) -> Result<Tensor> {
-    x.try_add(&times(&to.try_sub(x)?, part)?)
+    x.try_lerp(to, part)
 }
 
 /// v·stays + x²·(1 − stays): the running mean of squares.

@@ -107,8 +107,12 @@ impl Muon {
         if tall {
             x = x.try_transpose(0, 1)?;
         }
-        let norm = rounded(x.try_norm(2.0, &[], false)?)?.try_clamp(Some(self.eps), None)?;
-        x = rounded(x.try_div(&rounded(norm)?)?)?;
+        let norm = rounded(Tensor::try_global_norm(&[&x])?)?;
+        x = if halves {
+            rounded(x.try_div(&rounded(norm.try_clamp(Some(self.eps), None)?)?)?)?
+        } else {
+            Tensor::try_chain([&x, &norm], |[x, norm]| x / norm.maximum(self.eps))?
+        };
         for _ in 0..self.iterations {
             let gram = rounded(x.try_matmul(&x.try_transpose(0, 1)?)?)?;
             let mixed = added(&gram, b, &gram.try_matmul(&gram)?, c)?;

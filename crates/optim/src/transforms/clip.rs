@@ -34,17 +34,24 @@ impl ClipNorm {
 
 /// The p-norm of all gradients together, without dimensions: the norm of their norms. `None` without gradients.
 pub fn gradient_norm(grads: &NamedGrads, p: f64) -> Result<Option<Tensor>> {
+    scaled_gradient_norm(grads, 1.0, p)
+}
+
+/// As [`gradient_norm`], of the gradients times a number, which undoes the scale of a [scaled loss](crate::LossScale).
+pub fn scaled_gradient_norm(grads: &NamedGrads, by: f64, p: f64) -> Result<Option<Tensor>> {
     let grads: Vec<&NamedGrad> = grads.iter().filter(|g| g.grad.elements() > 0).collect();
     let Some(first) = grads.first() else { return Ok(None) };
     let wide = |d: DType| if d.is_half() { DType::F32 } else { d };
     let dtype = grads.iter().map(|g| wide(g.grad.dtype())).fold(DType::F32, DType::promote);
     let alike = grads.iter().all(|g| g.grad.dtype() == dtype && g.grad.device() == first.grad.device());
     if p == 2.0 && alike {
-        return Tensor::try_global_norm(&grads.iter().map(|g| &g.grad).collect::<Vec<_>>()).map(Some);
+        let all: Vec<&Tensor> = grads.iter().map(|g| &g.grad).collect();
+        return Tensor::try_scaled_global_norm(&all, by).map(Some);
     }
     let mut norms = Vec::with_capacity(grads.len());
     for g in &grads {
-        let norm = g.grad.try_to_dtype(wide(g.grad.dtype()))?.try_norm(p, &[], false)?;
+        let wide = multiplied(&g.grad.try_to_dtype(wide(g.grad.dtype()))?, by)?;
+        let norm = wide.try_norm(p, &[], false)?;
         norms.push(gradus_core::tensor::to_device(&norm.try_to_dtype(dtype)?, first.grad.device())?);
     }
     let norms: Vec<&Tensor> = norms.iter().collect();
@@ -59,8 +66,8 @@ impl Transform for ClipNorm {
         demand_positive(self.name(), "the largest norm", self.max)?;
         crate::demand::demand(self.p > 0.0, self.name(), "p", "above 0", self.p)
     }
-    fn factor(&self, grads: &NamedGrads, notes: &mut Notes) -> Result<Option<Tensor>> {
-        let Some(norm) = gradient_norm(grads, self.p)? else { return Ok(None) };
+    fn factor(&self, grads: &NamedGrads, by: f64, notes: &mut Notes) -> Result<Option<Tensor>> {
+        let Some(norm) = scaled_gradient_norm(grads, by, self.p)? else { return Ok(None) };
         if self.finite {
             let value: f64 = norm.item()?;
             if !value.is_finite() {
@@ -70,17 +77,25 @@ impl Transform for ClipNorm {
                 )));
             }
         }
-        let factor = norm.try_binary_scalar(BinaryOp::Add, 1e-6)?.try_scalar_binary(BinaryOp::Div, self.max)?;
+        let factor = Tensor::try_chain([&norm], |[norm]| {
+            let factor = (self.max / (norm + 1e-6)).minimum(1.0);
+            if by == 1.0 { factor } else { factor * by }
+        })?;
         notes.gradient_norm = Some(norm);
-        factor.try_clamp(None, Some(1.0)).map(Some)
+        Ok(Some(factor))
     }
     fn apply(&self, grads: &mut NamedGrads, notes: &mut Notes) -> Result<()> {
-        let Some(factor) = self.factor(grads, notes)? else { return Ok(()) };
+        let Some(factor) = self.factor(grads, 1.0, notes)? else { return Ok(()) };
         grads.iter_mut().try_for_each(|g| {
             g.grad = g.grad.try_mul(&beside(&factor, &g.grad)?)?;
             Ok(())
         })
     }
+}
+
+/// x·by, which is `x` where that is 1.
+pub(crate) fn multiplied(x: &Tensor, by: f64) -> Result<Tensor> {
+    if by == 1.0 { Ok(x.clone()) } else { x.try_binary_scalar(BinaryOp::Mul, by) }
 }
 
 /// A number in the dtype and on the device of a gradient.

@@ -5,8 +5,8 @@ mod noise;
 mod penalty;
 mod structure;
 
-pub(crate) use clip::beside;
-pub use clip::{ClipNorm, ClipValue, gradient_norm};
+pub use clip::{ClipNorm, ClipValue, gradient_norm, scaled_gradient_norm};
+pub(crate) use clip::{beside, multiplied};
 pub use noise::GradientNoise;
 pub use penalty::{ElasticNet, L1, L2};
 pub use structure::{GroupLasso, Orthogonal};
@@ -54,7 +54,10 @@ pub trait Transform: Debug + Send + Sync + 'static {
     /// What [`apply`](Transform::apply) multiplies every gradient with, without dimensions, if that is all it does. An optimizer asks
     /// its last transform for it, in place of `apply`: an update that multiplies by the way saves a pass over the gradients. The
     /// factor is brought to each gradient's device and dtype.
-    fn factor(&self, _grads: &NamedGrads, _notes: &mut Notes) -> Result<Option<Tensor>> {
+    ///
+    /// The gradients are still to be multiplied with `by` (1, but where a scaled loss's scale is undone by the way), as if which it
+    /// looks at them, and which the factor that it gives includes.
+    fn factor(&self, _grads: &NamedGrads, _by: f64, _notes: &mut Notes) -> Result<Option<Tensor>> {
         Ok(None)
     }
     /// What it adds to the loss for this parameter, without dimensions; `None` if it adds nothing.

@@ -34,6 +34,7 @@ fn random_run(builder: OptimizerBuilder, dtype: DType) -> Result<Vec<u8>> {
 #[test]
 fn fused_updates_are_their_definitions_bit_for_bit() -> Result<()> {
     let kernels = gradus_cpu::device().backend().kernels();
+    // Or two definitions would be compared. (What is fused on which device: the table of `docs/gpu.md`, which needs a GPU to be tested.)
     let fused = [
         kernels.has_update::<SgdUpdate>(),
         kernels.has_update::<AdamUpdate>(),

@@ -6,6 +6,7 @@ mod constraints;
 mod formulas;
 mod gradients;
 mod lbfgs;
+mod loss_scale;
 mod penalties;
 mod replay;
 mod schedules;

@@ -62,10 +62,18 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// Which link each one is the last to be read by: `None` for an output, which stays.
-    pub fn last_reader(&self, link: usize) -> Option<usize> {
-        let reads = |l: &Link| l.terms().any(|t| t == Term::Link(link));
-        if self.outputs.contains(&link) { None } else { self.links.iter().rposition(reads) }
+    /// By which link each one is last read: `None` for an output, which stays, and for one that nobody reads.
+    pub fn last_readers(&self) -> Vec<Option<usize>> {
+        let mut last = vec![None; self.links.len()];
+        for (reader, link) in self.links.iter().enumerate() {
+            for term in link.terms() {
+                if let Term::Link(read) = term {
+                    last[read] = Some(reader);
+                }
+            }
+        }
+        self.outputs.iter().for_each(|&o| last[o] = None);
+        last
     }
 
     /// An error unless every link gives a float of what comes before it.
