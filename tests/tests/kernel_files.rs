@@ -14,10 +14,11 @@ fn each_kernel_file_names_its_reference_and_has_a_bench() {
     };
     for path in listed(&root.join("kernels/src")) {
         // Of a folder, `mod.rs` says what there is to say.
-        let text = match path.is_dir() {
-            true => listed(&path).iter().fold(read(&path.join("mod.rs")), |all, file| all + &read(file)),
-            false => read(&path),
-        };
+        let mut text = if path.is_dir() { read(&path.join("mod.rs")) } else { String::new() };
+        let mut within = vec![path.clone()];
+        while let Some(path) = within.pop() {
+            if path.is_dir() { within.extend(listed(&path)) } else { text += &read(&path) }
+        }
         if !text.contains("#[cube(launch") {
             continue; // parts of kernels
         }

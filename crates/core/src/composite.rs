@@ -338,8 +338,12 @@ fn compose1<C: Composite, const N: usize>(op: C, x: &[&Tensor; N]) -> Result<Ten
 }
 
 /// What a kernel keeps for backward, as tensors.
-fn kept(aux: SmallVec<[(Meta, Buffer); 1]>, device: Device) -> Aux {
-    aux.into_iter().map(|(meta, buffer)| Tensor::from_value(Value::dense(buffer, &meta, device))).collect()
+fn kept(mut aux: SmallVec<[(Meta, Buffer); 1]>, device: Device) -> Aux {
+    let mut kept = Aux::new(); // pushed one by one: collecting none takes some hundred instructions
+    for (meta, buffer) in aux.drain(..) {
+        kept.push(Tensor::from_value(Value::dense(buffer, &meta, device)));
+    }
+    kept
 }
 
 /// Runs a composite; if the call is being recorded, tells its note how it went.

@@ -95,12 +95,12 @@ impl Layout {
 
     /// The dimensions in another order: dimension `i` of the result is `order[i]` of this.
     pub fn permute(&self, order: &[usize]) -> Layout {
-        let mut l = *self;
+        let (mut shape, mut strides) = (self.shape, [0; MAX_RANK]);
         for (i, &o) in order.iter().enumerate() {
-            l.shape[i] = self.shape[o];
-            l.strides[i] = self.strides[o];
+            shape[i] = self.shape[o];
+            strides[i] = self.strides[o];
         }
-        Layout::strided(l.shape, l.strides, l.offset)
+        Layout::strided(shape, strides, self.offset)
     }
 
     /// This layout stretched to `shape`, whose trailing dimensions must equal it or meet a 1.

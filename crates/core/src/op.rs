@@ -192,7 +192,8 @@ fn apply1<O: Op, const N: usize>(op: O, x: &[&Tensor; N]) -> Result<Tensor> {
     };
     sized(op.name(), x, meta)?;
     let out = match op.eval(device.backend(), &x.map(|t| t.view())) {
-        Ok(mut outs) => outs.pop(),
+        Ok(mut outs) if outs.len() == 1 => outs.pop(),
+        Ok(_) => None,
         Err(e) => return Err(with_inputs(e, op.name(), x)),
     };
     let Some(out) = out else { return Err(no_output(op.name())) };
@@ -221,7 +222,7 @@ fn apply<O: Op>(op: O, x: &[&Tensor]) -> Result<Tensors> {
 
 #[cold]
 pub(crate) fn no_output(name: &'static str) -> Error {
-    Error::misuse("the op gave no output").in_op(name, [])
+    Error::misuse("the op did not give its one output").in_op(name, [])
 }
 
 impl Out {

@@ -43,9 +43,17 @@ fn blocks<T: Float + Element, U, const N: usize>(
     if g.dtype != T::DTYPE || *g.shape() != c.meta.shape || c.targets.len() != N || !factor.is_none_or(covered) {
         return Ok(false);
     }
-    let writes = c.targets.iter().map(|b| storage(b)).collect::<Result<SmallVec<[&CpuStorage; 4]>>>()?;
-    let outs: SmallVec<[Out<T>; 4]> = writes.iter().map(|s| Out::of(s)).collect();
-    let reads = c.x.iter().map(|x| storage(x.buffer)).collect::<Result<SmallVec<[&CpuStorage; 2]>>>()?;
+    // Pushed one by one: collecting one or two takes longer than a small update.
+    let (mut writes, mut outs) = (SmallVec::<[&CpuStorage; 4]>::new(), SmallVec::<[Out<T>; 4]>::new());
+    for target in c.targets.iter() {
+        let to = storage(target)?;
+        writes.push(to);
+        outs.push(Out::of(to));
+    }
+    let mut reads = SmallVec::<[&CpuStorage; 2]>::new();
+    for x in c.x {
+        reads.push(storage(x.buffer)?);
+    }
     let (n, src) = (g.elements(), source::<T>(g)?);
     let factor = factor.map(source::<T>).transpose()?;
     launch(&reads, &writes, move || {

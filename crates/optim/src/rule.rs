@@ -46,7 +46,12 @@ pub struct Call<'a> {
 impl<'a> Call<'a> {
     /// What a fused update reads: the gradient, and its factor if there is one.
     pub(crate) fn inputs(&self) -> SmallVec<[&'a Tensor; 2]> {
-        [self.grad].into_iter().chain(self.factor).collect()
+        let mut inputs = SmallVec::new();
+        inputs.push(self.grad);
+        if let Some(factor) = self.factor {
+            inputs.push(factor);
+        }
+        inputs
     }
 }
 

@@ -195,20 +195,26 @@ impl Tensor {
             if !target.dtype().is_int() {
                 return Err(e(format!("class indices must be integers, not {}", target.dtype())));
             }
-            let target = target.try_to_dtype(DType::I64)?;
+            let (wide, rows);
+            let target = if target.dtype() == DType::I64 {
+                target
+            } else {
+                wide = target.try_to_dtype(DType::I64)?;
+                &wide
+            };
             let (logits, flat) = match self.rank() {
-                1 => (self.try_unsqueeze(0)?, target.try_reshape([target.elements()])?),
-                2 => (self.clone(), target.clone()),
-                r if r > 2 => {
-                    let last = self.try_movedim(1, -1)?;
-                    (last.try_flatten(0, -2)?, target.try_reshape([target.elements()])?)
+                0 => return Err(e("needs logits of shape [rows, classes, ..]".into())),
+                2 => (self, target),
+                r => {
+                    let logits = if r == 1 { self.try_unsqueeze(0)? } else { self.try_movedim(1, -1)?.try_flatten(0, -2)? };
+                    rows = (logits, target.try_reshape([target.elements()])?);
+                    (&rows.0, &rows.1)
                 }
-                _ => return Err(e("needs logits of shape [rows, classes, ..]".into())),
             };
             let op = CrossEntropy { smoothing: options.smoothing, ignore: options.ignore, reduction: options.reduction };
             let loss = match &options.weight {
-                Some(w) => Tensor::try_compose1(op, &[&logits, &flat, w])?,
-                None => Tensor::try_compose1(op, &[&logits, &flat])?,
+                Some(w) => Tensor::try_compose1(op, &[logits, flat, w])?,
+                None => Tensor::try_compose1(op, &[logits, flat])?,
             };
             if options.reduction == Reduction::None { loss.try_reshape(*target.shape()) } else { Ok(loss) }
         }

@@ -9,7 +9,7 @@ use crate::op::Tensors;
 use smallvec::SmallVec;
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
 
 static COPIES: AtomicUsize = AtomicUsize::new(0);
 
@@ -88,15 +88,23 @@ impl Tensor {
 
     /// This tensor's memory, if nobody else holds it and it is dense.
     pub(crate) fn held_alone(&mut self) -> Option<(&mut Buffer, &Layout)> {
-        let v = Arc::get_mut(&mut self.value)?;
-        let whole = v.layout.is_dense() && v.layout.offset() == 0;
-        (whole && Arc::get_mut(&mut v.buffer).is_some()).then_some((&mut v.buffer, &v.layout))
+        if !self.is_held_alone() {
+            return None;
+        }
+        // SAFETY: this tensor, lent to be written, is the only holder of its value: nobody else can come by it meanwhile.
+        let v = unsafe { &mut *Arc::as_ptr(&self.value).cast_mut() };
+        Some((&mut v.buffer, &v.layout))
     }
 
-    /// What [`held_alone`](Self::held_alone) will find, told from the counts. Nobody else can raise them if this is the only holder.
+    /// Whether nobody else holds this tensor's value and memory, which are dense, told from the counts: nobody else can raise them if
+    /// this is the only holder. What others did with what they held comes before what is done now.
     fn is_held_alone(&self) -> bool {
         fn alone<T: ?Sized>(x: &Arc<T>) -> bool {
-            Arc::strong_count(x) == 1 && Arc::weak_count(x) == 0
+            // Whoever was the last but one may have left a weak handle before it went.
+            Arc::strong_count(x) == 1 && {
+                fence(Ordering::Acquire);
+                Arc::weak_count(x) == 0
+            }
         }
         let v = &self.value;
         alone(v) && v.layout.is_dense() && v.layout.offset() == 0 && alone(&v.buffer)
@@ -143,7 +151,8 @@ fn run_update<U: Update>(op: &U, targets: &mut [&mut Tensor], x: &[&Tensor]) -> 
     let uniform = targets.iter().all(|t| t.meta() == meta && t.device() == device);
     let kernel = device.backend().kernels().get_update::<U>().filter(|_| uniform);
     if let Some(kernel) = kernel {
-        let views: SmallVec<[View<'_>; 4]> = x.iter().map(|t| t.view()).collect();
+        let mut views: SmallVec<[View<'_>; 4]> = SmallVec::new();
+        x.iter().for_each(|t| views.push(t.view()));
         let mut buffers: SmallVec<[&mut Buffer; 4]> = SmallVec::new();
         for t in targets.iter_mut() {
             buffers.push(t.alone()?.0);
