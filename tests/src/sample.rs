@@ -2,7 +2,7 @@
 
 use gradus_core::catalog::{Case, Fill, Input};
 use gradus_core::rng::{Key, uniform};
-use gradus_core::tensor::permutation;
+use gradus_core::tensor::{permutation, to_device};
 use gradus_core::{DType, Device, Result, Shape, Tensor};
 
 /// The elements of an input, as `f64`.
@@ -30,9 +30,10 @@ pub fn elements(input: &Input, key: &Key) -> Vec<f64> {
     }
 }
 
-/// A tensor of a dtype with these elements.
+/// A tensor of a dtype with these elements. They are rounded on the CPU: other devices may have no `f64`.
 pub fn tensor(data: &[f64], shape: &[usize], dtype: DType, device: Device) -> Result<Tensor> {
-    Tensor::try_from_vec(data.to_vec(), Shape::try_new(shape)?, device)?.try_to_dtype(dtype)
+    let here = Tensor::try_from_vec(data.to_vec(), Shape::try_new(shape)?, gradus_cpu::device())?;
+    to_device(&here.try_to_dtype(dtype)?, device)
 }
 
 /// The inputs of a case, floating-point ones in `float`.

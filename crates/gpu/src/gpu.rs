@@ -3,7 +3,7 @@
 use crate::DeviceInfo;
 use crate::fault::{Site, Sites};
 use crate::fused::Waiting;
-use crate::memory::{GpuBuffer, Ledger};
+use crate::memory::{GpuBuffer, Ledger, Memory};
 use crate::pace::Pace;
 use crate::profile;
 use crate::runtime::{Fence, GpuRuntime};
@@ -13,14 +13,14 @@ use cubecl::client::ComputeClient;
 use cubecl::prelude::*;
 use cubecl::server::{Handle, ServerError};
 use cubecl::stream_id::StreamId;
-use gradus_core::backend::{Dims, MatmulSpec, MemoryReport, Ones, Operand, WriteMode};
+use gradus_core::backend::{Dims, MatmulSpec, MemoryReport, Ones, Operand, Replay, WriteMode};
 use gradus_core::composite::KernelTable;
 use gradus_core::ops::{ArgReduceOp, BinaryOp, CompareOp, Index, ReduceOp, ScanOp, ScatterOp, UnaryOp};
 use gradus_core::rng::{Distribution, Key};
 use gradus_core::{Backend, Buffer, DType, Error, ErrorKind, Layout, Result, Scalar, View};
 use gradus_kernels::copy::fill_kernel;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 /// A device of a runtime.
 pub(crate) struct Gpu<R: GpuRuntime> {
@@ -40,6 +40,8 @@ pub(crate) struct Gpu<R: GpuRuntime> {
     table: KernelTable,
     ones: Ones,
     pub(crate) updates: Waiting,
+    /// Itself: what is recorded outlives the call.
+    itself: OnceLock<&'static Gpu<R>>,
 }
 
 impl<R: GpuRuntime> std::fmt::Debug for Gpu<R> {
@@ -83,9 +85,24 @@ impl<R: GpuRuntime> Gpu<R> {
             table: KernelTable::new(),
             ones: Ones::default(),
             updates: Waiting::default(),
+            itself: OnceLock::new(),
         }));
+        gpu.itself.get_or_init(|| gpu);
         gpu.register_fused();
         Ok(gpu)
+    }
+
+    /// The device, which lives as long as the program.
+    pub(crate) fn for_ever(&self) -> Result<&'static Gpu<R>> {
+        let none = || Error::new(ErrorKind::Device, format!("{} has not been started", self.name));
+        self.itself.get().copied().ok_or_else(none)
+    }
+
+    /// Host bytes as the device stores them, in whole words, as copies move those.
+    pub(crate) fn words(&self, dtype: DType, bytes: &[u8]) -> Result<Vec<u8>> {
+        let mut data = self.types.to_device(dtype, bytes)?;
+        data.resize(data.len().next_multiple_of(4).max(4), 0);
+        Ok(data)
     }
 
     /// The choices that are in force.
@@ -164,7 +181,7 @@ impl<R: GpuRuntime> Gpu<R> {
     /// Waits, and reads the bytes of `memory`, and whether a kernel noted a fault.
     fn read(&self, memory: &GpuBuffer) -> Result<Vec<u8>> {
         self.settle()?;
-        let handles = vec![memory.handle.clone(), self.fault.clone()];
+        let handles = vec![memory.handle().clone(), self.fault.clone()];
         let parts = self.waiting(|| cubecl::future::block_on(self.client.read_async(handles)))?;
         self.checked(&parts[1])?;
         Ok(parts[0].to_vec())
@@ -230,11 +247,13 @@ impl<R: GpuRuntime> Backend for Gpu<R> {
         if !self.types.has(dtype) {
             return Err(self.lacks(dtype));
         }
-        let elements = bytes.len() / dtype.size();
-        let mut data = self.types.to_device(dtype, bytes)?;
-        data.resize(data.len().next_multiple_of(4).max(4), 0); // copies move whole words
-        let held = self.ledger.hold(data.len(), &self.name)?;
-        self.done(GpuBuffer::new(self.client.create_from_slice(&data), elements, self.name.clone(), held))
+        let (elements, words) = (bytes.len() / dtype.size(), self.words(dtype, bytes)?);
+        if self.is_recording() {
+            return self.recorded_upload(elements, words);
+        }
+        let held = self.ledger.hold(words.len(), &self.name)?;
+        let memory = Memory::new(self.client.create_from_slice(&words), words.len(), held);
+        self.done(GpuBuffer::new(memory, elements, &self.name))
     }
     fn download(&self, x: View<'_>, out: &mut [u8]) -> Result<()> {
         if x.elements() == 0 {
@@ -246,58 +265,67 @@ impl<R: GpuRuntime> Backend for Gpu<R> {
         Ok(())
     }
     fn empty(&self, elements: usize, dtype: DType) -> Result<Buffer> {
-        self.done(self.reserve(elements, dtype)?)
+        self.recorded(&[], move |gpu, _| gpu.done(gpu.reserve(elements, dtype)?))
     }
     fn fill(&self, elements: usize, dtype: DType, value: &Scalar) -> Result<Buffer> {
-        self.filled(elements, dtype, value)
+        let value = value.clone();
+        self.recorded(&[], move |gpu, _| gpu.filled(elements, dtype, &value))
     }
     fn copy(&self, x: View<'_>) -> Result<Buffer> {
-        self.convert(x, x.dtype)
+        self.recorded(&[x], |gpu, x| gpu.convert(x[0], x[0].dtype))
     }
     fn cast(&self, x: View<'_>, to: DType) -> Result<Buffer> {
-        self.convert(x, to)
+        self.recorded(&[x], move |gpu, x| gpu.convert(x[0], to))
     }
     fn write(&self, dst: &mut Buffer, at: &Layout, src: View<'_>, mode: WriteMode) -> Result<()> {
-        self.write_into(dst, at, src, mode)
+        self.recorded_write(dst, at, src, mode)
     }
     fn random(&self, distribution: Distribution, key: &Key, elements: usize, dtype: DType) -> Result<Buffer> {
-        self.drawn(distribution, key, elements, dtype)
+        let key = key.clone();
+        self.recorded(&[], move |gpu, _| gpu.drawn(distribution, &key, elements, dtype))
     }
 
     fn unary(&self, op: UnaryOp, x: View<'_>) -> Result<Buffer> {
-        self.map(op, x)
+        self.recorded(&[x], move |gpu, x| gpu.map(op, x[0]))
     }
     fn binary(&self, op: BinaryOp, a: Operand<'_>, b: Operand<'_>) -> Result<Buffer> {
-        self.zip(op, a, b)
+        self.recorded_pair(a, b, move |gpu, a, b| gpu.zip(op, a, b))
     }
     fn compare(&self, op: CompareOp, a: Operand<'_>, b: Operand<'_>) -> Result<Buffer> {
-        self.compared(op, a, b)
+        self.recorded_pair(a, b, move |gpu, a, b| gpu.compared(op, a, b))
     }
     fn select(&self, condition: View<'_>, a: View<'_>, b: View<'_>) -> Result<Buffer> {
-        self.chosen(condition, a, b)
+        self.recorded(&[condition, a, b], |gpu, x| gpu.chosen(x[0], x[1], x[2]))
     }
 
     fn reduce(&self, op: ReduceOp, x: View<'_>, dims: Dims) -> Result<Buffer> {
-        self.reduced(op, x, dims)
+        self.recorded(&[x], move |gpu, x| gpu.reduced(op, x[0], dims))
     }
     fn arg_reduce(&self, op: ArgReduceOp, x: View<'_>, dim: usize) -> Result<Buffer> {
-        self.arg_reduced(op, x, dim)
+        self.recorded(&[x], move |gpu, x| gpu.arg_reduced(op, x[0], dim))
     }
     fn scan(&self, op: ScanOp, x: View<'_>, dim: usize) -> Result<Buffer> {
-        self.scanned(op, x, dim)
+        self.recorded(&[x], move |gpu, x| gpu.scanned(op, x[0], dim))
     }
     fn argsort(&self, x: View<'_>, dim: usize, descending: bool) -> Result<Buffer> {
-        self.sorted(x, dim, descending)
+        self.recorded(&[x], move |gpu, x| gpu.sorted(x[0], dim, descending))
     }
 
     fn matmul(&self, a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>) -> Result<Buffer> {
-        self.product(a, b, spec)
+        let activation = spec.activation;
+        let product = move |gpu: &Gpu<R>, x: &[View<'_>]| {
+            gpu.product(x[0], x[1], &MatmulSpec { bias: x.get(2).copied(), activation })
+        };
+        match spec.bias {
+            Some(bias) => self.recorded(&[a, b, bias], product),
+            None => self.recorded(&[a, b], product),
+        }
     }
     fn gather(&self, x: View<'_>, index: View<'_>, how: Index) -> Result<Buffer> {
-        self.picked(x, index, how)
+        self.recorded(&[x, index], move |gpu, x| gpu.picked(x[0], x[1], how))
     }
     fn scatter(&self, op: ScatterOp, base: View<'_>, index: View<'_>, src: View<'_>, how: Index) -> Result<Buffer> {
-        self.scattered(op, base, index, src, how)
+        self.recorded(&[base, index, src], move |gpu, x| gpu.scattered(op, x[0], x[1], x[2], how))
     }
 
     fn synchronize(&self) -> Result<()> {
@@ -305,5 +333,21 @@ impl<R: GpuRuntime> Backend for Gpu<R> {
         self.waiting(|| cubecl::future::block_on(self.client.sync()))?;
         let words = self.waiting(|| cubecl::future::block_on(self.client.read_async(vec![self.fault.clone()])))?;
         self.checked(&words[0])
+    }
+
+    fn begin_capture(&self) -> Result<()> {
+        self.begin()
+    }
+    fn capture_call(&self, passing: bool) -> usize {
+        self.next_call(passing)
+    }
+    fn capture_bytes(&self) -> usize {
+        self.recorded_bytes()
+    }
+    fn capture_alias(&self, buffer: &Buffer) -> Result<Option<Buffer>> {
+        self.second_handle(buffer)
+    }
+    fn end_capture(&self) -> Result<Box<dyn Replay>> {
+        self.end()
     }
 }

@@ -1,7 +1,8 @@
 //! What every launch has in common: finding a view's memory, folding its dimensions, the grid, the width of addresses.
 
 use crate::Gpu;
-use crate::memory::GpuBuffer;
+use crate::capture;
+use crate::memory::{GpuBuffer, Memory};
 use crate::runtime::GpuRuntime;
 use cubecl::client::ComputeClient;
 use cubecl::ir::AddressType;
@@ -98,8 +99,16 @@ impl<R: GpuRuntime> Gpu<R> {
     /// New memory of `bytes` for `elements`, counted.
     pub(crate) fn reserve_bytes(&self, elements: usize, bytes: usize) -> Result<GpuBuffer> {
         let bytes = bytes.max(4); // no runtime reserves nothing
+        if capture::is_inside() {
+            return self.planned(elements, bytes);
+        }
+        Ok(GpuBuffer::new(self.fresh(bytes)?, elements, &self.name))
+    }
+
+    /// Memory that nobody has had.
+    pub(crate) fn fresh(&self, bytes: usize) -> Result<Arc<Memory>> {
         let held = self.ledger.hold(bytes, &self.name)?;
-        Ok(GpuBuffer::new(self.client.empty(bytes), elements, self.name.clone(), held))
+        Ok(Memory::new(self.client.empty(bytes), bytes, held))
     }
 
     /// The refusal of a dtype, with what to use instead.
@@ -182,7 +191,7 @@ impl<R: GpuRuntime> Gpu<R> {
 
     /// A buffer as a kernel's argument.
     pub(crate) fn array(&self, memory: &GpuBuffer) -> ArrayArg<R> {
-        self.raw(&memory.handle, memory.elements)
+        self.raw(memory.handle(), memory.elements)
     }
 
     /// A handle of `elements` as a kernel's argument.

@@ -12,6 +12,8 @@
 //! that could not be compiled, an index out of range. The same program on the same device gives the same bits each time.
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod capture;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod elementwise;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod fault;

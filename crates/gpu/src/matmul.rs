@@ -155,7 +155,7 @@ impl<R: GpuRuntime> Gpu<R> {
         let (left, right) = (self.matrices(a)?, self.matrices(b)?);
         let memory = self.reserve(p.lead.elements() * p.m * p.n, a.dtype)?;
         let shape = [&p.lead[..], &[p.m, p.n]].concat();
-        let out = Matrices { handle: memory.handle.clone(), shape, transposed: false };
+        let out = Matrices { handle: memory.handle().clone(), shape, transposed: false };
         let float = match a.dtype {
             DType::F16 => Float::F16,
             DType::Bf16 => Float::Bf16,
@@ -198,10 +198,10 @@ impl<R: GpuRuntime> Gpu<R> {
         let whole = x.layout.offset() == 0 && x.elements() == memory.elements;
         if whole && !x.layout.is_dense() && turned.is_dense() {
             let shape = turned.shape().to_vec();
-            return Ok(Matrices { handle: memory.handle.clone(), shape, transposed: true });
+            return Ok(Matrices { handle: memory.handle().clone(), shape, transposed: true });
         }
         let dense = self.dense(x)?;
-        let handle = self.memory_of(&dense)?.handle.clone();
+        let handle = self.memory_of(&dense)?.handle().clone();
         Ok(Matrices { handle, shape: x.shape().to_vec(), transposed: false })
     }
 }

@@ -1,28 +1,67 @@
-//! Memory on the device: a handle of the runtime, counted.
+//! Memory on the device: handles of the runtime, counted.
 //!
 //! The runtime reserves memory later, on a thread of its own, and a reservation that fails there takes that thread down. So
 //! every allocation is counted here first and refused, with the sizes, if it cannot fit; after a refusal the device works
 //! on.
 
+use crate::capture::Returned;
 use cubecl::server::Handle;
 use gradus_core::backend::MemoryReport;
 use gradus_core::{Error, ErrorKind, Result, Storage};
 use std::any::Any;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+/// Memory that a recording keeps, or a tensor, or both. Where this lies tells it apart from all other memory.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    pub(crate) handle: Handle,
+    pub(crate) bytes: usize,
+    _held: Held,
+}
+
+impl Memory {
+    pub(crate) fn new(handle: Handle, bytes: usize, held: Held) -> Arc<Memory> {
+        Arc::new(Memory { handle, bytes, _held: held })
+    }
+    pub(crate) fn address(self: &Arc<Memory>) -> usize {
+        Arc::as_ptr(self).addr()
+    }
+}
 
 /// One tensor's memory.
 #[derive(Debug)]
 pub(crate) struct GpuBuffer {
-    pub(crate) handle: Handle,
+    pub(crate) memory: Arc<Memory>,
     pub(crate) elements: usize,
     pub(crate) name: Arc<str>,
-    _held: Held,
+    /// The recording that the memory was reserved for: it gets it back.
+    of: Option<Weak<Returned>>,
 }
 
 impl GpuBuffer {
-    pub(crate) fn new(handle: Handle, elements: usize, name: Arc<str>, held: Held) -> GpuBuffer {
-        GpuBuffer { handle, elements, name, _held: held }
+    pub(crate) fn new(memory: Arc<Memory>, elements: usize, name: &Arc<str>) -> GpuBuffer {
+        GpuBuffer { memory, elements, name: name.clone(), of: None }
+    }
+    /// The same, of a recording.
+    pub(crate) fn of(mut self, recording: &Arc<Returned>) -> GpuBuffer {
+        self.of = Some(Arc::downgrade(recording));
+        self
+    }
+    /// A second handle to the same memory.
+    pub(crate) fn alias(&self) -> GpuBuffer {
+        GpuBuffer::new(self.memory.clone(), self.elements, &self.name)
+    }
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.memory.handle
+    }
+}
+
+impl Drop for GpuBuffer {
+    fn drop(&mut self) {
+        if let Some(recording) = self.of.take().and_then(|r| r.upgrade()) {
+            recording.take_back(self.memory.clone());
+        }
     }
 }
 
@@ -32,6 +71,9 @@ impl Storage for GpuBuffer {
     }
     fn as_any_mut(&mut self) -> &mut dyn Any {
         self
+    }
+    fn address(&self) -> usize {
+        self.memory.address()
     }
 }
 

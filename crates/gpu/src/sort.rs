@@ -63,7 +63,7 @@ impl<R: GpuRuntime> Gpu<R> {
         while width < len {
             let next = self.reserve_bytes(threads, threads * 4)?;
             let (cubes, dim) = self.grid(threads);
-            let before = order.as_ref().map_or_else(|| self.raw(&keys.handle, keys.elements), |o| self.array(o));
+            let before = order.as_ref().map_or_else(|| self.array(keys), |o| self.array(o));
             // SAFETY: the rows lie inside the keys' buffer, and the kernel stops at `threads`. The first pass reads no order.
             unsafe {
                 merge_pass_kernel::launch_unchecked::<R>(

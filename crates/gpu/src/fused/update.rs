@@ -7,10 +7,9 @@
 use super::covered;
 use crate::Gpu;
 use crate::launch::CUBE;
-use crate::memory::GpuBuffer;
+use crate::memory::{GpuBuffer, Memory};
 use crate::runtime::GpuRuntime;
 use cubecl::prelude::*;
-use cubecl::server::Handle;
 use gradus_core::functional::update::{AdamUpdate, LionUpdate, MomentumUpdate, MuonUpdate, SgdUpdate};
 use gradus_core::tensor::UpdateCall;
 use gradus_core::{Buffer, DType, Result, Scalar};
@@ -46,26 +45,27 @@ impl Kind {
 /// The numbers of an update, in the order of the kernel's; the rest unused.
 type Numbers = [f32; 9];
 
-/// The memory of a tensor, which may be gone before its update is launched.
-struct Memory {
-    handle: Handle,
+/// A tensor, which may be gone before its update is launched.
+struct Of {
+    memory: Arc<Memory>,
     elements: usize,
-    /// Where its owner lay: while that lives, no other memory has this number.
-    owner: usize,
 }
 
-impl Memory {
-    fn of(memory: &GpuBuffer) -> Memory {
-        Memory { handle: memory.handle.clone(), elements: memory.elements, owner: std::ptr::from_ref(memory).addr() }
+impl Of {
+    fn buffer(buffer: &GpuBuffer) -> Of {
+        Of { memory: buffer.memory.clone(), elements: buffer.elements }
+    }
+    fn shares(&self, other: &Of) -> bool {
+        Arc::ptr_eq(&self.memory, &other.memory)
     }
 }
 
 /// The update of one tensor.
 struct One {
-    gradient: Memory,
+    gradient: Of,
     /// Where it begins there.
     offset: usize,
-    targets: Vec<Memory>,
+    targets: Vec<Of>,
     len: usize,
     numbers: Numbers,
 }
@@ -73,8 +73,8 @@ struct One {
 impl One {
     /// Whether one of the two writes what the other reads or writes.
     fn meets(&self, other: &One) -> bool {
-        let writes = |a: &One, owner: usize| a.targets.iter().any(|t| t.owner == owner);
-        let touches = |a: &One, b: &One| writes(a, b.gradient.owner) || b.targets.iter().any(|t| writes(a, t.owner));
+        let writes = |a: &One, to: &Of| a.targets.iter().any(|t| t.shares(to));
+        let touches = |a: &One, b: &One| writes(a, &b.gradient) || b.targets.iter().any(|t| writes(a, t));
         touches(self, other) || touches(other, self)
     }
 }
@@ -142,15 +142,15 @@ impl<R: GpuRuntime> Gpu<R> {
         let factor = factor.map(|f| self.dense(f)).transpose()?;
         let dense = g.layout.is_dense();
         let (gradient, offset) = if dense { (g.buffer.clone(), g.layout.offset()) } else { (self.dense(g)?, 0) };
-        let targets = c.targets.iter().map(|b| Ok(Memory::of(self.memory_of(b)?))).collect::<Result<_>>()?;
-        let one = One { gradient: Memory::of(self.memory_of(&gradient)?), offset, targets, len, numbers };
+        let targets = c.targets.iter().map(|b| Ok(Of::buffer(self.memory_of(b)?))).collect::<Result<_>>()?;
+        let one = One { gradient: Of::buffer(self.memory_of(&gradient)?), offset, targets, len, numbers };
 
         let mut waiting = self.updates.lock();
         let room = self.most_tensors(kind.targets() + 1);
         let fits = |b: &Batch| {
             let same = match (&b.factor, &factor) {
                 (None, None) => true,
-                (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+                (Some(a), Some(b)) => a.address() == b.address(),
                 _ => false,
             };
             same && b.kind == kind && b.dtype == dtype && b.ones.len() < room && !b.ones.iter().any(|o| o.meets(&one))
@@ -165,7 +165,7 @@ impl<R: GpuRuntime> Gpu<R> {
     }
 
     fn launch_batch(&self, Batch { kind, dtype, factor, ones }: Batch) -> Result<()> {
-        let memory = |m: &Memory| self.raw(&m.handle, m.elements);
+        let memory = |m: &Of| self.raw(&m.memory.handle, m.elements);
         let target = |i: usize| ones.iter().map(move |o| memory(&o.targets[i]));
         let gradients = ones.iter().map(|o| memory(&o.gradient));
         let factor = factor.iter().map(|f| Ok(self.array(self.memory_of(f)?))).collect::<Result<Vec<_>>>()?;
