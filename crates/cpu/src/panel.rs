@@ -125,6 +125,7 @@ unsafe fn rows<V: Vector, const N: usize>(p: &Panel<'_, V::T>) {
             3 => tile::<V, 3, N>(p),
             4 => tile::<V, 4, N>(p),
             5 => tile::<V, 5, N>(p),
+            _ if V::ROWS < 8 => tile::<V, 6, N>(p), // of the most rows there: see `multiply`
             6 => tile::<V, 6, N>(p),
             7 => tile::<V, 7, N>(p),
             8 => tile::<V, 8, N>(p),
@@ -135,6 +136,35 @@ unsafe fn rows<V: Vector, const N: usize>(p: &Panel<'_, V::T>) {
         }
     }
 }
+
+/// acc += a column of a, whose rows are so far apart, times a row of b.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)] // the loops must unroll
+unsafe fn column_by_row<V: Vector, const R: usize, const N: usize>(
+    acc: &mut [[V; N]; R],
+    a: *const V::T,
+    a_row: usize,
+    b: *const V::T,
+) {
+    // A base for every three rows: the addresses then fit the processor's registers.
+    let bases = [a, a.wrapping_add(3 * a_row), a.wrapping_add(6 * a_row), a.wrapping_add(9 * a_row)];
+    // SAFETY: by the caller.
+    unsafe {
+        let mut bs = [V::zero(); N];
+        for j in 0..N {
+            bs[j] = V::load(b.add(j * V::LANES));
+        }
+        for i in 0..R {
+            let x = V::splat(bases[i / 3].add(i % 3 * a_row));
+            for j in 0..N {
+                acc[i][j] = acc[i][j].fma(x, bs[j]);
+            }
+        }
+    }
+}
+
+/// So many columns of a go by without a new address.
+const STRIDE: usize = 4;
 
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // the loops must unroll
@@ -151,22 +181,28 @@ unsafe fn tile<V: Vector, const R: usize, const N: usize>(p: &Panel<'_, V::T>) {
         }
         let mut b = p.b;
         for &run in p.runs {
-            // A base for every three rows: the addresses then fit the processor's registers.
             let mut a = p.a.add(run);
-            for _ in 0..p.run {
-                let (a1, a2, a3) =
-                    (a.wrapping_add(3 * p.a_row), a.wrapping_add(6 * p.a_row), a.wrapping_add(9 * p.a_row));
-                let bases = [a, a1, a2, a3];
-                let mut bs = [V::zero(); N];
-                for j in 0..N {
-                    bs[j] = V::load(b.add(j * V::LANES));
+            let mut left = p.run;
+            // Where a's rows or columns lie side by side, an address serves for several.
+            if p.a_row == 1 {
+                while left > 0 {
+                    column_by_row::<V, R, N>(&mut acc, a, 1, b);
+                    a = a.wrapping_add(p.a_column);
+                    b = b.add(p.b_row);
+                    left -= 1;
                 }
-                for i in 0..R {
-                    let x = V::splat(bases[i / 3].add(i % 3 * p.a_row));
-                    for j in 0..N {
-                        acc[i][j] = acc[i][j].fma(x, bs[j]);
+            } else if p.a_column == 1 {
+                while left >= STRIDE {
+                    for column in 0..STRIDE {
+                        column_by_row::<V, R, N>(&mut acc, a.add(column), p.a_row, b);
+                        b = b.add(p.b_row);
                     }
+                    a = a.add(STRIDE);
+                    left -= STRIDE;
                 }
+            }
+            for _ in 0..left {
+                column_by_row::<V, R, N>(&mut acc, a, p.a_row, b);
                 a = a.wrapping_add(p.a_column);
                 b = b.add(p.b_row);
             }
