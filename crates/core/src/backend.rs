@@ -163,7 +163,7 @@ pub struct MemoryReport {
     pub reserved: usize,
 }
 
-/// A recorded list of kernels on fixed memory. See [`Backend::begin_capture`].
+/// A recorded list of kernels, or of calls that launch them, on fixed memory. See [`Backend::begin_capture`].
 pub trait Replay: Send {
     /// Runs some of the kernels again, in order, on the memory they were recorded on.
     fn replay(&mut self, kernels: Range<usize>) -> Result<()>;

@@ -188,6 +188,7 @@ impl<R: GpuRuntime> Gpu<R> {
     ) -> Result<T> {
         let kept = x.iter().map(|v| self.kept(v)).collect::<Result<Vec<_>>>()?;
         let precision = if allows_tf32() { Precision::Tf32 } else { Precision::F32 };
+        self.with_recording(|r| r.reserved.clear()); // of a call that panicked
         let given = {
             let _during = During::set(Mode::Recorded);
             call(self, x)

@@ -158,7 +158,7 @@ impl Captured {
         !self.records.is_empty()
     }
 
-    /// How many kernels the record used last has; 0 without one.
+    /// How many kernels (on a GPU: calls of the backend) the record used last has; 0 without one.
     pub fn kernels(&self) -> usize {
         self.records.last().map_or(0, |e| e.record.replay.kernels())
     }
