@@ -75,6 +75,11 @@ fn knobs(device: Device) -> Result<Vec<Knob>> {
             candidates: &[32, 64, 128, 256],
             work: products(device, DType::F32, &[narrow(64), narrow(128), narrow(256)])?,
         },
+        Knob {
+            name: "product_tile_64",
+            candidates: &[64, 127, 255, 9_999_999],
+            work: products(device, DType::F32, &[[256, 64, 64], [64, 256, 256], [128, 128, 128], [256, 256, 256]])?,
+        },
         Knob { name: "burn_f32", candidates: &[21, 24, 27, 30, 64], work: products(device, DType::F32, &squares)? },
         Knob {
             name: "reduce_short",

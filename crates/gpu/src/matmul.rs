@@ -36,7 +36,17 @@ pub(crate) fn choice(table: &Strategies, dtype: DType, m: usize, n: usize, k: us
         // On tensor cores, Burn may round f32 to TF32: ours keeps every bit.
         DType::F32 if large(table.burn_f32) && !exact => Choice::Burn,
         DType::F16 | DType::Bf16 if large(table.burn_half) => Choice::Burn,
-        _ => Choice::Own(tile(table, m), tile(table, n)),
+        _ => {
+            let (high, wide) = (tile(table, m), tile(table, n));
+            // One long side: what both would hold takes a software driver ten seconds to compile.
+            let long =
+                |length: usize| table.cube_side >= 8 && high == 64 && wide == 64 && length > table.product_tile_64;
+            match (long(m), long(n)) {
+                (true, _) => Choice::Own(128, 64),
+                (false, true) => Choice::Own(64, 128),
+                (false, false) => Choice::Own(high, wide),
+            }
+        }
     }
 }
 
@@ -214,6 +224,7 @@ mod tests {
     fn the_choice_depends_on_shape_and_dtype_alone() {
         let table = Strategies::column(crate::strategies::TABLE, "gpu").expect("the committed table is whole");
         let table = Strategies { product_tile_16: 16, product_tile_32: 64, burn_f32: 27, burn_half: 27, ..table };
+        let table = Strategies { cube_side: 8, product_tile_64: 600, ..table };
         assert_eq!(choice(&table, DType::F32, 32, 10, 64, false), Choice::Own(32, 16));
         assert_eq!(choice(&table, DType::F32, 64, 64, 64, false), Choice::Own(32, 32));
         assert_eq!(choice(&table, DType::F32, 512, 512, 512, false), Choice::Burn);
@@ -222,5 +233,11 @@ mod tests {
         assert_eq!(choice(&table, DType::I64, 512, 512, 512, false), Choice::Own(64, 64));
         let never = Strategies { burn_f32: 64, ..table };
         assert_eq!(choice(&never, DType::F32, 512, 512, 512, false), Choice::Own(64, 64));
+        let long = Strategies { product_tile_64: 127, ..table };
+        assert_eq!(choice(&long, DType::I64, 128, 512, 512, false), Choice::Own(128, 64));
+        assert_eq!(choice(&long, DType::I64, 127, 128, 512, false), Choice::Own(64, 128));
+        assert_eq!(choice(&long, DType::I64, 64, 128, 512, false), Choice::Own(32, 64));
+        let small = Strategies { cube_side: 4, ..long };
+        assert_eq!(choice(&small, DType::I64, 512, 512, 512, false), Choice::Own(64, 64));
     }
 }
