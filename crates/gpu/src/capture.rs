@@ -5,24 +5,24 @@
 //! views. Made again, it launches the same kernels with the numbers of now, and what it reserves is, in the same order, the
 //! memory that it reserved when it was recorded. There is no graph, no check and no decision above it.
 //!
-//! Views are kept by second handles ([`GpuBuffer::alias`]), which do not count as holders. Memory that a recorded call gives back serves
-//! later ones by the rules of [`capture_call`](gradus_core::Backend::capture_call).
+//! Views are kept by second handles ([`GpuBuffer::alias`](crate::memory::GpuBuffer::alias)), which do not count as holders. Memory that
+//! a recorded call gives back serves later ones by the rules of [`capture_call`](gradus_core::Backend::capture_call).
+
+mod calls;
+mod plan;
+
+pub(crate) use plan::{Returned, is_inside};
 
 use crate::Gpu;
-use crate::launch::{CUBE, Steps, lengths};
-use crate::memory::{GpuBuffer, Memory};
+use crate::memory::Memory;
 use crate::runtime::GpuRuntime;
-use crate::types::U32;
-use cubecl::prelude::*;
-use gradus_core::backend::{Operand, Replay, WriteMode};
-use gradus_core::composite::{Composite, Fused, FusedCall};
-use gradus_core::tensor::{Update, UpdateCall};
-use gradus_core::{Backend, Buffer, DType, Error, Layout, Precision, Result, View, allows_tf32, with_precision};
-use gradus_kernels::copy::store_kernel;
+use gradus_core::backend::Replay;
+use gradus_core::composite::Fused;
+use gradus_core::{Buffer, DType, Error, Layout, Precision, Result, View, allows_tf32, with_precision};
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
@@ -38,36 +38,6 @@ enum Mode {
 thread_local! {
     static MODE: Cell<Mode> = const { Cell::new(Mode::Off) };
     static RECORDING: RefCell<Option<Recording>> = const { RefCell::new(None) };
-    static PLAN: RefCell<Plan> = const { RefCell::new(Plan { memory: Vec::new(), next: 0 }) };
-}
-
-/// Memory that the calls of a recording gave back: by the one that is being recorded, for itself, and by earlier ones.
-#[derive(Debug, Default)]
-pub(crate) struct Returned {
-    own: Mutex<Vec<Arc<Memory>>>,
-    earlier: Mutex<Vec<Arc<Memory>>>,
-}
-
-impl Returned {
-    pub(crate) fn take_back(&self, memory: Arc<Memory>) {
-        lock(&self.own).push(memory);
-    }
-    fn next_call(&self) {
-        lock(&self.earlier).append(&mut lock(&self.own));
-    }
-    /// Memory of exactly so many bytes.
-    fn take(&self, bytes: usize, passing: bool) -> Option<Arc<Memory>> {
-        let from = |list: &Mutex<Vec<Arc<Memory>>>| {
-            let mut list = lock(list);
-            let found = list.iter().rposition(|m| m.bytes == bytes)?;
-            Some(list.swap_remove(found))
-        };
-        from(&self.own).or_else(|| if passing { from(&self.earlier) } else { None })
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A call, and the memory that it reserves, in order.
@@ -89,13 +59,6 @@ struct Recording {
     bytes: usize,
     /// Second handles, by address and length: one for each, so that updates see that they share a factor.
     aliases: HashMap<(usize, usize), Buffer>,
-}
-
-/// What a call that is made again reserves.
-#[derive(Default)]
-struct Plan {
-    memory: Vec<Arc<Memory>>,
-    next: usize,
 }
 
 /// A view with a second handle to its memory.
@@ -128,12 +91,6 @@ impl Made for bool {
     fn is_made(&self) -> bool {
         *self
     }
-}
-
-/// Whether memory is reserved by plan.
-#[inline]
-pub(crate) fn is_inside() -> bool {
-    matches!(MODE.get(), Mode::Recorded | Mode::Again)
 }
 
 /// Sets the mode until it is dropped, also by a panic.
@@ -218,126 +175,6 @@ impl<R: GpuRuntime> Gpu<R> {
         Ok(self.with_recording(|r| r.aliases.entry(key).or_insert_with(alias).clone()).unwrap_or_else(alias))
     }
 
-    /// Memory by plan: new to a recording, or what was reserved at this place when the call was recorded.
-    pub(crate) fn planned(&self, elements: usize, bytes: usize) -> Result<GpuBuffer> {
-        if MODE.get() == Mode::Again {
-            let memory = PLAN.with_borrow_mut(|plan| {
-                plan.next += 1;
-                plan.memory.get(plan.next - 1).filter(|m| m.bytes == bytes).cloned()
-            });
-            let other = || Error::misuse("a call that is made again reserves other memory than when it was recorded");
-            return Ok(GpuBuffer::new(memory.ok_or_else(other)?, elements, &self.name));
-        }
-        let spent = self.with_recording(|r| r.returned.take(bytes, r.passing)).ok_or_else(none)?;
-        let memory = match spent {
-            Some(memory) => memory,
-            None => self.fresh(bytes)?,
-        };
-        self.with_recording(|r| {
-            if r.made.insert(memory.address()) {
-                r.bytes += bytes;
-            }
-            r.reserved.push(memory.clone());
-            GpuBuffer::new(memory, elements, &self.name).of(&r.returned)
-        })
-        .ok_or_else(none)
-    }
-
-    /// As [`Gpu::recorded`], for operands of which one may be a number.
-    pub(crate) fn recorded_pair(
-        &self,
-        a: Operand<'_>,
-        b: Operand<'_>,
-        call: impl Fn(&Gpu<R>, Operand<'_>, Operand<'_>) -> Result<Buffer> + Send + 'static,
-    ) -> Result<Buffer> {
-        use Operand::{Scalar, View};
-        match (a, b) {
-            (View(a), View(b)) => self.recorded(&[a, b], move |gpu, x| call(gpu, View(x[0]), View(x[1]))),
-            (View(a), Scalar(b)) => self.recorded(&[a], move |gpu, x| call(gpu, View(x[0]), Scalar(b.clone()))),
-            (Scalar(a), View(b)) => self.recorded(&[b], move |gpu, x| call(gpu, Scalar(a.clone()), View(x[0]))),
-            (a, b) => call(self, a, b),
-        }
-    }
-
-    /// Enters the fused kernel of composite `C`, its calls recorded.
-    pub(crate) fn fused<C: Composite + Clone>(
-        &'static self,
-        kernel: impl Fn(&Gpu<R>, FusedCall<'_, C>) -> Result<Option<Fused>> + Copy + Send + Sync + 'static,
-    ) {
-        self.kernels().register(move |c: FusedCall<'_, C>| {
-            if !self.is_recording() {
-                return kernel(self, c);
-            }
-            let (op, outputs, records) = (c.op.clone(), c.outputs.to_vec(), c.records);
-            self.recorded(c.x, move |gpu, x| kernel(gpu, FusedCall { op: &op, on: gpu, x, outputs: &outputs, records }))
-        });
-    }
-
-    /// Enters the fused kernel of update `U`, its calls recorded.
-    pub(crate) fn fused_update<U: Update + Clone>(
-        &'static self,
-        kernel: impl Fn(&Gpu<R>, UpdateCall<'_, '_, U>) -> Result<bool> + Copy + Send + Sync + 'static,
-    ) {
-        self.kernels().register_update(move |c: UpdateCall<'_, '_, U>| {
-            if !self.is_recording() {
-                return kernel(self, c);
-            }
-            let (op, meta) = (c.op.clone(), c.meta);
-            let targets = c.targets.iter().map(|b| self.second(b)).collect::<Result<Vec<_>>>()?;
-            self.recorded(c.x, move |gpu, x| {
-                let mut handles = targets.clone();
-                let mut targets: Vec<&mut Buffer> = handles.iter_mut().collect();
-                kernel(gpu, UpdateCall { op: &op, on: gpu, targets: &mut targets, meta, x })
-            })
-        });
-    }
-
-    /// As [`Gpu::write_into`], recorded.
-    pub(crate) fn recorded_write(&self, dst: &mut Buffer, at: &Layout, src: View<'_>, mode: WriteMode) -> Result<()> {
-        if !self.is_recording() {
-            return self.write_into(dst, at, src, mode);
-        }
-        let (to, at) = (self.second(dst)?, *at);
-        self.recorded(&[src], move |gpu, x| gpu.write_into(&mut to.clone(), &at, x[0], mode))
-    }
-
-    /// Host data as the device stores it, written into new memory each time that the step is made again.
-    pub(crate) fn recorded_upload(&self, elements: usize, words: Vec<u8>) -> Result<Buffer> {
-        self.recorded(&[], move |gpu, _| {
-            let out = gpu.reserve_bytes(elements, words.len())?;
-            gpu.write_words(&words, &out)?;
-            gpu.done(out)
-        })
-    }
-
-    /// Writes host data, whole words, over the whole of a buffer.
-    fn write_words(&self, words: &[u8], out: &GpuBuffer) -> Result<()> {
-        let count = words.len() / 4;
-        let held = self.ledger.hold(words.len(), &self.name)?;
-        let staged = Memory::new(self.client.create_from_slice(words), words.len(), held);
-        let (cubes, dim) = (self.cubes(count.div_ceil(CUBE as usize)), CubeDim::new_1d(CUBE));
-        let place = Steps::dense(&[count]);
-        // SAFETY: both memories have `count` words, at which the kernel stops.
-        unsafe {
-            store_kernel::launch_unchecked::<R>(
-                self.client(),
-                cubes,
-                dim,
-                self.address(&[count])?,
-                self.raw(&staged.handle, count),
-                self.raw(out.handle(), count),
-                lengths(&[count]),
-                place.place(),
-                place.place(),
-                count,
-                false,
-                [U32, U32],
-            );
-        }
-        self.launched();
-        Ok(())
-    }
-
     pub(crate) fn begin(&self) -> Result<()> {
         if RECORDING.with_borrow(Option::is_some) {
             return Err(Error::misuse("this thread records a step already; recordings do not nest"));
@@ -395,13 +232,7 @@ struct Record<R: GpuRuntime> {
 impl<R: GpuRuntime> Replay for Record<R> {
     fn replay(&mut self, kernels: Range<usize>) -> Result<()> {
         for call in &mut self.calls[kernels] {
-            PLAN.set(Plan { memory: std::mem::take(&mut call.memory), next: 0 });
-            let made = {
-                let _during = During::set(Mode::Again);
-                (call.again)()
-            };
-            call.memory = PLAN.take().memory;
-            made?;
+            call.make_again()?;
         }
         Ok(())
     }
