@@ -51,7 +51,7 @@ strategies! {
     /// One of at most so many in tiles of 32; a longer one of 64.
     product_tile_32,
     /// Where both sides are cut in tiles of 64, one that is longer than this is cut in tiles of 128, the rows first (not in cubes of
-    /// 4 × 4 threads).
+    /// 4 × 4 threads). A number beyond any side: never.
     product_tile_64,
     /// Products of `f32` with at least 2 to this power multiplications, and 128 in each dimension, are Burn's, where Burn keeps
     /// every bit of an `f32` (on devices without tensor cores).
