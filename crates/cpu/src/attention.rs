@@ -4,22 +4,24 @@
 //! A head is one piece of work, in backward a head of keys and values with all heads of queries that share it, whatever the number
 //! of threads, so the sums over queries in backward have a fixed order.
 
+mod products;
+
 use crate::elementwise::{copy, finish};
-use crate::lanes::sums;
+use crate::lanes::{map_in_place, sums};
 use crate::launch::{In, Out, launch, storage};
 use crate::math::Float;
 use crate::matmul::Matrix;
 use crate::memory::CpuStorage;
 use crate::random::words;
 use crate::simd::vectorized;
-use crate::softmax::{row_exp, row_max};
+use crate::softmax::row_max;
 use crate::threads::for_chunks;
-use gemm_common::Parallelism;
 use gradus_core::backend::View;
 use gradus_core::composite::{Fused, FusedCall, KernelTable};
 use gradus_core::functional::attention::{Attention, AttentionGrad};
 use gradus_core::rng::uniform;
-use gradus_core::{Buffer, DType, Element, Layout, Meta, Result, Shape};
+use gradus_core::{Buffer, DType, Layout, Meta, Result, Shape};
+use products::{Real, Right, UNIT, multiply, rows_of, transposed};
 use smallvec::smallvec;
 
 pub(crate) fn register(table: &KernelTable) {
@@ -41,7 +43,7 @@ fn fits(x: &[View<'_>]) -> bool {
 }
 
 /// Queries of causal attention whose scores are held at once, at most.
-const CAUSAL_BLOCK: usize = 64;
+const CAUSAL_BLOCK: usize = 32;
 
 /// An operand `[batch, heads, rows, columns]`, by its strides.
 #[derive(Clone, Copy)]
@@ -65,71 +67,20 @@ impl<T> Operand<T> {
         let ptr = self.x.slice().as_ptr().wrapping_offset(self.at([b, h, row, 0]));
         Matrix { ptr, row: self.strides[2], column: self.strides[3] }
     }
+    /// Writes a row times a number.
+    fn scaled(&self, [b, h]: [usize; 2], row: usize, by: T, to: &mut [T])
+    where
+        T: Float,
+    {
+        if self.strides[3] == 1 {
+            let at = self.at([b, h, row, 0]) as usize;
+            return scaled_row(&self.x.slice()[at..at + to.len()], by, to);
+        }
+        to.iter_mut().enumerate().for_each(|(i, to)| *to = *self.number([b, h, row, i]) * by);
+    }
     fn number(&self, i: [usize; 4]) -> &T {
         &self.x.slice()[self.at(i) as usize]
     }
-}
-
-/// A float that the `gemm` kernels multiply, and add to what is there.
-trait Real: Float + Element {
-    /// out = scale·a·b (+ out, if `add`) for row-major `out` `[m, n]`, a `[m, k]`, b `[k, n]`.
-    ///
-    /// # Safety
-    /// The matrices' elements must lie in live memory, and `out`'s `m × n` must be held alone.
-    unsafe fn multiply(out: *mut Self, size: [usize; 3], a: Matrix<Self>, b: Matrix<Self>, add: bool, scale: Self);
-}
-
-macro_rules! real {
-    ($t:ty, $gemm:path) => {
-        impl Real for $t {
-            unsafe fn multiply(
-                out: *mut $t,
-                [m, k, n]: [usize; 3],
-                a: Matrix<$t>,
-                b: Matrix<$t>,
-                add: bool,
-                scale: $t,
-            ) {
-                let (out_row, keep) = (n as isize, if add { 1.0 } else { 0.0 });
-                // The kernels write columns, so the transposed product is asked for: outᵀ = bᵀ·aᵀ.
-                // SAFETY: by the caller.
-                unsafe {
-                    $gemm()(
-                        n,
-                        m,
-                        k,
-                        out,
-                        out_row,
-                        1,
-                        add,
-                        b.ptr,
-                        b.row,
-                        b.column,
-                        a.ptr,
-                        a.row,
-                        a.column,
-                        keep,
-                        scale,
-                        false,
-                        false,
-                        false,
-                        Parallelism::None,
-                    )
-                }
-            }
-        }
-    };
-}
-real!(f32, gemm_f32::gemm::f32::get_gemm_fn);
-real!(f64, gemm_f64::gemm::f64::get_gemm_fn);
-
-fn transposed<T>(m: Matrix<T>) -> Matrix<T> {
-    Matrix { ptr: m.ptr, row: m.column, column: m.row }
-}
-
-/// A row-major matrix.
-fn rows_of<T>(x: &[T], width: usize) -> Matrix<T> {
-    Matrix { ptr: x.as_ptr(), row: width as isize, column: 1 }
 }
 
 enum Mask<T> {
@@ -168,8 +119,16 @@ vectorized! {
     fn drop_row<T: Float>(y: &mut [T], words: &[u32], bound: f32, factor: T) {
         for (y, &w) in y.iter_mut().zip(words) { *y = if uniform(w) < bound { *y * factor } else { T::ZERO }; }
     }
-    fn scale_row<T: Float>(y: &mut [T], by: T) {
-        for y in y { *y = *y * by; }
+    /// y = x·by
+    fn scaled_row<T: Float>(x: &[T], by: T, y: &mut [T]) {
+        for (y, &x) in y.iter_mut().zip(x) { *y = x * by; }
+    }
+    /// A row of scores as probabilities; gives Σ e^(score − max).
+    fn softmax_row<T: Float>(p: &mut [T], max: T) -> T {
+        let sum = map_in_place(p, |x| (x - max).exp());
+        let by = T::ONE / sum;
+        for p in p { *p = *p * by; }
+        sum
     }
     /// Σ p·d / Σ p; 0 where all of p are 0. (The probabilities' sum is 1 but for rounding, which would stand before what all of d
     /// have in common.)
@@ -183,18 +142,6 @@ vectorized! {
     }
 }
 
-/// A row of scores as probabilities; gives Σ e^(score − max).
-fn softmax_row<T: Real>(p: &mut [T], max: T) -> T {
-    let (mut row, mut sum) = ([T::ZERO; 512], T::ZERO);
-    for part in p.chunks_mut(row.len()) {
-        let to = &mut row[..part.len()];
-        sum = sum + row_exp(part, max, to);
-        part.copy_from_slice(to);
-    }
-    scale_row(p, T::ONE / sum);
-    sum
-}
-
 impl<T: Real> Scores<T> {
     fn of(op: &Attention, x: &[View<'_>], mask: Option<&View<'_>>, low: T) -> Result<Scores<T>> {
         let (q, k, v) = (x[0].shape(), x[1].shape(), x[2].shape());
@@ -204,9 +151,19 @@ impl<T: Real> Scores<T> {
         Ok(Scores { q, k, v, mask: Mask::of(mask)?, op: op.clone(), lens, sharing, low })
     }
 
-    /// The keys, or the values, that a head of queries sees.
-    fn shared(&self, x: &Operand<T>, [b, h]: [usize; 2]) -> Matrix<T> {
-        x.matrix([b, h / self.sharing], 0)
+    /// The keys that a head of queries sees, as rows, and turned over; and the values.
+    fn keys(&self, [b, h]: [usize; 2]) -> Right<T> {
+        Right::of(self.k.matrix([b, h / self.sharing], 0), [self.lens[3], self.lens[4]])
+    }
+    fn keys_turned(&self, [b, h]: [usize; 2]) -> Right<T> {
+        Right::of(transposed(self.k.matrix([b, h / self.sharing], 0)), [self.lens[4], self.lens[3]])
+    }
+    fn values(&self, [b, h]: [usize; 2]) -> Matrix<T> {
+        self.v.matrix([b, h / self.sharing], 0)
+    }
+    /// How far apart the rows of scores are.
+    fn pitch(&self) -> usize {
+        self.lens[3].next_multiple_of(UNIT)
     }
 
     /// Queries whose scores are held at once: about 256 KiB of them. Fewer where a block's last query sees keys that its first must
@@ -225,15 +182,17 @@ impl<T: Real> Scores<T> {
         queries * keys * (width + values) / 50 + queries * keys
     }
 
-    /// The scores of queries `first..first + n` for the first `keys` keys, `[n, keys]`, masked; those of later keys than a query may
-    /// see are there, too, for nobody to read.
-    fn compute(&self, head: [usize; 2], first: usize, n: usize, keys: usize, s: &mut [T]) {
-        let (q, k) = (self.q.matrix(head, first), transposed(self.shared(&self.k, head)));
-        let scale = T::from_f64(self.op.scale);
-        // SAFETY: core checked that the layouts lie inside their buffers; `s` holds n·keys numbers.
-        unsafe { T::multiply(s.as_mut_ptr(), [n, self.lens[4], keys], q, k, false, scale) };
+    /// The scores of queries `first..first + n` for the first `keys` keys, in rows a [pitch](Scores::pitch) apart, masked; those of
+    /// later keys than a query may see are there, too, for nobody to read. `scaled` is room for the queries.
+    fn compute(&self, head: [usize; 2], [first, n, keys]: [usize; 3], k: &Right<T>, scaled: &mut [T], s: &mut [T]) {
+        let (width, pitch, scale) = (self.lens[4], self.pitch(), T::from_f64(self.op.scale));
         let [b, h] = head;
-        for (i, row) in s.chunks_exact_mut(keys).take(n).enumerate() {
+        for (i, to) in scaled.chunks_exact_mut(width).take(n).enumerate() {
+            self.q.scaled(head, first + i, scale, to);
+        }
+        // SAFETY: core checked that the layouts lie inside their buffers; `s` holds n rows.
+        unsafe { multiply(s.as_mut_ptr(), pitch, [n, width, keys], rows_of(scaled, width), k, false) };
+        for (i, row) in s.chunks_exact_mut(pitch).take(n).enumerate() {
             let query = first + i;
             let row = &mut row[..self.seen(query + 1)];
             match &self.mask {
@@ -250,7 +209,7 @@ impl<T: Real> Scores<T> {
         }
     }
 
-    /// Drops and scales up probabilities (or their gradients) of queries `first..`, `[n, keys]`.
+    /// Drops and scales up probabilities (or their gradients) of queries `first..` for the first `keys` keys.
     fn drop(&self, head: [usize; 2], first: usize, keys: usize, p: &mut [T]) {
         let Some((rate, key)) = &self.op.dropout else { return };
         let keep = 1.0 - rate;
@@ -259,23 +218,24 @@ impl<T: Real> Scores<T> {
         let factor = T::from_f64(if keep > 0.0 { 1.0 / keep } else { 0.0 });
         let counter = [key.step.get(), key.stream as u32, (key.stream >> 32) as u32];
         let mut drawn = vec![0u32; (keys + 8).next_multiple_of(4)];
-        for (i, row) in p.chunks_exact_mut(keys).enumerate() {
+        for (i, row) in p.chunks_exact_mut(self.pitch()).enumerate() {
             let at = ((head[0] * self.lens[1] + head[1]) * self.lens[2] + first + i) * self.lens[3];
             words([key.seed as u32, (key.seed >> 32) as u32], counter, (at / 4) as u32, &mut drawn);
-            drop_row(row, &drawn[at % 4..], bound, factor);
+            drop_row(&mut row[..keys], &drawn[at % 4..], bound, factor);
         }
     }
 
-    fn forward(&self, head: [usize; 2], s: &mut [T], y: &mut [T], lse: &mut [T]) {
-        let [_, _, queries, _, _, values] = self.lens;
-        let block = self.block();
+    fn forward(&self, head: [usize; 2], [s, scaled]: [&mut [T]; 2], y: &mut [T], lse: &mut [T]) {
+        let [_, _, queries, all_keys, _, values] = self.lens;
+        let (block, pitch) = (self.block(), self.pitch());
+        let (k, v) = (self.keys_turned(head), Right::of(self.values(head), [all_keys, values]));
         for first in (0..queries).step_by(block) {
             let n = block.min(queries - first);
             let keys = self.seen(first + n);
-            let s = &mut s[..n * keys];
-            self.compute(head, first, n, keys, s);
-            for (i, p) in s.chunks_exact_mut(keys).enumerate() {
-                let (p, unseen) = p.split_at_mut(self.seen(first + i + 1));
+            let s = &mut s[..n * pitch];
+            self.compute(head, [first, n, keys], &k, scaled, s);
+            for (i, p) in s.chunks_exact_mut(pitch).enumerate() {
+                let (p, unseen) = p[..keys].split_at_mut(self.seen(first + i + 1));
                 unseen.fill(T::ZERO);
                 let max = row_max(p, self.low);
                 if max == self.low {
@@ -288,31 +248,31 @@ impl<T: Real> Scores<T> {
             self.drop(head, first, keys, s);
             let y = &mut y[first * values..][..n * values];
             // SAFETY: as above; `y` holds n·values numbers.
-            unsafe {
-                T::multiply(
-                    y.as_mut_ptr(),
-                    [n, keys, values],
-                    rows_of(s, keys),
-                    self.shared(&self.v, head),
-                    false,
-                    T::ONE,
-                )
-            };
+            unsafe { multiply(y.as_mut_ptr(), values, [n, keys, values], rows_of(s, pitch), &v, false) };
         }
     }
 
-    /// Adds to dk and dv, writes dq, of one head; `p` and `ds` are scratch.
-    fn backward(&self, head: [usize; 2], g: &[T], lse: &[T], [p, ds]: [&mut [T]; 2], [dq, dk, dv]: [&mut [T]; 3]) {
-        let [_, _, queries, _, width, values] = self.lens;
-        let block = self.block();
+    /// Adds to dk and dv, writes dq, of one head; `p`, `ds` and `scaled` are scratch.
+    fn backward(
+        &self,
+        head: [usize; 2],
+        g: &[T],
+        lse: &[T],
+        [p, ds, scaled]: [&mut [T]; 3],
+        [dq, dk, dv]: [&mut [T]; 3],
+    ) {
+        let [_, _, queries, all_keys, width, values] = self.lens;
+        let (block, pitch) = (self.block(), self.pitch());
+        let (k, k_turned) = (self.keys(head), self.keys_turned(head));
+        let v_turned = Right::of(transposed(self.values(head)), [values, all_keys]);
         for first in (0..queries).step_by(block) {
             let n = block.min(queries - first);
             let keys = self.seen(first + n);
-            let (p, ds) = (&mut p[..n * keys], &mut ds[..n * keys]);
-            let g_rows = &g[first * values..][..n * values];
-            self.compute(head, first, n, keys, p);
-            for (i, p) in p.chunks_exact_mut(keys).enumerate() {
-                let (p, unseen) = p.split_at_mut(self.seen(first + i + 1));
+            let (p, ds) = (&mut p[..n * pitch], &mut ds[..n * pitch]);
+            let g_rows = rows_of(&g[first * values..][..n * values], values);
+            self.compute(head, [first, n, keys], &k_turned, scaled, p);
+            for (i, p) in p.chunks_exact_mut(pitch).enumerate() {
+                let (p, unseen) = p[..keys].split_at_mut(self.seen(first + i + 1));
                 unseen.fill(T::ZERO);
                 if lse[first + i] == self.low {
                     p.fill(T::ZERO);
@@ -321,41 +281,28 @@ impl<T: Real> Scores<T> {
                 // Normalized anew: a large ln Σ e^score has no digits left for small differences.
                 softmax_row(p, row_max(p, self.low));
             }
-            let v = transposed(self.shared(&self.v, head));
             // SAFETY: as above; all operands hold what their lengths say.
-            unsafe { T::multiply(ds.as_mut_ptr(), [n, values, keys], rows_of(g_rows, values), v, false, T::ONE) };
+            unsafe { multiply(ds.as_mut_ptr(), pitch, [n, values, keys], g_rows, &v_turned, false) };
             self.drop(head, first, keys, ds);
-            for (i, (p, ds)) in p.chunks_exact(keys).zip(ds.chunks_exact_mut(keys)).enumerate() {
-                let (ds, unseen) = ds.split_at_mut(self.seen(first + i + 1));
+            for (i, (p, ds)) in p.chunks_exact(pitch).zip(ds.chunks_exact_mut(pitch)).enumerate() {
+                let (ds, unseen) = ds[..keys].split_at_mut(self.seen(first + i + 1));
                 unseen.fill(T::ZERO);
                 let p = &p[..ds.len()];
                 // Σ p·dp = Σ g·y, dropout or not; the first is exactly dp where a query sees one key, whose score has no gradient.
                 score_grad(p, weighted_mean(p, ds), T::from_f64(self.op.scale), ds);
             }
-            let q = self.q.matrix(head, first);
+            let q = Right::of(self.q.matrix(head, first), [n, width]);
+            let dq = dq[first * width..].as_mut_ptr();
             // SAFETY: as above.
             unsafe {
-                T::multiply(
-                    dq[first * width..].as_mut_ptr(),
-                    [n, keys, width],
-                    rows_of(ds, keys),
-                    self.shared(&self.k, head),
-                    false,
-                    T::ONE,
-                );
-                T::multiply(dk.as_mut_ptr(), [keys, n, width], transposed(rows_of(ds, keys)), q, true, T::ONE);
+                multiply(dq, width, [n, keys, width], rows_of(ds, pitch), &k, false);
+                multiply(dk.as_mut_ptr(), width, [keys, n, width], transposed(rows_of(ds, pitch)), &q, true);
             }
             self.drop(head, first, keys, p);
+            let g_rows = Right::of(g_rows, [n, values]);
             // SAFETY: as above.
             unsafe {
-                T::multiply(
-                    dv.as_mut_ptr(),
-                    [keys, n, values],
-                    transposed(rows_of(p, keys)),
-                    rows_of(g_rows, values),
-                    true,
-                    T::ONE,
-                );
+                multiply(dv.as_mut_ptr(), values, [keys, n, values], transposed(rows_of(p, pitch)), &g_rows, true);
             }
         }
     }
@@ -363,7 +310,7 @@ impl<T: Real> Scores<T> {
 
 fn forward<T: Real>(op: &Attention, x: &[View<'_>], low: T) -> Result<Fused> {
     let scores = Scores::of(op, &x[..3], x.get(3), low)?;
-    let [batch, heads, queries, keys, _, values] = scores.lens;
+    let [batch, heads, queries, _, width, values] = scores.lens;
     let kept = Meta::new(x[0].dtype, Shape::try_new(&[batch, heads, queries])?);
     let (ty, tl) = (
         CpuStorage::new(batch * heads * queries * values * size_of::<T>())?,
@@ -373,9 +320,10 @@ fn forward<T: Real>(op: &Attention, x: &[View<'_>], low: T) -> Result<Fused> {
     let reads = x.iter().map(|v| storage(v.buffer)).collect::<Result<Vec<_>>>()?;
     launch(&reads, &[&ty, &tl], move || {
         for_chunks(batch * heads, scores.work() * batch * heads, |i| {
-            let mut s = vec![T::ZERO; scores.block() * keys];
+            let mut scratch = vec![T::ZERO; scores.block() * (scores.pitch() + width)];
+            let (s, scaled) = scratch.split_at_mut(scores.block() * scores.pitch());
             let (y, lse) = (y.part(i * queries * values, queries * values), lse.part(i * queries, queries));
-            scores.forward([i / heads, i % heads], &mut s, y, lse);
+            scores.forward([i / heads, i % heads], [s, scaled], y, lse);
         });
     });
     Ok(Fused::one(finish(ty)?).keep(kept, finish(tl)?))
@@ -407,9 +355,10 @@ fn backward<T: Real>(op: &Attention, x: &[View<'_>], low: T) -> Result<Fused> {
     let outs = [Out::<T>::of(&tq), Out::<T>::of(&tk), Out::<T>::of(&tv)];
     launch(&reads, &[&tq, &tk, &tv], move || {
         for_chunks(batch * heads / scores.sharing, scores.work() * 5 / 2 * batch * heads, |shared| {
-            let n = scores.block() * keys;
-            let mut scratch = vec![T::ZERO; 2 * n];
-            let (p, ds) = scratch.split_at_mut(n);
+            let n = scores.block() * scores.pitch();
+            let mut scratch = vec![T::ZERO; 2 * n + scores.block() * width];
+            let (p, rest) = scratch.split_at_mut(n);
+            let (ds, scaled) = rest.split_at_mut(n);
             let [dk, dv] = [1, 2].map(|k| outs[k].part(shared * lens[k], lens[k]));
             dk.fill(T::ZERO);
             dv.fill(T::ZERO);
@@ -417,7 +366,13 @@ fn backward<T: Real>(op: &Attention, x: &[View<'_>], low: T) -> Result<Fused> {
                 let g = &g.0.slice()[g.1 + i * queries * values..];
                 let lse = &lse.0.slice()[lse.1 + i * queries..];
                 let dq = outs[0].part(i * lens[0], lens[0]);
-                scores.backward([i / heads, i % heads], g, lse, [&mut *p, &mut *ds], [dq, &mut *dk, &mut *dv]);
+                scores.backward(
+                    [i / heads, i % heads],
+                    g,
+                    lse,
+                    [&mut *p, &mut *ds, &mut *scaled],
+                    [dq, &mut *dk, &mut *dv],
+                );
             }
         });
     });

@@ -24,6 +24,7 @@ mod lerp;
 mod linear;
 mod loss;
 mod lstm;
+mod many_rows;
 mod math;
 mod matmul;
 mod memory;

@@ -81,17 +81,89 @@ pub(crate) fn pack<'a, T: Real>(
         out.fill(T::ZERO);
     }
     if turned {
-        for column in 0..count {
-            let line = &line(first + column)[..run];
-            for (out, &x) in out.chunks_exact_mut(wide).zip(line) {
-                out[column] = x;
-            }
+        for from in (0..count).step_by(lanes::<T>()) {
+            let mut lines: [&[T]; 16] = [&[]; 16];
+            let some = lanes::<T>().min(count - from);
+            lines.iter_mut().take(some).enumerate().for_each(|(i, to)| *to = &line(first + from + i)[..run]);
+            // SAFETY: each of the `run` rows has room for a register from here on.
+            unsafe { turn(&lines[..some], out[from..].as_mut_ptr(), wide) }
         }
     } else {
-        for (row, out) in out.chunks_exact_mut(wide).enumerate() {
-            out[..count].copy_from_slice(&line(row)[first..first + count]);
+        for (at, out) in out.chunks_mut(16 * wide).enumerate() {
+            let mut lines: [&[T]; 16] = [&[]; 16];
+            let some = out.len() / wide;
+            let line = |i: usize| &line(16 * at + i)[first..first + count];
+            lines.iter_mut().take(some).enumerate().for_each(|(i, to)| *to = line(i));
+            // SAFETY: there is room for so many rows.
+            unsafe { set_rows(&lines[..some], out.as_mut_ptr(), wide) }
         }
     }
+}
+
+by_level! {
+    /// Writes rows of one length so far apart. (To call a copy for each takes longer.)
+    ///
+    /// # Safety
+    /// There must be room for the rows.
+    unsafe fn set_rows<T>(rows: &[&[T]], out: *mut T, apart: usize) => set_rows_of
+}
+
+#[inline(always)]
+unsafe fn set_rows_of<V: Vector>(rows: &[&[V::T]], out: *mut V::T, apart: usize) {
+    for (i, row) in rows.iter().enumerate() {
+        let whole = row.len() - row.len() % V::LANES;
+        // SAFETY: by the caller.
+        unsafe {
+            let out = out.add(i * apart);
+            for at in (0..whole).step_by(V::LANES) {
+                V::load(row.as_ptr().add(at)).store(out.add(at));
+            }
+            for at in whole..row.len() {
+                *out.add(at) = row[at];
+            }
+        }
+    }
+}
+
+by_level! {
+    /// Writes up to a register's columns, of one length, as rows so far apart, each filled up with zeros to a register.
+    ///
+    /// # Safety
+    /// There must be room for the rows.
+    unsafe fn turn<T>(columns: &[&[T]], out: *mut T, apart: usize) => turn_over
+}
+
+#[inline(always)]
+unsafe fn turn_over<V: Vector>(columns: &[&[V::T]], out: *mut V::T, apart: usize) {
+    let run = columns[0].len();
+    let whole = run - run % V::LANES;
+    // SAFETY: by the caller.
+    unsafe {
+        for row in (0..whole).step_by(V::LANES) {
+            let mut v = [V::zero(); 16];
+            for (v, column) in v.iter_mut().zip(columns) {
+                *v = V::load(column.as_ptr().add(row));
+            }
+            V::transpose(&mut v);
+            for (i, v) in v.iter().enumerate().take(V::LANES) {
+                v.store(out.add((row + i) * apart));
+            }
+        }
+        for row in whole..run {
+            V::zero().store(out.add(row * apart));
+            for (i, column) in columns.iter().enumerate() {
+                *out.add(row * apart + i) = column[row];
+            }
+        }
+    }
+}
+
+by_level! {
+    /// [`multiply`] with this processor's registers.
+    ///
+    /// # Safety
+    /// As there.
+    pub(crate) unsafe fn multiply_plain<T>(p: &Panel<'_, T>, columns: usize) => multiply
 }
 
 by_level! {
@@ -102,8 +174,12 @@ by_level! {
     pub(crate) unsafe fn multiply_packed<T>(p: &Panel<'_, T>, columns: usize) => multiply_parts
 }
 
+/// [`multiply_packed`], to be called where the instruction set is enabled.
+///
+/// # Safety
+/// As there; the instruction set by V.
 #[inline(always)]
-unsafe fn multiply_parts<V: Vector>(p: &Panel<'_, V::T>, columns: usize) {
+pub(crate) unsafe fn multiply_parts<V: Vector>(p: &Panel<'_, V::T>, columns: usize) {
     let (wide, columns) = (2 * V::LANES, columns.next_multiple_of(V::LANES));
     for first in (0..columns).step_by(wide) {
         // SAFETY: by the caller.

@@ -3,6 +3,7 @@
 
 use crate::elementwise::finish;
 use crate::launch::{In, Out, launch, storage};
+use crate::many_rows::{self, ManyRows, multiply_many};
 use crate::math::Float;
 use crate::matmul::{Matrix, Real, Side};
 use crate::memory::CpuStorage;
@@ -100,6 +101,8 @@ enum Way {
     Empty,
     RowsByRows,
     Tall,
+    /// The right operand is packed once for all threads.
+    ManyRows,
     /// Several threads, which share what one has packed.
     Shared,
     /// So many parts of each matrix, each for one thread.
@@ -114,6 +117,8 @@ impl Way {
             Way::Empty
         } else if batch == 1 && rows_by_rows::fits(size, [a.rows, a.columns], [b.rows, b.columns]) {
             Way::RowsByRows
+        } else if batch == 1 && many_rows::fits(size, [a.rows, a.columns], [b.rows, b.columns]) {
+            Way::ManyRows
         } else if batch == 1 && lie_tall && Tall::<T>::fits(m, k, n) {
             Way::Tall
         } else if batch == 1 && m * n * k >= SHARED_FROM {
@@ -132,6 +137,8 @@ struct Product<T> {
     a: Side<T>,
     b: Side<T>,
     out: Out<T>,
+    /// Where the right operand is packed, if it is for all threads.
+    room: Option<Out<T>>,
     /// With the place of its first number.
     bias: Option<(In<T>, usize)>,
     activation: Option<UnaryOp>,
@@ -150,6 +157,7 @@ impl<T: Real> Product<T> {
             }
             Way::RowsByRows => for_chunks(rows_by_rows::parts(n), work, |i| self.rows_by_rows(i)),
             Way::Tall => self.tall(work),
+            Way::ManyRows => self.many_rows(work),
             Way::Shared => {
                 let shared = |n| if n > 1 { Parallelism::Rayon(n) } else { Parallelism::None };
                 in_pool(|threads| {
@@ -188,6 +196,20 @@ impl<T: Real> Product<T> {
             // SAFETY: as above; a part's rows are its own.
             unsafe { multiply_tall(&p, (part.rows.start, part.rows.end), self.place(0, &part)) }
             self.finish(0, &part);
+        });
+    }
+
+    fn many_rows(&self, work: usize) {
+        let [m, k, n] = self.size;
+        let Some(packed) = self.room else { return };
+        let (a, b) = self.operands(0, &Part::whole(m, n));
+        let p = ManyRows { size: self.size, a, b, packed, out: self.out.ptr() };
+        for_chunks(p.parts(), k * n / 2, |i| p.pack(i));
+        for_chunks(p.cells(), work, |i| {
+            let [rows, columns] = p.cell(i);
+            // SAFETY: core checked that the layouts lie inside their buffers; a cell is its own.
+            unsafe { multiply_many(&p, [rows.clone(), columns.clone()]) }
+            self.finish(0, &Part { rows, columns });
         });
     }
 
@@ -276,7 +298,14 @@ pub(crate) fn product<T: Real>(
         None => None,
     };
     let (way, out, activation) = (Way::of(size, &sa, &sb, batch), Out::of(&to), spec.activation);
-    let product = Product { way, size, batch, a: sa, b: sb, out, bias, activation, epilogue };
-    launch(&reads, &[&to], move || product.run());
+    let room = match way {
+        Way::ManyRows => Some(CpuStorage::new(ManyRows::<T>::room(size[1], size[2]) * size_of::<T>())?),
+        _ => None,
+    };
+    let writes = [&*to, room.as_deref().unwrap_or(&to)];
+    let writes = &writes[..1 + usize::from(room.is_some())];
+    let room = room.as_deref().map(Out::of);
+    let product = Product { way, size, batch, a: sa, b: sb, out, room, bias, activation, epilogue };
+    launch(&reads, writes, move || product.run());
     finish(to)
 }

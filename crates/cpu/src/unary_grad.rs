@@ -36,13 +36,13 @@ pub(crate) fn table(op: UnaryOp) -> Option<Fn2> {
             g * (s * (x * (1.0 - s) + 1.0))
         }),
         UnaryOp::Gelu => grad!(|g, x| {
-            let cdf = (Float::erf(x * std::f32::consts::FRAC_1_SQRT_2) + 1.0) * 0.5;
-            g * (cdf + x * Float::exp(x * x * -0.5) * 0.398_942_3)
+            let (cdf, density) = Float::normal(x);
+            g * (cdf + x * density * 0.398_942_3)
         }),
         UnaryOp::GeluTanh => grad!(|g, x| {
             let x2 = x * x;
-            let t = Float::tanh(x * (x2 * 0.044_715 + 1.0) * 0.797_884_6);
-            g * ((t + 1.0) * 0.5 + x * (1.0 - t * t) * (x2 * (3.0 * 0.044_715) + 1.0) * (0.5 * 0.797_884_6))
+            let s = Float::gelu_share(x);
+            g * (s + x * (s * (1.0 - s)) * (x2 * (3.0 * 0.044_715) + 1.0) * (2.0 * 0.797_884_6))
         }),
         _ => return None,
     })

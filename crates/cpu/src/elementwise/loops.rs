@@ -43,8 +43,6 @@ macro_rules! loop2 {
     }};
 }
 
-const FRAC_1_SQRT_2: f64 = std::f64::consts::FRAC_1_SQRT_2;
-
 macro_rules! float_tables {
     ($($t:ty, $unary:ident, $binary:ident;)*) => {$(
         /// The loop of a unary op.
@@ -90,8 +88,8 @@ macro_rules! float_tables {
                 UnaryOp::Softplus => loop1!(T, |x| x.through(|x| x.max(0.0) + (-x.abs()).exp().ln_1p() + if x.is_nan() { x } else { 0.0 })),
                 UnaryOp::Relu => loop1!(T, |x| if x < 0.0 { 0.0 } else { x }), // NaN stays
                 UnaryOp::Relu6 => loop1!(T, |x| { let y = if x < 0.0 { 0.0 } else { x }; if y > 6.0 { 6.0 } else { y } }),
-                UnaryOp::Gelu => loop1!(T, |x| x * 0.5 * (1.0 + Float::erf(x * FRAC_1_SQRT_2 as T))),
-                UnaryOp::GeluTanh => loop1!(T, |x| x * 0.5 * (1.0 + Float::tanh(0.797_884_560_802_865_4 * x * (1.0 + 0.044_715 * x * x)))),
+                UnaryOp::Gelu => loop1!(T, |x| x * Float::normal(x).0),
+                UnaryOp::GeluTanh => loop1!(T, |x| x * Float::gelu_share(x)),
                 UnaryOp::Silu => loop1!(T, |x| x * Float::sigmoid(x)), // NaN at −∞, as in PyTorch
                 UnaryOp::Mish => loop1!(T, |x| x.through(|x| x * (x.max(0.0) + (-x.abs()).exp().ln_1p()).tanh())),
                 UnaryOp::Softsign => loop1!(T, |x| x / (1.0 + Float::abs(x))),

@@ -1,0 +1,245 @@
+//! Products of many rows by a matrix, as linear layers have them: forward, and for the gradients of their input and weight.
+//!
+//! The matrix is packed once, by all threads together; then each takes cells of the result for itself. The left operand is read
+//! where it lies or, if its columns are what lies in one piece, copied a cell's part at a time. A run of the sum is as long as keeps
+//! two registers' columns of the matrix in the first cache, beside the rows that go by; a cell's rows of a run stay in the second.
+
+use crate::launch::Out;
+use crate::matmul::Matrix;
+use crate::panel::{Panel, WHOLE, multiply, multiply_parts, pack, packed_len};
+use crate::simd::{Level, level};
+use crate::vector::{Real, Vector, by_level, lanes};
+use std::ops::Range;
+
+/// So many steps of the sum at most are a run: of rows, and of columns, which come by more of the first cache's lines.
+const RUN: usize = 256;
+const RUN_OF_COLUMNS: usize = 128;
+/// A cell's rows and columns, at most.
+const ROWS: usize = 96;
+const COLUMNS: usize = 256;
+/// The panels' height: whole ones but for a cell's last.
+const HEIGHT: usize = 6;
+/// Fewer rows do not repay the packing.
+const FEWEST: usize = 48;
+/// Smaller products have kernels of their own, which pack less.
+const SMALL: usize = 1 << 17;
+/// A larger matrix is packed in parts, by the kernels of `gemm`: so many numbers of it would be a lot of memory.
+const MOST: usize = 1 << 22;
+
+/// Whether a product `[m, k] × [k, n]` of matrices whose rows and columns are so far apart is one for these kernels.
+///
+/// With AVX-512 it is not: the kernels of `gemm` were measured as two and a half times as fast as PyTorch's there, these not at all.
+pub(crate) fn fits([m, k, n]: [usize; 3], a: [isize; 2], b: [isize; 2]) -> bool {
+    let in_pieces = |[row, column]: [isize; 2]| column == 1 && row >= 0 || row == 1 && column >= 0;
+    in_pieces(a)
+        && in_pieces(b)
+        && level() == Level::Avx2
+        && m >= FEWEST
+        && k >= 16
+        && n >= 16
+        && k * n <= MOST
+        && m * k * n > SMALL
+}
+
+/// out `[m, n]` = a·b.
+#[derive(Clone, Copy)]
+pub(crate) struct ManyRows<T> {
+    pub(crate) size: [usize; 3],
+    pub(crate) a: Matrix<T>,
+    pub(crate) b: Matrix<T>,
+    /// Room for b, [`room`](ManyRows::room) numbers of it.
+    pub(crate) packed: Out<T>,
+    pub(crate) out: *mut T,
+}
+
+// SAFETY: pointers to what a kernel reads and writes, which `launch` keeps alive.
+unsafe impl<T: Sync> Sync for ManyRows<T> {}
+
+impl<T: Real> ManyRows<T> {
+    /// How many numbers b takes when packed.
+    pub(crate) fn room(k: usize, n: usize) -> usize {
+        packed_len::<T>(k, n)
+    }
+    fn run(&self, i: usize) -> Range<usize> {
+        let (k, runs) = (self.size[1], self.runs());
+        k * i / runs..k * (i + 1) / runs
+    }
+    fn runs(&self) -> usize {
+        self.size[1].div_ceil(if self.a.column == 1 { RUN } else { RUN_OF_COLUMNS })
+    }
+    /// Parts of b that are packed, one by one.
+    pub(crate) fn parts(&self) -> usize {
+        self.runs() * self.size[2].div_ceil(2 * lanes::<T>())
+    }
+    /// Packs part `i`.
+    pub(crate) fn pack(&self, i: usize) {
+        let (n, wide, b) = (self.size[2], 2 * lanes::<T>(), self.b);
+        let (run, part) = (self.run(i / n.div_ceil(wide)), i % n.div_ceil(wide));
+        let to = self.packed.part(run.start * n.next_multiple_of(wide) + part * wide * run.len(), wide * run.len());
+        let turned = b.column != 1;
+        pack(
+            run.len(),
+            n,
+            part,
+            turned,
+            |line| {
+                let (at, len) = match turned {
+                    false => ((run.start + line) as isize * b.row, n),
+                    true => (line as isize * b.column + run.start as isize, run.len()),
+                };
+                // SAFETY: core checked that the layouts lie inside their buffers.
+                unsafe { std::slice::from_raw_parts(b.ptr.offset(at), len) }
+            },
+            to,
+        );
+    }
+    /// Into how many cells the result is cut, of rows and of columns.
+    fn cuts(&self) -> [usize; 2] {
+        [self.size[0].div_ceil(ROWS).next_multiple_of(2), self.size[2].div_ceil(COLUMNS)]
+    }
+    /// How many cells there are.
+    pub(crate) fn cells(&self) -> usize {
+        self.cuts().iter().product()
+    }
+    /// The rows and columns of a cell.
+    pub(crate) fn cell(&self, i: usize) -> [Range<usize>; 2] {
+        let cut = |len: usize, unit: usize, i: usize, parts: usize| {
+            let at = |i: usize| (len * i / parts).next_multiple_of(unit).min(len);
+            at(i)..at(i + 1)
+        };
+        let ([m, _, n], [rows, columns]) = (self.size, self.cuts());
+        [cut(m, HEIGHT, i % rows, rows), cut(n, 2 * lanes::<T>(), i / rows, columns)]
+    }
+}
+
+by_level! {
+    /// Writes a cell of the result; all of b must be packed.
+    ///
+    /// # Safety
+    /// The operands must hold what they name, and the cell of `out` must be held alone.
+    pub(crate) unsafe fn multiply_many<T>(p: &ManyRows<T>, cell: [Range<usize>; 2]) => multiply_cell
+}
+
+#[inline(always)]
+unsafe fn multiply_cell<V: Vector<T: Real>>(p: &ManyRows<V::T>, [rows, columns]: [Range<usize>; 2]) {
+    let (n, wide) = (p.size[2], 2 * V::LANES);
+    // The last columns fill no register: these are summed up elsewhere, so that nothing is written behind a row's end.
+    let rest = columns.len() % V::LANES;
+    let whole = columns.len() - rest;
+    let mut last = Vec::with_capacity(if rest > 0 { rows.len() * V::LANES } else { 0 });
+    let (turned, pitch) = (p.a.column != 1, rows.len().next_multiple_of(V::LANES));
+    let mut block = Vec::with_capacity(if turned { RUN_OF_COLUMNS * pitch } else { 0 });
+    for i in 0..p.runs() {
+        let run = p.run(i);
+        // SAFETY: by the caller.
+        unsafe {
+            let a = p.a.ptr.offset(rows.start as isize * p.a.row + run.start as isize * p.a.column);
+            if turned {
+                copy_columns::<V>(a, p.a.column as usize, [run.len(), rows.len()], block.as_mut_ptr(), pitch);
+            }
+            let (a, a_row, a_column) = match turned {
+                true => (block.as_ptr(), 1, pitch),
+                false => (a, p.a.row as usize, 1),
+            };
+            let b = p.packed.whole().as_ptr().add(run.start * n.next_multiple_of(wide) + columns.start * run.len());
+            let out = p.out.add(rows.start * n + columns.start);
+            let panel = Panel {
+                rows: rows.len(),
+                run: run.len(),
+                runs: WHOLE,
+                a,
+                a_row,
+                a_column,
+                b,
+                b_row: wide,
+                start: if i == 0 { std::ptr::null() } else { out },
+                start_row: n,
+                out,
+                out_row: n,
+            };
+            multiply_parts::<V>(&panel, whole);
+            if rest > 0 {
+                let to = last.as_mut_ptr();
+                let start = if i == 0 { std::ptr::null() } else { to };
+                let b = b.add(whole / wide * wide * run.len() + whole % wide);
+                let panel = Panel { b, start, start_row: V::LANES, out: to, out_row: V::LANES, ..panel };
+                multiply::<V>(&panel, V::LANES);
+            }
+        }
+    }
+    for (i, row) in rows.enumerate() {
+        let to = p.out.wrapping_add(row * n + columns.start + whole);
+        // SAFETY: the cell's last columns, if any; `last` has been written.
+        unsafe { std::ptr::copy_nonoverlapping(last.as_ptr().wrapping_add(i * V::LANES), to, rest) }
+    }
+}
+
+/// Copies `count` columns of `len` numbers, so far apart, to columns `pitch` apart.
+#[inline(always)]
+unsafe fn copy_columns<V: Vector>(
+    from: *const V::T,
+    apart: usize,
+    [count, len]: [usize; 2],
+    to: *mut V::T,
+    pitch: usize,
+) {
+    for column in 0..count {
+        // By registers: to call a copy for so few numbers takes longer.
+        for at in (0..len).step_by(V::LANES) {
+            // SAFETY: by the caller.
+            unsafe {
+                let from = from.add(column * apart + at);
+                let some = if at + V::LANES <= len { V::load(from) } else { V::load_lanes(from, 0, len - at) };
+                some.store(to.add(column * pitch + at));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::CpuStorage;
+
+    /// Small whole numbers, so that sums are exact in any order.
+    fn numbers(n: usize) -> Vec<f32> {
+        (0..n).map(|i| ((i * 7919 + 13) % 17) as f32 - 8.0).collect()
+    }
+
+    #[test]
+    fn cells_hold_each_number_once_and_are_the_sums_that_they_stand_for() {
+        for size @ [m, k, n] in [[48, 16, 16], [64, 300, 65], [97, 128, 24], [210, 257, 300], [50, 20, 600]] {
+            let (x, y) = (numbers(m * k), numbers(k * n));
+            for flip in 0..4 {
+                // Each operand as it is, or read as the transpose of what lies there.
+                let a = match flip & 1 {
+                    0 => Matrix { ptr: x.as_ptr(), row: k as isize, column: 1 },
+                    _ => Matrix { ptr: x.as_ptr(), row: 1, column: m as isize },
+                };
+                let b = match flip & 2 {
+                    0 => Matrix { ptr: y.as_ptr(), row: n as isize, column: 1 },
+                    _ => Matrix { ptr: y.as_ptr(), row: 1, column: k as isize },
+                };
+                let room = CpuStorage::new(ManyRows::<f32>::room(k, n) * 4).unwrap();
+                let mut out = vec![f32::NAN; m * n];
+                let p = ManyRows { size, a, b, packed: Out::of(&room), out: out.as_mut_ptr() };
+                (0..p.parts()).for_each(|i| p.pack(i));
+                let mut seen = vec![0; m * n];
+                for i in 0..p.cells() {
+                    let [rows, columns] = p.cell(i);
+                    rows.clone().for_each(|r| columns.clone().for_each(|c| seen[r * n + c] += 1));
+                    // SAFETY: the matrices are whole, and `out` has room.
+                    unsafe { multiply_many(&p, [rows, columns]) }
+                }
+                assert!(seen.iter().all(|&times| times == 1), "{size:?}");
+                let at = |v: &[f32], s: Matrix<f32>, i: usize, j: usize| v[i * s.row as usize + j * s.column as usize];
+                for i in 0..m {
+                    for j in 0..n {
+                        let want: f32 = (0..k).map(|p| at(&x, a, i, p) * at(&y, b, p, j)).sum();
+                        assert_eq!(out[i * n + j], want, "{size:?}, form {flip}, element {i} {j}");
+                    }
+                }
+            }
+        }
+    }
+}
