@@ -5,7 +5,7 @@
 //! Sums are taken in the tensor's own type over one image's channel, and in f64 over the images: fixed, and exact enough for
 //! millions of places.
 
-mod rows;
+pub(crate) mod rows;
 
 use crate::elementwise::finish;
 use crate::lanes::LANES;
@@ -75,7 +75,7 @@ fn kind(x: &[View<'_>]) -> Option<DType> {
 }
 
 /// A float that converts to and from f64.
-trait Number: Float + Element {}
+pub(crate) trait Number: Float + Element {}
 impl<T: Float + Element> Number for T {}
 
 /// The lengths of `[images, channels, places]`.
@@ -134,13 +134,13 @@ struct Statistics {
 
 /// A dense input, to be read in a kernel.
 #[derive(Clone, Copy)]
-struct Dense<T>(In<T>, usize);
+pub(crate) struct Dense<T>(In<T>, usize);
 
 impl<T> Dense<T> {
-    fn all(x: &[View<'_>]) -> Result<Vec<Dense<T>>> {
+    pub(crate) fn all(x: &[View<'_>]) -> Result<Vec<Dense<T>>> {
         x.iter().map(|v| Ok(Dense(In::of(storage(v.buffer)?), v.layout.offset()))).collect()
     }
-    fn part(&self, start: usize, len: usize) -> &[T] {
+    pub(crate) fn part(&self, start: usize, len: usize) -> &[T] {
         &self.0.slice()[self.1 + start..][..len]
     }
 }

@@ -73,7 +73,10 @@ fn taken([dw, db]: [Buffer; 2], bias: bool) -> Option<Fused> {
 }
 
 /// Runs a kernel on dense inputs of `f32` or `f64`; everything else, and what is empty, goes by definition.
-fn by_dtype(x: &[View<'_>], run: impl FnOnce(&[View<'_>], DType) -> Result<Option<Fused>>) -> Result<Option<Fused>> {
+pub(crate) fn by_dtype(
+    x: &[View<'_>],
+    run: impl FnOnce(&[View<'_>], DType) -> Result<Option<Fused>>,
+) -> Result<Option<Fused>> {
     if !matches!(x[0].dtype, DType::F32 | DType::F64) || x.iter().any(|v| v.elements() == 0) {
         return Ok(None);
     }

@@ -17,6 +17,7 @@ mod conv;
 mod crew;
 mod dropout;
 mod elementwise;
+mod group_norm;
 mod index;
 mod lanes;
 mod launch;
@@ -99,6 +100,7 @@ impl Cpu {
         conv::register(&kernels);
         dropout::register(&kernels);
         elementwise::chain::register(&kernels);
+        group_norm::register(&kernels);
         lerp::register(&kernels);
         linear::register(&kernels);
         loss::register(&kernels);

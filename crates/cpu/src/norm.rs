@@ -36,10 +36,10 @@ vectorized! {
     pub(crate) fn row_sum<T: Float>(x: &[T]) -> T {
         sums([x], |[x]| [x])[0]
     }
-    fn row_squares<T: Float>(x: &[T], mean: T) -> T {
+    pub(crate) fn row_squares<T: Float>(x: &[T], mean: T) -> T {
         sums([x], |[x]| [(x - mean) * (x - mean)])[0]
     }
-    fn row_normalize<T: Float>(x: &[T], mean: T, rstd: T, w: &[T], b: &[T], y: &mut [T]) {
+    pub(crate) fn row_normalize<T: Float>(x: &[T], mean: T, rstd: T, w: &[T], b: &[T], y: &mut [T]) {
         match (w.is_empty(), b.is_empty()) {
             (true, _) => for (y, &x) in y.iter_mut().zip(x) { *y = (x - mean) * rstd; },
             (_, true) => for ((y, &x), &w) in y.iter_mut().zip(x).zip(w) { *y = (x - mean) * rstd * w; },
@@ -47,16 +47,16 @@ vectorized! {
         }
     }
     /// (Σ g·w, Σ g·w·x̂) of a row.
-    fn row_moments<T: Float>(g: &[T], x: &[T], w: &[T], mean: T, rstd: T) -> (T, T) {
+    pub(crate) fn row_moments<T: Float>(g: &[T], x: &[T], w: &[T], mean: T, rstd: T) -> (T, T) {
         let [s, p] = sums([g, x, w], |[g, x, w]| [g * w, g * w * ((x - mean) * rstd)]);
         (s, p)
     }
-    fn row_dx<T: Float>(g: &[T], x: &[T], w: &[T], mean: T, rstd: T, m1: T, m2: T, dx: &mut [T]) {
+    pub(crate) fn row_dx<T: Float>(g: &[T], x: &[T], w: &[T], mean: T, rstd: T, m1: T, m2: T, dx: &mut [T]) {
         for (((d, &g), &x), &w) in dx.iter_mut().zip(g).zip(x).zip(w) {
             *d = (g * w - m1 - (x - mean) * rstd * m2) * rstd;
         }
     }
-    fn row_dw<T: Float>(g: &[T], x: &[T], mean: T, rstd: T, dw: &mut [T], db: &mut [T]) {
+    pub(crate) fn row_dw<T: Float>(g: &[T], x: &[T], mean: T, rstd: T, dw: &mut [T], db: &mut [T]) {
         for (((dw, db), &g), &x) in dw.iter_mut().zip(db).zip(g).zip(x) {
             *dw = *dw + g * ((x - mean) * rstd);
             *db = *db + g;

@@ -2,9 +2,10 @@
 
 use super::{Entry, Fill, input, reals};
 use crate::composite::Composite;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::functional::batch_norm::{BatchNormGrad, BatchNormRelu, BatchNormReluGrad};
 use crate::functional::global_norm::GlobalNorm;
+use crate::functional::group_norm::GroupNormGrad;
 use crate::functional::newton_schulz::NewtonSchulzSum;
 use crate::functional::rms_norm::RmsNormGrad;
 use crate::functional::running_average::RunningAverage;
@@ -114,13 +115,27 @@ fn group_norm() -> Vec<Entry> {
     vec![
         Entry::new("group_norm", "torch.nn.functional.group_norm", "Normalization of groups of channels.")
             .one(reals(&[&[2, 4, 3], &[4], &[4]]), |x| x[0].try_group_norm(2, Some(&x[1]), Some(&x[2]), 1e-3))
-            .one(reals(&[&[2, 6]]), |x| x[0].try_group_norm(3, None, None, 1e-3)),
+            .one(reals(&[&[2, 6]]), |x| x[0].try_group_norm(3, None, None, 1e-3))
+            .one(reals(&[&[3, 4], &[4], &[4]]), |x| x[0].try_group_norm(2, Some(&x[1]), Some(&x[2]), 1e-3))
+            .one(reals(&[&[1, 4, 3, 7], &[4], &[4]]), |x| x[0].try_group_norm(1, Some(&x[1]), Some(&x[2]), 1e-3))
+            .one(reals(&[&[2, 2, 19], &[2], &[2]]), |x| x[0].try_group_norm(2, Some(&x[1]), Some(&x[2]), 1e-3))
+            .one(reals(&[&[2, 4, 17], &[4]]), |x| x[0].try_group_norm(2, Some(&x[1]), None, 1e-3))
+            .one(reals(&[&[2, 4, 3], &[4]]), |x| x[0].try_group_norm(2, None, Some(&x[1]), 1e-3))
+            .one(reals(&[&[2, 2, 17]]), |x| x[0].try_group_norm(1, None, None, 1e-3))
+            .large(reals(&[&[40, 12, 9, 11], &[12], &[12]]), |x| x[0].try_group_norm(3, Some(&x[1]), Some(&x[2]), 1e-5))
+            .large(reals(&[&[130, 42, 3, 3], &[42], &[42]]), |x| x[0].try_group_norm(7, Some(&x[1]), Some(&x[2]), 1e-5))
+            .large(reals(&[&[3, 2, 90, 111]]), |x| x[0].try_group_norm(1, None, None, 1e-5)),
+        Entry::new("group_norm_grad", "torch.native_group_norm_backward", "The gradients of group normalization.")
+            .case(reals(&[&[2, 4, 3], &[2, 4, 3], &[4]]), |x| group_norm_grad(&x[0], &x[1], Some(&x[2])))
+            .case(reals(&[&[2, 2, 17], &[2, 2, 17], &[2]]), |x| group_norm_grad(&x[0], &x[1], Some(&x[2])))
+            .case(reals(&[&[2, 4, 3], &[2, 4, 3]]), |x| group_norm_grad(&x[0], &x[1], None)),
         Entry::new(
             "instance_norm",
             "torch.nn.functional.instance_norm",
             "Normalization of each channel of each image.",
         )
-        .one(reals(&[&[2, 3, 4], &[3], &[3]]), |x| x[0].try_instance_norm(Some(&x[1]), Some(&x[2]), 1e-3)),
+        .one(reals(&[&[2, 3, 4], &[3], &[3]]), |x| x[0].try_instance_norm(Some(&x[1]), Some(&x[2]), 1e-3))
+        .one(reals(&[&[2, 3, 17]]), |x| x[0].try_instance_norm(None, None, 1e-3)),
         Entry::new("rms_norm", "torch.nn.functional.rms_norm", "x/√(mean(x²) + eps)·w over trailing dimensions.")
             .one(reals(&[&[3, 5], &[5]]), |x| x[0].try_rms_norm([5], Some(&x[1]), Some(1e-3)))
             .one(reals(&[&[2, 2, 3]]), |x| x[0].try_rms_norm([2, 3], None, None))
@@ -135,6 +150,18 @@ fn group_norm() -> Vec<Entry> {
             composed(RmsNormGrad { eps: 1e-3 }, &[x[0].clone(), x[1].clone(), x[2].clone(), rstd])
         }),
     ]
+}
+
+/// In two groups. The kept statistics are functions of x, which the definition works out for itself.
+fn group_norm_grad(g: &Tensor, x: &Tensor, w: Option<&Tensor>) -> Result<Vec<Tensor>> {
+    let rows = match *x.dims() {
+        [batch, channels, places] => x.detach().try_reshape([batch * 2, channels / 2 * places])?,
+        _ => return Err(Error::misuse("is called with [batch, channels, places]")),
+    };
+    let mean = rows.try_mean_dims(&[1], false)?;
+    let rstd = (rows.try_var(&[1], 0, false)? + 1e-3).try_rsqrt()?;
+    let inputs: Vec<Tensor> = [g, x, &mean, &rstd].into_iter().chain(w).cloned().collect();
+    composed(GroupNormGrad { groups: 2, eps: 1e-3 }, &inputs)
 }
 
 fn global_norm() -> Entry {

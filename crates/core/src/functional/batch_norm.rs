@@ -55,7 +55,8 @@ pub struct ChannelAffine;
 /// The dimensions that statistics go over.
 const OVER: [isize; 2] = [0, 2];
 
-fn column(t: &Tensor) -> Result<Tensor> {
+/// A number for each channel, to go with `[batch, channels, places]`.
+pub(super) fn column(t: &Tensor) -> Result<Tensor> {
     t.try_reshape([t.elements(), 1])
 }
 
@@ -67,7 +68,8 @@ fn statistics(x: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
     Ok((mean, var, centred))
 }
 
-fn check(x: &[Meta]) -> Result<Shape> {
+/// Checks x and vectors over its channels; gives the vectors' shape.
+pub(super) fn check(x: &[Meta]) -> Result<Shape> {
     let shape = x[0].shape;
     if shape.rank() != 3 || !x[0].dtype.is_float() {
         return Err(Error::misuse("needs a floating-point input [batch, channels, places]"));
@@ -240,14 +242,28 @@ impl Composite for ChannelAffine {
     }
 }
 
-/// x as `[batch, channels, places]`.
-fn by_channel(x: &Tensor) -> Result<Tensor> {
+/// x as `[batch, channels, places]`, for the function `op`.
+pub(super) fn by_channel(x: &Tensor, op: &'static str) -> Result<Tensor> {
     if x.rank() < 2 {
-        return Err(
-            Error::misuse("needs an input [batch, channels, ..]").in_op("batch_norm", [(x.dtype(), *x.shape())])
-        );
+        return Err(Error::misuse("needs an input [batch, channels, ..]").in_op(op, [(x.dtype(), *x.shape())]));
     }
     x.try_reshape([x.dims()[0], x.dims()[1], x.dims()[2..].iter().product()])
+}
+
+/// Runs a composite of x, w and b, where w and b are optional together: one that is missing becomes ones or zeros.
+pub(super) fn with_affine<C: Composite>(
+    op: C,
+    x: &Tensor,
+    weight: Option<&Tensor>,
+    bias: Option<&Tensor>,
+) -> Result<Tensors> {
+    let channels = [x.dims()[1]];
+    match (weight, bias) {
+        (None, None) => Tensor::try_compose(op, &[x]),
+        (Some(w), Some(b)) => Tensor::try_compose(op, &[x, w, b]),
+        (Some(w), None) => Tensor::try_compose(op, &[x, w, &Tensor::try_zeros(channels, x.place())?]),
+        (None, Some(b)) => Tensor::try_compose(op, &[x, &Tensor::try_ones(channels, x.place())?, b]),
+    }
 }
 
 impl Tensor {
@@ -259,15 +275,7 @@ impl Tensor {
         /// A layer keeps running statistics from them: the unbiased variance is n/(n − 1) times the biased one, n the number of
         /// elements of a channel.
         pub fn batch_norm_train | try_batch_norm_train(&self, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> (Tensor, Tensor, Tensor) {
-            let x = by_channel(self)?;
-            let op = BatchNorm { eps };
-            let channels = [x.dims()[1]];
-            let mut out = match (weight, bias) {
-                (None, None) => Tensor::try_compose(op, &[&x])?,
-                (Some(w), Some(b)) => Tensor::try_compose(op, &[&x, w, b])?,
-                (Some(w), None) => Tensor::try_compose(op, &[&x, w, &Tensor::try_zeros(channels, x.place())?])?,
-                (None, Some(b)) => Tensor::try_compose(op, &[&x, &Tensor::try_ones(channels, x.place())?, b])?,
-            };
+            let mut out = with_affine(BatchNorm { eps }, &by_channel(self, "batch_norm")?, weight, bias)?;
             match (out.pop(), out.pop(), out.pop()) {
                 (Some(var), Some(mean), Some(y)) => Ok((y.try_reshape(*self.shape())?, mean, var)),
                 _ => Err(Error::misuse("batch_norm gave fewer than three outputs")),
@@ -276,11 +284,11 @@ impl Tensor {
         /// max(batch_norm_train(x) + residual, 0), in one pass where the device can, and the batch's mean and biased variance; without
         /// a residual, max(batch_norm_train(x), 0). ∂ by the fused backward.
         pub fn batch_norm_relu_train | try_batch_norm_relu_train(&self, weight: &Tensor, bias: &Tensor, residual: Option<&Tensor>, eps: f64) -> (Tensor, Tensor, Tensor) {
-            let x = by_channel(self)?;
+            let x = by_channel(self, "batch_norm")?;
             let op = BatchNormRelu { eps, residual: residual.is_some() };
             let mut out = match residual {
                 None => Tensor::try_compose(op, &[&x, weight, bias])?,
-                Some(r) => Tensor::try_compose(op, &[&x, weight, bias, &by_channel(r)?])?,
+                Some(r) => Tensor::try_compose(op, &[&x, weight, bias, &by_channel(r, "batch_norm")?])?,
             };
             match (out.pop(), out.pop(), out.pop()) {
                 (Some(var), Some(mean), Some(y)) => Ok((y.try_reshape(*self.shape())?, mean, var)),
@@ -294,7 +302,7 @@ impl Tensor {
             if self.elements() == 0 {
                 return Ok(self.clone());
             }
-            let x = by_channel(self)?;
+            let x = by_channel(self, "batch_norm")?;
             let rstd = var.try_binary_scalar(crate::ops::BinaryOp::Add, eps)?.try_rsqrt()?;
             let scale = weight.map_or(Ok(rstd.clone()), |w| rstd.try_mul(w))?;
             let back = mean.try_mul(&scale)?;

@@ -1,24 +1,127 @@
-//! Group normalization (Wu & He, 2018) and instance normalization: layer normalization of parts of the channels.
+//! Group normalization (Wu & He, 2018), keeping its statistics for backward; instance normalization has a group for each channel.
 
+use super::batch_norm::{by_channel, check, column, with_affine};
+use super::norm::{LayerNorm, standardized, through_standardized};
+use crate::autodiff::{Grads, Vjp};
+use crate::composite::{Composite, first};
 use crate::error::{Error, Result};
+use crate::op::{Meta, Metas, Tensors, one};
+use crate::precision::Autocast;
 use crate::tensor::Tensor;
+use smallvec::smallvec;
+
+/// (x − mean)/√(var + eps)·w + b of `[batch, channels, places]`, with the mean and biased variance over each of `groups` groups of
+/// neighbouring channels of an element of the batch. Inputs: x, w, b, the last two `[channels]` and optional together.
+/// A fused kernel keeps mean and rstd, `[batch·groups]` each.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct GroupNorm {
+    /// How many groups the channels fall into.
+    pub groups: usize,
+    /// Added to the variance.
+    pub eps: f64,
+}
+
+/// The gradients of [`GroupNorm`] with respect to x and, if there is a w, to w and b. Inputs: g, x, the mean and rstd that forward
+/// kept, which the definition computes anew from x, so that it can be differentiated, and w, which may be absent.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct GroupNormGrad {
+    /// How many groups the channels fall into.
+    pub groups: usize,
+    /// Added to the variance.
+    pub eps: f64,
+}
+
+/// Checks that the channels of `[batch, channels, places]` fall into groups; gives how many groups the whole batch has.
+fn all_groups(x: &Meta, groups: usize) -> Result<usize> {
+    let channels = x.shape[1];
+    if groups == 0 || !channels.is_multiple_of(groups) {
+        return Err(Error::misuse(format!("{channels} channels do not fall into {groups} groups")));
+    }
+    Ok(x.shape[0] * groups)
+}
+
+/// x with a row for each group.
+fn by_group(x: &Tensor, groups: usize) -> Result<Tensor> {
+    x.try_reshape([x.dims()[0] * groups, x.dims()[1] / groups * x.dims()[2]])
+}
+
+impl Composite for GroupNorm {
+    fn name(&self) -> &'static str {
+        "group_norm"
+    }
+    fn autocast(&self) -> Autocast {
+        Autocast::Full
+    }
+    fn infer(&self, x: &[Meta]) -> Result<Metas> {
+        check(x)?;
+        all_groups(&x[0], self.groups)?;
+        Ok(one(x[0].dtype, x[0].shape))
+    }
+    fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
+        let rows = by_group(x[0], self.groups)?;
+        let mut y = Tensor::try_compose1(LayerNorm { eps: self.eps }, &[&rows])?.try_reshape(*x[0].shape())?;
+        if let [_, w, b] = x {
+            y = y.try_mul(&column(w)?)?.try_add(&column(b)?)?;
+        }
+        Ok(smallvec![y])
+    }
+    fn vjp(&self, cx: &Vjp<'_>) -> Option<Grads> {
+        let (mean, rstd) = (cx.aux(0)?, cx.aux(1)?);
+        let mut inputs = vec![cx.grad(), cx.x(0), mean, rstd];
+        if cx.inputs() > 1 {
+            inputs.push(cx.x(1));
+        }
+        let op = GroupNormGrad { groups: self.groups, eps: self.eps };
+        Some(Tensor::compose(op, &inputs.iter().collect::<Vec<_>>()).into_iter().map(Some).collect())
+    }
+}
+
+impl Composite for GroupNormGrad {
+    fn name(&self) -> &'static str {
+        "group_norm_grad"
+    }
+    fn infer(&self, x: &[Meta]) -> Result<Metas> {
+        let [g, values, mean, rstd, w @ ..] = x else {
+            return Err(Error::misuse("needs g, x, a mean and an rstd, and perhaps a weight"));
+        };
+        check(&[&[*values], w].concat())?;
+        let all = all_groups(values, self.groups)?;
+        if g != values {
+            return Err(Error::misuse(format!(
+                "a gradient of {} {} would fit, not {} {}",
+                values.dtype, values.shape, g.dtype, g.shape
+            )));
+        }
+        if mean != rstd || mean.shape.dims() != [all] {
+            return Err(Error::misuse(format!(
+                "a mean and an rstd of [{all}] each would fit, not {} and {}",
+                mean.shape, rstd.shape
+            )));
+        }
+        Ok(if w.is_empty() { smallvec![*values] } else { smallvec![*values, w[0], w[0]] })
+    }
+    fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
+        let (g, shape) = (x[0], *x[1].shape());
+        let (centred, rstd) = standardized(&by_group(x[1], self.groups)?, self.eps)?;
+        let hat = centred.try_mul(&rstd)?;
+        let Some(w) = x.get(4) else {
+            let dx = through_standardized(&by_group(g, self.groups)?, &hat, &rstd)?;
+            return Ok(smallvec![dx.try_reshape(shape)?]);
+        };
+        let dhat = by_group(&g.try_mul(&column(w)?)?, self.groups)?;
+        let dx = through_standardized(&dhat, &hat, &rstd)?.try_reshape(shape)?;
+        let dw = g.try_mul(&hat.try_reshape(shape)?)?.try_sum_dims(&[0, 2], false)?;
+        Ok(smallvec![dx, dw, g.try_sum_dims(&[0, 2], false)?])
+    }
+}
 
 impl Tensor {
     crate::fallible! {
         /// (x − mean)/√(var + eps)·w + b of `[batch, channels, ..]`, with the mean and biased variance over each of `groups` groups
-        /// of channels; w and b `[channels]`. ∂ by layer normalization's backward. In PyTorch: `torch.nn.functional.group_norm`.
+        /// of channels; w and b `[channels]`. ∂ by the fused backward. In PyTorch: `torch.nn.functional.group_norm`.
         pub fn group_norm | try_group_norm(&self, groups: usize, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> Tensor {
-            let e = |m: String| Error::misuse(m).in_op("group_norm", [(self.dtype(), *self.shape())]);
-            if self.rank() < 2 {
-                return Err(e("needs an input [batch, channels, ..]".into()));
-            }
-            let (n, c) = (self.dims()[0], self.dims()[1]);
-            if groups == 0 || !c.is_multiple_of(groups) {
-                return Err(e(format!("{c} channels do not fall into {groups} groups")));
-            }
-            let width = c / groups * self.dims()[2..].iter().product::<usize>();
-            let y = self.try_reshape([n * groups, width])?.try_layer_norm([width], None, None, eps)?.try_reshape(*self.shape())?;
-            by_channel(y, weight, bias, "group_norm")
+            let y = with_affine(GroupNorm { groups, eps }, &by_channel(self, "group_norm")?, weight, bias);
+            first("group_norm", y)?.try_reshape(*self.shape())
         }
         /// As [`group_norm`](Self::group_norm) with a group for each channel. In PyTorch: `torch.nn.functional.instance_norm`.
         pub fn instance_norm | try_instance_norm(&self, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> Tensor {
@@ -29,25 +132,4 @@ impl Tensor {
             self.try_group_norm(channels.max(1), weight, bias, eps)
         }
     }
-}
-
-/// y·w + b, w and b a number for each channel (dimension 1).
-fn by_channel(mut y: Tensor, weight: Option<&Tensor>, bias: Option<&Tensor>, op: &'static str) -> Result<Tensor> {
-    let mut shape = vec![1; y.rank()];
-    shape[1] = y.dims()[1];
-    let vector = |t: &Tensor| {
-        if t.dims() != [shape[1]] {
-            return Err(Error::misuse(format!("a weight or bias of [{}] would fit, not {}", shape[1], t.shape()))
-                .in_op(op, [(y.dtype(), *y.shape())]));
-        }
-        t.try_reshape(&shape[1..])
-    };
-    let (w, b) = (weight.map(vector).transpose()?, bias.map(vector).transpose()?);
-    if let Some(w) = w {
-        y = y.try_mul(&w)?;
-    }
-    if let Some(b) = b {
-        y = y.try_add(&b)?;
-    }
-    Ok(y)
 }

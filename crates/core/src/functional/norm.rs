@@ -18,10 +18,16 @@ pub struct LayerNorm {
 }
 
 /// (x − mean, rstd) of each row, with the biased variance.
-fn standardized(x: &Tensor, eps: f64) -> Result<(Tensor, Tensor)> {
+pub(super) fn standardized(x: &Tensor, eps: f64) -> Result<(Tensor, Tensor)> {
     let centred = x.try_sub(&x.try_mean_dims(&[-1], true)?)?;
     let var = centred.try_square()?.try_mean_dims(&[-1], true)?;
     Ok((centred, (var + eps).try_rsqrt()?))
+}
+
+/// The gradient of x, given that of x̂ = (x − mean)·rstd: rstd·(dx̂ − mean(dx̂) − x̂·mean(dx̂·x̂)) of each row.
+pub(super) fn through_standardized(dhat: &Tensor, hat: &Tensor, rstd: &Tensor) -> Result<Tensor> {
+    let along = dhat.try_mul(hat)?.try_mean_dims(&[-1], true)?;
+    dhat.try_sub(&dhat.try_mean_dims(&[-1], true)?)?.try_sub(&hat.try_mul(&along)?)?.try_mul(rstd)
 }
 
 impl Composite for LayerNorm {
@@ -100,10 +106,7 @@ impl Composite for LayerNormGrad {
         let (g, w) = (x[0], x[2]);
         let (centred, rstd) = standardized(x[1], self.eps)?;
         let hat = centred.try_mul(&rstd)?;
-        let dhat = g.try_mul(w)?;
-        // dx = rstd·(dhat − mean(dhat) − hat·mean(dhat·hat))
-        let along = dhat.try_mul(&hat)?.try_mean_dims(&[-1], true)?;
-        let dx = dhat.try_sub(&dhat.try_mean_dims(&[-1], true)?)?.try_sub(&hat.try_mul(&along)?)?.try_mul(&rstd)?;
+        let dx = through_standardized(&g.try_mul(w)?, &hat, &rstd)?;
         let dw = g.try_mul(&hat)?.try_sum_dims(&[0], false)?;
         let db = g.try_sum_dims(&[0], false)?;
         Ok(smallvec![dx, dw, db])

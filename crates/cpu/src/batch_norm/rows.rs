@@ -13,7 +13,7 @@ vectorized! {
         sums([x], |[x]| [(x - mean) * (x - mean)])[0]
     }
     /// (Σ g, Σ g·(x − mean)).
-    pub(super) fn moments<T: Float>(g: &[T], x: &[T], mean: T) -> (T, T) {
+    pub(crate) fn moments<T: Float>(g: &[T], x: &[T], mean: T) -> (T, T) {
         let [s, p] = sums([g, x], |[g, x]| [g, g * (x - mean)]);
         (s, p)
     }
@@ -59,14 +59,14 @@ vectorized! {
     pub(super) fn follow<T: Float>(old: &[T], new: &[T], keep: T, gain: T, out: &mut [T]) {
         for ((o, &old), &new) in out.iter_mut().zip(old).zip(new) { *o = (old * keep + new * gain).flushed(); }
     }
-    pub(super) fn normalize<T: Float>(x: &[T], mean: T, scale: T, shift: T, y: &mut [T]) {
+    pub(crate) fn normalize<T: Float>(x: &[T], mean: T, scale: T, shift: T, y: &mut [T]) {
         for (y, &x) in y.iter_mut().zip(x) { *y = (x - mean) * scale + shift; }
     }
     /// The same of many channels side by side, each with numbers of its own.
     pub(super) fn normalize_each<T: Float>(x: &[T], mean: &[T], scale: &[T], shift: &[T], y: &mut [T]) {
         for ((((y, &x), &m), &s), &b) in y.iter_mut().zip(x).zip(mean).zip(scale).zip(shift) { *y = (x - m) * s + b; }
     }
-    pub(super) fn sum_each<T: Number>(x: &[T], sum: &mut [f64]) {
+    pub(crate) fn sum_each<T: Number>(x: &[T], sum: &mut [f64]) {
         for (s, &x) in sum.iter_mut().zip(x) { *s += x.to_f64(); }
     }
     pub(super) fn squares_each<T: Number>(x: &[T], mean: &[T], sum: &mut [f64]) {
