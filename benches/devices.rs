@@ -6,6 +6,7 @@
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
 use gradus::functional::attention::AttentionOptions;
+use gradus::functional::batch_norm::ChannelAffine;
 use gradus::functional::convolution::ConvOptions;
 use gradus::functional::gru::GruStep;
 use gradus::functional::lstm::LstmStep;
@@ -164,7 +165,7 @@ fn sequences(b: &mut Bench<'_>) {
     b.both("rotary 8x256x64", Throughput::Bytes(8 * 8 * 256 * 64), &[x], |x| x[0].rotary(&cos, &sin, false));
 }
 
-/// `conv`, `pool`, `batch_norm`, `running_average`. The elements of the convolution are floating-point operations of its forward pass.
+/// `conv`, `pool`, `batch_norm`, `group_norm`, `channel_affine`, `running_average`. The elements of the convolution are floating-point operations of its forward pass.
 fn images(b: &mut Bench<'_>) {
     let x = [b.randn(&[32, 16, 8, 8], 0), b.randn(&[32, 16, 3, 3], 1), b.randn(&[32], 2)];
     let options = ConvOptions::default().padding(1);
@@ -177,6 +178,11 @@ fn images(b: &mut Bench<'_>) {
     b.both("avg_pool2d 2, 32x32x16x16", n.clone(), std::slice::from_ref(&x), |x| x[0].avg_pool2d(&pool));
     let affine = [x, b.randn(&[32], 4), b.randn(&[32], 5)];
     b.both("batch_norm 32x32x16x16", n.clone(), &affine, |x| x[0].batch_norm_train(Some(&x[1]), Some(&x[2]), 1e-5).0);
+    b.both("group_norm 8, 32x32x16x16", n.clone(), &affine, |x| x[0].group_norm(8, Some(&x[1]), Some(&x[2]), 1e-5));
+    let flat = [affine[0].reshape([32, 32, 256]), affine[1].clone(), affine[2].clone()];
+    b.both("channel_affine 32x32x16x16", n.clone(), &flat, |x| {
+        Tensor::compose(ChannelAffine, &[&x[0], &x[1], &x[2]]).swap_remove(0)
+    });
     b.both("batch_norm_relu 32x32x16x16", n, &affine, |x| x[0].batch_norm_relu_train(&x[1], &x[2], None, 1e-5).0);
     let (average, new) = (b.randn(&[512], 6), b.randn(&[512], 7));
     b.call("running_average 512", Throughput::Elements(512), || {

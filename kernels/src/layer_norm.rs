@@ -8,6 +8,35 @@ use crate::reduce::Combine;
 use crate::rows::{lane, row, together};
 use cubecl::prelude::*;
 
+/// The mean and rstd of the row of `width` elements from `base` on, for each of its threads.
+#[cube]
+pub fn statistics<T: Numeric>(
+    x: &Array<T>,
+    base: usize,
+    width: usize,
+    eps: f32,
+    #[comptime] lanes: usize,
+) -> (f32, f32) {
+    let first = lane(lanes);
+    let n = f32::cast_from(width);
+    let mut sum = f32::new(0.0);
+    let mut i = first;
+    while i < width {
+        sum += f32::cast_from(x[base + i]);
+        i += lanes;
+    }
+    let m = together(sum, lanes, Combine::Sum) / n;
+    let mut squares = f32::new(0.0);
+    i = first;
+    while i < width {
+        let d = f32::cast_from(x[base + i]) - m;
+        squares += d * d;
+        i += lanes;
+    }
+    let s = f32::new(1.0) / (together(squares, lanes, Combine::Sum) / n + eps).sqrt();
+    (m, s)
+}
+
 /// One row: the output, and its mean and rstd. `w` and `b` are read only if there are `parameters` of them.
 #[cube(launch_unchecked, address_type = "dynamic")]
 pub fn layer_norm_kernel<T: Numeric>(
@@ -31,23 +60,8 @@ pub fn layer_norm_kernel<T: Numeric>(
     if r < count {
         let first = lane(lanes);
         let base = x_offset + r * width;
-        let n = f32::cast_from(width);
-        let mut sum = f32::new(0.0);
+        let (m, s) = statistics::<T>(x, base, width, eps, lanes);
         let mut i = first;
-        while i < width {
-            sum += f32::cast_from(x[base + i]);
-            i += lanes;
-        }
-        let m = together(sum, lanes, Combine::Sum) / n;
-        let mut squares = f32::new(0.0);
-        i = first;
-        while i < width {
-            let d = f32::cast_from(x[base + i]) - m;
-            squares += d * d;
-            i += lanes;
-        }
-        let s = f32::new(1.0) / (together(squares, lanes, Combine::Sum) / n + eps).sqrt();
-        i = first;
         while i < width {
             let mut y = (f32::cast_from(x[base + i]) - m) * s;
             if comptime!(parameters > 0) {

@@ -67,7 +67,7 @@ strategies! {
     reduce_many,
     /// A longer reduction is cut in chunks of at least so many elements.
     reduce_chunk,
-    /// A row of at most so many elements is one thread's work in softmax, the norms of layers and cross-entropy.
+    /// A row of at most so many elements is one thread's work in softmax, the norms of layers and groups, and cross-entropy.
     row_narrow,
     /// The longest sum of one thread in the gradient of a convolution's weight.
     conv_chunk,

@@ -1,5 +1,5 @@
-//! Batch normalization of `f32`, which keeps mean and rstd, perhaps with a residual and a ReLU, and its gradients; and averages
-//! that follow batches. (In halves what is kept would be halves, too.)
+//! Batch normalization of `f32`, which keeps mean and rstd, perhaps with a residual and a ReLU, and its gradients; averages
+//! that follow batches; and normalization by known statistics. (In halves what is kept would be halves, too.)
 
 use super::{covered, dense};
 use crate::Gpu;
@@ -8,6 +8,7 @@ use cubecl::prelude::CubeDim;
 use gradus_core::composite::Fused;
 use gradus_core::{DType, Result, View};
 use gradus_kernels::batch_norm::{Around, batch_norm_grad_kernel, batch_norm_kernel};
+use gradus_kernels::channel_affine::channel_affine_kernel;
 use gradus_kernels::rows::LANES;
 use gradus_kernels::running_average::running_average_kernel;
 use smallvec::smallvec;
@@ -144,6 +145,38 @@ impl<R: GpuRuntime> Gpu<R> {
                 self.array(&out),
                 (1.0 - momentum) as f32,
                 momentum as f32,
+                len,
+                self.types.stored(dtype),
+            );
+        }
+        self.launched();
+        Ok(Some(Fused::one(self.done(out)?)))
+    }
+
+    /// Of x, scale and shift.
+    pub(super) fn channel_affine(&self, x: &[View<'_>]) -> Result<Option<Fused>> {
+        let (len, dtype) = (x[0].elements(), x[0].dtype);
+        if !covered(dtype) || len == 0 {
+            return Ok(None);
+        }
+        let held = x.iter().map(|v| self.dense(*v)).collect::<Result<Vec<_>>>()?;
+        let memory = held.iter().map(|b| self.memory_of(b)).collect::<Result<Vec<_>>>()?;
+        let out = self.reserve(len, dtype)?;
+        let (cubes, threads) = self.grid(len);
+        let address = self.address(&[len])?;
+        // SAFETY: x is dense and has `len` elements, where the kernel stops; scale and shift have a number for each channel.
+        unsafe {
+            channel_affine_kernel::launch_unchecked::<R>(
+                self.client(),
+                cubes,
+                threads,
+                address,
+                self.array(memory[0]),
+                self.array(memory[1]),
+                self.array(memory[2]),
+                self.array(&out),
+                x[0].shape()[1],
+                x[0].shape()[2],
                 len,
                 self.types.stored(dtype),
             );

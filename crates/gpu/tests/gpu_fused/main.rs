@@ -8,6 +8,7 @@ mod adapter;
 mod definition;
 
 mod attention;
+mod channels;
 mod elementwise;
 mod recurrent;
 mod rows;

@@ -8,6 +8,7 @@ use gradus_core::functional::chain::Chain;
 use gradus_core::functional::conv::{Conv, ConvInputGrad, ConvWeightGrad};
 use gradus_core::functional::dropout::Dropout;
 use gradus_core::functional::global_norm::GlobalNorm;
+use gradus_core::functional::group_norm::{GroupNorm, GroupNormGrad};
 use gradus_core::functional::gru::{GruStep, GruStepGrad};
 use gradus_core::functional::gru_sequence::{GruSequence, GruSequenceGrad};
 use gradus_core::functional::lerp::Lerp;
@@ -61,6 +62,8 @@ fn the_table_of_fused_kernels_in_the_documentation_is_current() {
         CrossEntropyGrad,
         Dropout,
         GlobalNorm,
+        GroupNorm,
+        GroupNormGrad,
         GruSequence,
         GruSequenceGrad,
         GruStep,
