@@ -113,6 +113,10 @@ pub fn images(c: &mut Criterion) {
     both(&mut group, "batch_norm 64x64x24x24", bytes(numbers, 12, 32), &x, |x| {
         x[0].batch_norm_train(Some(&x[1]), Some(&x[2]), 1e-5).0
     });
+    // A group stays in a cache, as a row does.
+    both(&mut group, "group_norm 8, 64x64x24x24", bytes(numbers, 8, 20), &x, |x| {
+        x[0].group_norm(8, Some(&x[1]), Some(&x[2]), 1e-5)
+    });
     group.finish();
 }
 
