@@ -1,6 +1,7 @@
 //! Matrix products, by the kernels of the `gemm` crates (`f32` and `f64` alone: the whole of `gemm` takes twice as long to
 //! build, for complex numbers that nobody here multiplies), and by their own where those are faster ([`crate::product`]): small ones
-//! ([`crate::small_matmul`]), those of a few rows by rows ([`crate::rows_by_rows`]) and of tall matrices ([`crate::tall`]).
+//! ([`crate::small_matmul`]), those of a few rows by rows ([`crate::rows_by_rows`]), of many rows by a matrix ([`crate::many_rows`]) and of tall
+//! matrices ([`crate::tall`]).
 //!
 //! Transposed operands are read by their strides, never copied. The work is cut by its shape alone, so the bits do not depend on
 //! the threads.
