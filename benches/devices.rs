@@ -110,7 +110,8 @@ fn elementwise(b: &mut Bench<'_>) {
     b.both("swiglu 1M", bytes(12), &[x, y], |x| x[0].swiglu(&x[1]));
 }
 
-/// `reduce`, `scan`, `sort`, `softmax`, `layer_norm`, `rms_norm`, `cross_entropy`, `several`.
+/// `reduce`, `scan`, `sort`, `softmax`, `layer_norm`, `rms_norm` (also of a sum, with one launch more that adds the two results),
+/// `cross_entropy`, `several`.
 fn along_rows(b: &mut Bench<'_>) {
     let n = Throughput::Elements(1 << 18);
     let x = b.randn(&[512, 512], 0);
@@ -123,6 +124,15 @@ fn along_rows(b: &mut Bench<'_>) {
     let affine = [x.clone(), b.randn(&[512], 1), b.randn(&[512], 2)];
     b.both("layer_norm 512x512", n.clone(), &affine, |x| x[0].layer_norm([512], Some(&x[1]), Some(&x[2]), 1e-5));
     b.both("rms_norm 512x512", n.clone(), &affine[..2], |x| x[0].rms_norm([512], Some(&x[1]), Some(1e-5)));
+    let with = [affine[0].clone(), affine[1].clone(), affine[2].clone(), b.randn(&[512, 512], 3)];
+    b.both("add_layer_norm 512x512", n.clone(), &with, |x| {
+        let (y, sum) = x[0].add_layer_norm(&x[3], [512], Some(&x[1]), Some(&x[2]), 1e-5);
+        y + sum
+    });
+    b.both("add_rms_norm 512x512", n.clone(), &[with[0].clone(), with[1].clone(), with[3].clone()], |x| {
+        let (y, sum) = x[0].add_rms_norm(&x[2], [512], Some(&x[1]), Some(1e-5));
+        y + sum
+    });
     b.call("global_norm of two of 512x512", n.clone(), || Tensor::try_global_norm(&[&x, &x]).expect("a norm"));
     b.call("all_finite of two of 512x512", n.clone(), || Tensor::try_all_finite(&[&x, &x]).expect("an answer"));
     let target = Tensor::randint(0, 512, [512], b.device, 3);
@@ -182,6 +192,10 @@ fn images(b: &mut Bench<'_>) {
     let flat = [affine[0].reshape([32, 32, 256]), affine[1].clone(), affine[2].clone()];
     b.both("channel_affine 32x32x16x16", n.clone(), &flat, |x| {
         Tensor::compose(ChannelAffine, &[&x[0], &x[1], &x[2]]).swap_remove(0)
+    });
+    let with = [affine[0].clone(), affine[1].clone(), affine[2].clone(), b.randn(&[32, 32, 16, 16], 8)];
+    b.both("group_norm_relu 8, 32x32x16x16", n.clone(), &with, |x| {
+        x[0].group_norm_relu(8, &x[1], &x[2], Some(&x[3]), 1e-5)
     });
     b.both("batch_norm_relu 32x32x16x16", n, &affine, |x| x[0].batch_norm_relu_train(&x[1], &x[2], None, 1e-5).0);
     let (average, new) = (b.randn(&[512], 6), b.randn(&[512], 7));

@@ -58,6 +58,16 @@ pub fn rows(c: &mut Criterion) {
     both(&mut group, "log_softmax 512x768", work(), &[x], |x| x[0].log_softmax(-1));
     both(&mut group, "layer_norm 512x768", work(), &affine, |x| x[0].layer_norm([768], Some(&x[1]), Some(&x[2]), 1e-5));
     both(&mut group, "rms_norm 512x768", work(), &affine[..2], |x| x[0].rms_norm([768], Some(&x[1]), None));
+    // Two are read and two written, which then are added (8 and 4 bytes; nothing backward); backward, the gradient twice, and the sum.
+    let with = [affine[0].clone(), affine[1].clone(), affine[2].clone(), randn(&[rows, width], 5)];
+    both(&mut group, "add_layer_norm 512x768", bytes(rows * width, 28, 44), &with, |x| {
+        let (y, sum) = x[0].add_layer_norm(&x[3], [768], Some(&x[1]), Some(&x[2]), 1e-5);
+        y + sum
+    });
+    both(&mut group, "add_rms_norm 512x768", bytes(rows * width, 28, 44), &with, |x| {
+        let (y, sum) = x[0].add_rms_norm(&x[3], [768], Some(&x[1]), None);
+        y + sum
+    });
     for (rows, classes) in [(64, 10), (512, 8192)] {
         let target = Tensor::randint(0, classes as i64, [rows], Device::cpu(), 3);
         let name = format!("cross_entropy {rows}x{classes}");
@@ -116,6 +126,10 @@ pub fn images(c: &mut Criterion) {
     // A group stays in a cache, as a row does.
     both(&mut group, "group_norm 8, 64x64x24x24", bytes(numbers, 8, 20), &x, |x| {
         x[0].group_norm(8, Some(&x[1]), Some(&x[2]), 1e-5)
+    });
+    let with = [x[0].clone(), x[1].clone(), x[2].clone(), randn(&[64, 64, 24, 24], 3)];
+    both(&mut group, "group_norm_relu 8 and a residual, 64x64x24x24", bytes(numbers, 12, 36), &with, |x| {
+        x[0].group_norm_relu(8, &x[1], &x[2], Some(&x[3]), 1e-5)
     });
     group.finish();
 }

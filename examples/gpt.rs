@@ -91,8 +91,9 @@ struct Block {
 
 impl Layer for Block {
     fn forward(&self, x: &Tensor, cx: &Cx) -> Tensor {
-        let x = x + self.drop.call(&self.attn.call(&self.ln_1.call(x, cx), cx), cx);
-        let hidden = GeluTanh.call(&self.c_fc.call(&self.ln_2.call(&x, cx), cx), cx);
+        let attended = self.drop.call(&self.attn.call(&self.ln_1.call(x, cx), cx), cx);
+        let (normed, x) = self.ln_2.call_add(&attended, x, cx); // of the sum, and the sum
+        let hidden = GeluTanh.call(&self.c_fc.call(&normed, cx), cx);
         &x + self.drop.call(&self.c_proj.call(&hidden, cx), cx)
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Forward: y = (x − mean)·rstd·w + b with rstd = 1/√(var + eps), the biased variance from centred elements. Backward, with
 //! x̂ = (x − mean)·rstd and d = g·w: dx = rstd·(d − mean(d) − x̂·mean(d·x̂)); dw = Σ g·x̂ and db = Σ g over the rows, each
-//! column one thread's sum in blocks of 64 rows. CPU reference: the composites' definitions.
+//! column one thread's sum in blocks of 64 rows. With a residual, x is the sum of two, which is written as well; what flows to the
+//! sum from elsewhere is added to dx. CPU reference: the composites' definitions.
 
 use crate::reduce::Combine;
 use crate::rows::{lane, row, together};
@@ -37,6 +38,25 @@ pub fn statistics<T: Numeric>(
     (m, s)
 }
 
+/// Writes a row's x + residual. Each thread writes the elements that it reads afterwards, so that none waits for another.
+#[cube]
+pub fn add_row<T: Numeric>(
+    x: &Array<T>,
+    residual: &Array<T>,
+    sum: &mut Array<T>,
+    x_base: usize,
+    residual_base: usize,
+    base: usize,
+    width: usize,
+    #[comptime] lanes: usize,
+) {
+    let mut i = lane(lanes);
+    while i < width {
+        sum[base + i] = T::cast_from(f32::cast_from(x[x_base + i]) + f32::cast_from(residual[residual_base + i]));
+        i += lanes;
+    }
+}
+
 /// One row: the output, and its mean and rstd. `w` and `b` are read only if there are `parameters` of them.
 #[cube(launch_unchecked, address_type = "dynamic")]
 pub fn layer_norm_kernel<T: Numeric>(
@@ -58,29 +78,80 @@ pub fn layer_norm_kernel<T: Numeric>(
 ) {
     let r = row(lanes);
     if r < count {
-        let first = lane(lanes);
         let base = x_offset + r * width;
-        let (m, s) = statistics::<T>(x, base, width, eps, lanes);
-        let mut i = first;
-        while i < width {
-            let mut y = (f32::cast_from(x[base + i]) - m) * s;
-            if comptime!(parameters > 0) {
-                y *= f32::cast_from(w[w_offset + i]);
-            }
-            if comptime!(parameters > 1) {
-                y += f32::cast_from(b[b_offset + i]);
-            }
-            out[r * width + i] = T::cast_from(y);
-            i += lanes;
-        }
-        if first == 0 {
-            mean[r] = m;
-            rstd[r] = s;
-        }
+        normalize_row::<T>(x, w, b, out, mean, rstd, r, base, w_offset, b_offset, eps, width, parameters, lanes);
     }
 }
 
-/// One row of dx.
+/// One row of x + residual: the sum, the output, and its mean and rstd.
+#[cube(launch_unchecked, address_type = "dynamic")]
+pub fn add_layer_norm_kernel<T: Numeric>(
+    x: &Array<T>,
+    residual: &Array<T>,
+    w: &Array<T>,
+    b: &Array<T>,
+    out: &mut Array<T>,
+    sum: &mut Array<T>,
+    mean: &mut Array<f32>,
+    rstd: &mut Array<f32>,
+    x_offset: usize,
+    residual_offset: usize,
+    w_offset: usize,
+    b_offset: usize,
+    eps: f32,
+    count: usize,
+    width: usize,
+    #[comptime] parameters: u32,
+    #[comptime] lanes: usize,
+    #[define(T)] _type: StorageType,
+) {
+    let r = row(lanes);
+    if r < count {
+        let base = r * width;
+        add_row::<T>(x, residual, sum, x_offset + base, residual_offset + base, base, width, lanes);
+        normalize_row::<T>(sum, w, b, out, mean, rstd, r, base, w_offset, b_offset, eps, width, parameters, lanes);
+    }
+}
+
+/// Row `r` of the output, from the elements of x from `base` on, and its mean and rstd.
+#[cube]
+fn normalize_row<T: Numeric>(
+    x: &Array<T>,
+    w: &Array<T>,
+    b: &Array<T>,
+    out: &mut Array<T>,
+    mean: &mut Array<f32>,
+    rstd: &mut Array<f32>,
+    r: usize,
+    base: usize,
+    w_offset: usize,
+    b_offset: usize,
+    eps: f32,
+    width: usize,
+    #[comptime] parameters: u32,
+    #[comptime] lanes: usize,
+) {
+    let first = lane(lanes);
+    let (m, s) = statistics::<T>(x, base, width, eps, lanes);
+    let mut i = first;
+    while i < width {
+        let mut y = (f32::cast_from(x[base + i]) - m) * s;
+        if comptime!(parameters > 0) {
+            y *= f32::cast_from(w[w_offset + i]);
+        }
+        if comptime!(parameters > 1) {
+            y += f32::cast_from(b[b_offset + i]);
+        }
+        out[r * width + i] = T::cast_from(y);
+        i += lanes;
+    }
+    if first == 0 {
+        mean[r] = m;
+        rstd[r] = s;
+    }
+}
+
+/// One row of dx. What is in `more`, too, flows to x; it is read only if `is_joined`.
 #[cube(launch_unchecked, address_type = "dynamic")]
 pub fn layer_norm_dx_kernel<T: Numeric>(
     g: &Array<T>,
@@ -88,12 +159,15 @@ pub fn layer_norm_dx_kernel<T: Numeric>(
     w: &Array<T>,
     mean: &Array<f32>,
     rstd: &Array<f32>,
+    more: &Array<T>,
     out: &mut Array<T>,
     g_offset: usize,
     x_offset: usize,
     w_offset: usize,
+    more_offset: usize,
     count: usize,
     width: usize,
+    #[comptime] is_joined: bool,
     #[comptime] lanes: usize,
     #[define(T)] _type: StorageType,
 ) {
@@ -118,7 +192,11 @@ pub fn layer_norm_dx_kernel<T: Numeric>(
         while i < width {
             let d = f32::cast_from(g[g_offset + r * width + i]) * f32::cast_from(w[w_offset + i]);
             let hat = (f32::cast_from(x[x_offset + r * width + i]) - m) * s;
-            out[r * width + i] = T::cast_from((d - m1 - hat * m2) * s);
+            let mut dx = (d - m1 - hat * m2) * s;
+            if comptime!(is_joined) {
+                dx += f32::cast_from(more[more_offset + r * width + i]);
+            }
+            out[r * width + i] = T::cast_from(dx);
             i += lanes;
         }
     }

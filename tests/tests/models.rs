@@ -92,8 +92,9 @@ impl Block {
 
 impl Layer for Block {
     fn forward(&self, x: &Tensor, cx: &Cx) -> Tensor {
-        let x = x + self.attn.call(&self.ln_1.call(x, cx), cx);
-        let hidden = GeluTanh.call(&self.c_fc.call(&self.ln_2.call(&x, cx), cx), cx);
+        let attended = self.attn.call(&self.ln_1.call(x, cx), cx);
+        let (normed, x) = self.ln_2.call_add(&attended, x, cx);
+        let hidden = GeluTanh.call(&self.c_fc.call(&normed, cx), cx);
         x + self.c_proj.call(&hidden, cx)
     }
 }

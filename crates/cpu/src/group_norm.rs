@@ -3,9 +3,10 @@
 //!
 //! A group's numbers lie one after another. Forward reads them in blocks, whose statistics are put together in f64, so that memory is
 //! read once for them and once more to write. Weight and bias belong to channels, so a channel's places go together; where they
-//! are few, a group is a row of layer normalization, with weight and bias spread over the places.
+//! are few, a group is a row of layer normalization, with weight and bias spread over the places. A residual and a ReLU are part of the
+//! pass that writes.
 
-use crate::batch_norm::rows::{moments, normalize, sum_each};
+use crate::batch_norm::rows::{flowing_moments, moments, normalize, normalize_relu, sum_each};
 use crate::batch_norm::{Dense, Number};
 use crate::conv::by_dtype;
 use crate::elementwise::finish;
@@ -19,7 +20,7 @@ use crate::softmax::for_rows;
 use crate::threads::for_chunks;
 use gradus_core::backend::View;
 use gradus_core::composite::{Fused, FusedCall, KernelTable};
-use gradus_core::functional::group_norm::{GroupNorm, GroupNormGrad};
+use gradus_core::functional::group_norm::{GroupNorm, GroupNormGrad, GroupNormRelu, GroupNormReluGrad};
 use gradus_core::{DType, Meta, Result, Shape};
 use smallvec::smallvec;
 use std::ops::Range;
@@ -27,16 +28,49 @@ use std::ops::Range;
 pub(crate) fn register(table: &KernelTable) {
     table.register(|c: FusedCall<'_, GroupNorm>| {
         by_dtype(c.x, |x, dtype| match dtype {
-            DType::F32 => forward::<f32>(c.op, x).map(Some),
-            _ => forward::<f64>(c.op, x).map(Some),
+            DType::F32 => forward::<f32>(c.op, x, false).map(Some),
+            _ => forward::<f64>(c.op, x, false).map(Some),
         })
     });
     table.register(|c: FusedCall<'_, GroupNormGrad>| {
         by_dtype(c.x, |x, dtype| match dtype {
-            DType::F32 => backward::<f32>(c.op.groups, x).map(Some),
-            _ => backward::<f64>(c.op.groups, x).map(Some),
+            _ if !alike(x) => Ok(None),
+            DType::F32 => backward::<f32>(c.op.groups, x, Flow::All).map(Some),
+            _ => backward::<f64>(c.op.groups, x, Flow::All).map(Some),
         })
     });
+    // Of few places in a row, activation and residual are passes of their own: by definition.
+    table.register(|c: FusedCall<'_, GroupNormRelu>| {
+        let op = GroupNorm { groups: c.op.groups, eps: c.op.eps };
+        by_dtype(c.x, |x, dtype| match dtype {
+            _ if Sizes::of(x[0], op.groups, true).is_narrow() => Ok(None),
+            DType::F32 => forward::<f32>(&op, x, true).map(Some),
+            _ => forward::<f64>(&op, x, true).map(Some),
+        })
+    });
+    table.register(|c: FusedCall<'_, GroupNormReluGrad>| {
+        let flow = if c.op.residual { Flow::ToResidual } else { Flow::WhereOutput };
+        by_dtype(c.x, |x, dtype| match dtype {
+            _ if !alike(x) || Sizes::of(x[1], c.op.groups, true).is_narrow() => Ok(None),
+            DType::F32 => backward::<f32>(c.op.groups, x, flow).map(Some),
+            _ => backward::<f64>(c.op.groups, x, flow).map(Some),
+        })
+    });
+}
+
+/// Whether all have one dtype: statistics might come from elsewhere.
+fn alike(x: &[View<'_>]) -> bool {
+    x.iter().all(|v| v.dtype == x[0].dtype)
+}
+
+/// Where the gradient of the output flows on.
+#[derive(Clone, Copy, PartialEq)]
+enum Flow {
+    All,
+    /// Where the output is positive.
+    WhereOutput,
+    /// The same, and to a residual, too.
+    ToResidual,
 }
 
 /// How `[images, channels, places]` falls into groups.
@@ -85,6 +119,11 @@ vectorized! {
         let [w, inner, mean, slope, rstd] = numbers;
         for ((d, &g), &x) in dx.iter_mut().zip(g).zip(x) { *d = (g * w - inner - (x - mean) * slope) * rstd; }
     }
+    /// The same of a g that stands in dx.
+    fn channel_dx_of_itself<T: Float>(x: &[T], numbers: [T; 5], dx: &mut [T]) {
+        let [w, inner, mean, slope, rstd] = numbers;
+        for (d, &x) in dx.iter_mut().zip(x) { *d = (*d * w - inner - (x - mean) * slope) * rstd; }
+    }
 }
 
 /// So many numbers stay in the nearest cache while they are read twice.
@@ -104,7 +143,8 @@ fn statistics<T: Number>(x: &[T]) -> (f64, f64) {
     (mean, squares / n)
 }
 
-fn forward<T: Number>(op: &GroupNorm, x: &[View<'_>]) -> Result<Fused> {
+/// Of x and, perhaps, w and b; with a ReLU, perhaps a residual too.
+fn forward<T: Number>(op: &GroupNorm, x: &[View<'_>], relu: bool) -> Result<Fused> {
     let affine = x.len() > 1;
     let (s, eps) = (Sizes::of(x[0], op.groups, affine), op.eps);
     let (rows, width, size) = (s.rows(), s.width(), size_of::<T>());
@@ -126,7 +166,12 @@ fn forward<T: Number>(op: &GroupNorm, x: &[View<'_>]) -> Result<Fused> {
             } else {
                 for (c, at) in s.channels_of(r) {
                     let (scale, shift) = (rstd * number(1, c, T::ONE), number(2, c, T::ZERO));
-                    normalize(&x[at.clone()], mean, scale, shift, &mut y[at]);
+                    let (x, y) = (&x[at.clone()], &mut y[at.clone()]);
+                    let residual = inputs.get(3).map_or(&[][..], |v| v.part(r * width + at.start, at.len()));
+                    match relu {
+                        true => normalize_relu(x, residual, [mean, scale, shift], y),
+                        false => normalize(x, mean, scale, shift, y),
+                    }
                 }
             }
             means.part(r, 1)[0] = mean;
@@ -137,8 +182,8 @@ fn forward<T: Number>(op: &GroupNorm, x: &[View<'_>]) -> Result<Fused> {
     Ok(Fused::one(finish(ty)?).keep(stat, finish(tm)?).keep(stat, finish(tr)?))
 }
 
-/// Of g, x, mean, rstd and perhaps w.
-fn backward<T: Number>(groups: usize, x: &[View<'_>]) -> Result<Fused> {
+/// Of g, x, mean, rstd and, perhaps, w; where a ReLU followed, of the output, too.
+fn backward<T: Number>(groups: usize, x: &[View<'_>], flow: Flow) -> Result<Fused> {
     let affine = x.len() > 4;
     let s = Sizes::of(x[1], groups, affine);
     let size = size_of::<T>();
@@ -147,10 +192,12 @@ fn backward<T: Number>(groups: usize, x: &[View<'_>]) -> Result<Fused> {
     let (tw, tb) = (CpuStorage::new(vector * size)?, CpuStorage::new(vector * size)?);
     let parts = Parts::of(&s);
     let tp = CpuStorage::new(if affine { parts.count * parts.len() * size } else { 0 })?;
+    let to_residual = flow == Flow::ToResidual;
+    let tr = CpuStorage::new(if to_residual { s.rows() * s.width() * size } else { 0 })?;
     let (inputs, reads) = (Dense::<T>::all(x)?, x.iter().map(|v| storage(v.buffer)).collect::<Result<Vec<_>>>()?);
-    let [dx, dw, db, sums] = [&tx, &tw, &tb, &tp].map(|s| Out::<T>::of(s));
-    launch(&reads, &[&tx, &tw, &tb, &tp], move || {
-        let call = Back { s, parts, inputs: &inputs, dx: &dx, sums: affine.then_some(&sums) };
+    let [dx, dw, db, sums, dr] = [&tx, &tw, &tb, &tp, &tr].map(|s| Out::<T>::of(s));
+    launch(&reads, &[&tx, &tw, &tb, &tp, &tr], move || {
+        let call = Back { s, parts, inputs: &inputs, flow, dx: &dx, dr: &dr, sums: affine.then_some(&sums) };
         if s.is_narrow() {
             call.by_rows()
         } else {
@@ -163,6 +210,9 @@ fn backward<T: Number>(groups: usize, x: &[View<'_>]) -> Result<Fused> {
     let mut outputs = smallvec![finish(tx)?];
     if affine {
         outputs.extend([finish(tw)?, finish(tb)?]);
+    }
+    if to_residual {
+        outputs.push(finish(tr)?);
     }
     Ok(Fused { outputs, ..Fused::default() })
 }
@@ -201,7 +251,9 @@ struct Back<'a, T> {
     s: Sizes,
     parts: Parts,
     inputs: &'a [Dense<T>],
+    flow: Flow,
     dx: &'a Out<T>,
+    dr: &'a Out<T>,
     sums: Option<&'a Out<T>>,
 }
 
@@ -214,6 +266,18 @@ impl<T: Number> Back<'_, T> {
         (g, x, self.dx.part(at, width), mean, rstd)
     }
 
+    /// (Σ g, Σ g·(x − mean)) of a channel of row `r` and the gradient that flows, which is written to the residual's or, where there
+    /// is none, to dx.
+    fn moments(&self, r: usize, at: Range<usize>, mean: T, dx: &mut [T]) -> (T, T) {
+        let (start, len) = (r * self.s.width() + at.start, at.len());
+        let part = |i: usize| self.inputs[i].part(start, len);
+        match self.flow {
+            Flow::All => moments(part(0), part(1), mean),
+            Flow::WhereOutput => flowing_moments(part(0), part(5), part(1), mean, &mut dx[at]),
+            Flow::ToResidual => flowing_moments(part(0), part(5), part(1), mean, self.dr.part(start, len)),
+        }
+    }
+
     /// Channels of many places: their sums tell those of the group, which is still in a cache when dx is written.
     fn by_channels(&self) {
         let (s, inverse) = (self.s, 1.0 / self.s.width() as f64);
@@ -222,7 +286,7 @@ impl<T: Number> Back<'_, T> {
             let weight = |c: usize| self.inputs.get(4).map_or(T::ONE, |w| w.part(c, 1)[0]);
             let (mut inner, mut along) = (0.0, 0.0);
             for (c, at) in s.channels_of(r) {
-                let (db, dw) = moments(&g[at.clone()], &x[at], mean);
+                let (db, dw) = self.moments(r, at, mean, dx);
                 let (dw, w) = (dw * rstd, weight(c).to_f64());
                 inner += w * db.to_f64();
                 along += w * dw.to_f64();
@@ -234,7 +298,12 @@ impl<T: Number> Back<'_, T> {
             }
             let (inner, slope) = (T::from_f64(inner * inverse), T::from_f64(along * inverse) * rstd);
             for (c, at) in s.channels_of(r) {
-                channel_dx(&g[at.clone()], &x[at.clone()], [weight(c), inner, mean, slope, rstd], &mut dx[at]);
+                let (numbers, x, dx) = ([weight(c), inner, mean, slope, rstd], &x[at.clone()], &mut dx[at.clone()]);
+                match self.flow {
+                    Flow::All => channel_dx(&g[at], x, numbers, dx),
+                    Flow::WhereOutput => channel_dx_of_itself(x, numbers, dx),
+                    Flow::ToResidual => channel_dx(self.dr.part(r * s.width() + at.start, at.len()), x, numbers, dx),
+                }
             }
         });
     }

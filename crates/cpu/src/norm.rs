@@ -1,8 +1,10 @@
 //! Fused layer normalization: forward keeps mean and rstd of each row; backward gives the gradients of input, weight and bias.
+//! A residual is added row by row, while the row is in the nearest cache.
 
+use crate::batch_norm::Dense;
 use crate::elementwise::finish;
 use crate::lanes::sums;
-use crate::launch::{In, Out, launch, storage};
+use crate::launch::{Out, launch, storage};
 use crate::math::Float;
 use crate::memory::CpuStorage;
 use crate::simd::vectorized;
@@ -10,14 +12,19 @@ use crate::softmax::for_rows;
 use crate::threads::for_chunks;
 use gradus_core::backend::View;
 use gradus_core::composite::{Fused, FusedCall, KernelTable};
-use gradus_core::functional::norm::{LayerNorm, LayerNormGrad};
+use gradus_core::functional::norm::{AddLayerNorm, LayerNorm, LayerNormGrad};
 use gradus_core::{DType, Meta, Result, Shape};
-use smallvec::smallvec;
+use smallvec::{SmallVec, smallvec};
 
 pub(crate) fn register(table: &KernelTable) {
     table.register(|c: FusedCall<'_, LayerNorm>| match kind(c.x) {
-        Some(DType::F32) => forward::<f32>(c.op.eps as f32, c.x, c.outputs[0]),
-        Some(DType::F64) => forward::<f64>(c.op.eps, c.x, c.outputs[0]),
+        Some(DType::F32) => forward::<f32>(c.op.eps as f32, c.x[0], None, &c.x[1..]).map(Some),
+        Some(DType::F64) => forward::<f64>(c.op.eps, c.x[0], None, &c.x[1..]).map(Some),
+        _ => Ok(None),
+    });
+    table.register(|c: FusedCall<'_, AddLayerNorm>| match kind(c.x) {
+        Some(DType::F32) => forward::<f32>(c.op.eps as f32, c.x[0], Some(c.x[1]), &c.x[2..]).map(Some),
+        Some(DType::F64) => forward::<f64>(c.op.eps, c.x[0], Some(c.x[1]), &c.x[2..]).map(Some),
         _ => Ok(None),
     });
     table.register(|c: FusedCall<'_, LayerNormGrad>| match kind(c.x) {
@@ -27,12 +34,19 @@ pub(crate) fn register(table: &KernelTable) {
     });
 }
 
-/// The dtype, if all operands lie row-major and there is something to do.
+/// The dtype, if all operands have it and lie row-major and there is something to do.
 pub(crate) fn kind(x: &[View<'_>]) -> Option<DType> {
-    (x.iter().all(|v| v.layout.is_dense()) && x[0].elements() > 0).then_some(x[0].dtype)
+    let fits = |v: &View<'_>| v.layout.is_dense() && v.dtype == x[0].dtype;
+    (x.iter().all(fits) && x[0].elements() > 0).then_some(x[0].dtype)
 }
 
 vectorized! {
+    pub(crate) fn row_add<T: Float>(x: &[T], more: &[T], sum: &mut [T]) {
+        for ((s, &x), &more) in sum.iter_mut().zip(x).zip(more) { *s = x + more; }
+    }
+    pub(crate) fn row_add_to<T: Float>(more: &[T], sum: &mut [T]) {
+        for (s, &more) in sum.iter_mut().zip(more) { *s = *s + more; }
+    }
     pub(crate) fn row_sum<T: Float>(x: &[T]) -> T {
         sums([x], |[x]| [x])[0]
     }
@@ -79,20 +93,28 @@ impl Number for f64 {
     }
 }
 
-fn forward<T: Number>(eps: T, x: &[View<'_>], out: Meta) -> Result<Option<Fused>> {
-    let (rows, width) = (x[0].shape()[0], x[0].shape()[1]);
+fn forward<T: Number>(eps: T, x: View<'_>, residual: Option<View<'_>>, parameters: &[View<'_>]) -> Result<Fused> {
+    let (rows, width) = (x.shape()[0], x.shape()[1]);
     let size = size_of::<T>();
     let (ty, tm, tr) =
         (CpuStorage::new(rows * width * size)?, CpuStorage::new(rows * size)?, CpuStorage::new(rows * size)?);
-    let views =
-        x.iter().map(|v| Ok((In::<T>::of(storage(v.buffer)?), v.layout.offset()))).collect::<Result<Vec<_>>>()?;
-    let reads = x.iter().map(|v| storage(v.buffer)).collect::<Result<Vec<_>>>()?;
-    let (y, mean, rstd) = (Out::<T>::of(&ty), Out::<T>::of(&tm), Out::<T>::of(&tr));
-    launch(&reads, &[&ty, &tm, &tr], move || {
-        let vector = |i: usize| views.get(i).map_or(&[][..], |(v, at)| &v.slice()[*at..*at + width]);
-        let (w, b) = (vector(1), vector(2));
+    let ts = CpuStorage::new(if residual.is_some() { rows * width * size } else { 0 })?;
+    let inputs: SmallVec<[View<'_>; 4]> =
+        [x, residual.unwrap_or(x)].into_iter().chain(parameters.iter().copied()).collect();
+    let views = Dense::<T>::all(&inputs)?;
+    let reads = inputs.iter().map(|v| storage(v.buffer)).collect::<Result<Vec<_>>>()?;
+    let (adds, (y, sum, mean, rstd)) =
+        (residual.is_some(), (Out::<T>::of(&ty), Out::<T>::of(&ts), Out::<T>::of(&tm), Out::<T>::of(&tr)));
+    launch(&reads, &[&ty, &ts, &tm, &tr], move || {
+        let vector = |i: usize| views.get(i).map_or(&[][..], |v| v.part(0, width));
+        let (w, b) = (vector(2), vector(3));
         for_rows(rows, width, 800, |r| {
-            let x = &views[0].0.slice()[views[0].1 + r * width..][..width];
+            let mut x = views[0].part(r * width, width);
+            if adds {
+                let sum = sum.part(r * width, width);
+                row_add(x, views[1].part(r * width, width), sum);
+                x = sum;
+            }
             let m = row_sum(x) * T::reciprocal(width);
             let s = T::ONE / (row_squares(x, m) * T::reciprocal(width) + eps).sqrt();
             row_normalize(x, m, s, w, b, y.part(r * width, width));
@@ -100,8 +122,12 @@ fn forward<T: Number>(eps: T, x: &[View<'_>], out: Meta) -> Result<Option<Fused>
             rstd.part(r, 1)[0] = s;
         });
     });
-    let stat = Meta::new(out.dtype, Shape::try_new(&[rows])?);
-    Ok(Some(Fused::one(finish(ty)?).keep(stat, finish(tm)?).keep(stat, finish(tr)?)))
+    let stat = Meta::new(x.dtype, Shape::try_new(&[rows])?);
+    let mut fused = Fused::one(finish(ty)?);
+    if adds {
+        fused.outputs.push(finish(ts)?);
+    }
+    Ok(fused.keep(stat, finish(tm)?).keep(stat, finish(tr)?))
 }
 
 fn backward<T: Number>(x: &[View<'_>], inverse: T) -> Result<Option<Fused>> {
@@ -109,16 +135,15 @@ fn backward<T: Number>(x: &[View<'_>], inverse: T) -> Result<Option<Fused>> {
     let size = size_of::<T>();
     let (tx, tw, tb) =
         (CpuStorage::new(rows * width * size)?, CpuStorage::new(width * size)?, CpuStorage::new(width * size)?);
-    let views =
-        x.iter().map(|v| Ok((In::<T>::of(storage(v.buffer)?), v.layout.offset()))).collect::<Result<Vec<_>>>()?;
+    let views = Dense::<T>::all(x)?;
     let reads = x.iter().map(|v| storage(v.buffer)).collect::<Result<Vec<_>>>()?;
     let (dx, dw, db) = (Out::<T>::of(&tx), Out::<T>::of(&tw), Out::<T>::of(&tb));
     // Weight gradients are summed over fixed groups of rows, whose sums are then added in order.
     let group = 64usize;
     let groups = rows.div_ceil(group);
     launch(&reads, &[&tx, &tw, &tb], move || {
-        let row = |i: usize, r: usize| &views[i].0.slice()[views[i].1 + r * width..][..width];
-        let at = |i: usize, r: usize| views[i].0.slice()[views[i].1 + r];
+        let row = |i: usize, r: usize| views[i].part(r * width, width);
+        let at = |i: usize, r: usize| views[i].part(r, 1)[0];
         let mut partial = vec![T::ZERO; groups * 2 * width];
         let parts = crate::reduce::Shared::of(&mut partial);
         for_chunks(groups, rows * width, |c| {
@@ -127,7 +152,11 @@ fn backward<T: Number>(x: &[View<'_>], inverse: T) -> Result<Option<Fused>> {
             for r in c * group..rows.min((c + 1) * group) {
                 let (g, x, m, s) = (row(0, r), row(1, r), at(3, r), at(4, r));
                 let (m1, m2) = row_moments(g, x, w, m, s);
-                row_dx(g, x, w, m, s, m1 * inverse, m2 * inverse, dx.part(r * width, width));
+                let dx = dx.part(r * width, width);
+                row_dx(g, x, w, m, s, m1 * inverse, m2 * inverse, dx);
+                if views.len() > 5 {
+                    row_add_to(row(5, r), dx);
+                }
                 row_dw(g, x, m, s, sw, sb);
             }
         });

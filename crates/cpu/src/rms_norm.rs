@@ -1,24 +1,31 @@
 //! Fused root-mean-square normalization: forward keeps rstd of each row; backward gives the gradients of input and weight.
+//! A residual is added row by row, as in [`crate::norm`].
 
+use crate::batch_norm::Dense;
 use crate::elementwise::finish;
 use crate::lanes::sums;
-use crate::launch::{In, Out, launch, storage};
+use crate::launch::{Out, launch, storage};
 use crate::math::Float;
 use crate::memory::CpuStorage;
-use crate::norm::{Number, kind};
+use crate::norm::{Number, kind, row_add, row_add_to};
 use crate::simd::vectorized;
 use crate::softmax::for_rows;
 use crate::threads::for_chunks;
 use gradus_core::backend::View;
 use gradus_core::composite::{Fused, FusedCall, KernelTable};
-use gradus_core::functional::rms_norm::{RmsNorm, RmsNormGrad};
+use gradus_core::functional::rms_norm::{AddRmsNorm, RmsNorm, RmsNormGrad};
 use gradus_core::{DType, Meta, Result, Shape};
 use smallvec::smallvec;
 
 pub(crate) fn register(table: &KernelTable) {
     table.register(|c: FusedCall<'_, RmsNorm>| match kind(c.x) {
-        Some(DType::F32) => forward::<f32>(c.op.eps as f32, c.x, c.outputs[0]),
-        Some(DType::F64) => forward::<f64>(c.op.eps, c.x, c.outputs[0]),
+        Some(DType::F32) => forward::<f32>(c.op.eps as f32, c.x[0], None, c.x.get(1)).map(Some),
+        Some(DType::F64) => forward::<f64>(c.op.eps, c.x[0], None, c.x.get(1)).map(Some),
+        _ => Ok(None),
+    });
+    table.register(|c: FusedCall<'_, AddRmsNorm>| match kind(c.x) {
+        Some(DType::F32) => forward::<f32>(c.op.eps as f32, c.x[0], Some(c.x[1]), c.x.get(2)).map(Some),
+        Some(DType::F64) => forward::<f64>(c.op.eps, c.x[0], Some(c.x[1]), c.x.get(2)).map(Some),
         _ => Ok(None),
     });
     table.register(|c: FusedCall<'_, RmsNormGrad>| match kind(c.x) {
@@ -52,24 +59,34 @@ vectorized! {
     }
 }
 
-fn forward<T: Number>(eps: T, x: &[View<'_>], out: Meta) -> Result<Option<Fused>> {
-    let (rows, width) = (x[0].shape()[0], x[0].shape()[1]);
-    let size = size_of::<T>();
+fn forward<T: Number>(eps: T, x: View<'_>, residual: Option<View<'_>>, weight: Option<&View<'_>>) -> Result<Fused> {
+    let (rows, width) = (x.shape()[0], x.shape()[1]);
+    let (size, adds, weighted) = (size_of::<T>(), residual.is_some(), weight.is_some());
     let (ty, tr) = (CpuStorage::new(rows * width * size)?, CpuStorage::new(rows * size)?);
-    let (sx, sw) = (storage(x[0].buffer)?, storage(x.get(1).unwrap_or(&x[0]).buffer)?);
-    let (values, weight, weighted) = (In::<T>::of(sx), In::<T>::of(sw), x.len() > 1);
-    let (ox, ow) = (x[0].layout.offset(), x.get(1).map_or(0, |w| w.layout.offset()));
-    let (y, rstd) = (Out::<T>::of(&ty), Out::<T>::of(&tr));
-    launch(&[sx, sw], &[&ty, &tr], move || {
-        let w = if weighted { &weight.slice()[ow..ow + width] } else { &[] };
+    let ts = CpuStorage::new(if adds { rows * width * size } else { 0 })?;
+    let inputs = [x, residual.unwrap_or(x), *weight.unwrap_or(&x)];
+    let views = Dense::<T>::all(&inputs)?;
+    let reads = [storage(inputs[0].buffer)?, storage(inputs[1].buffer)?, storage(inputs[2].buffer)?];
+    let (y, sum, rstd) = (Out::<T>::of(&ty), Out::<T>::of(&ts), Out::<T>::of(&tr));
+    launch(&reads, &[&ty, &ts, &tr], move || {
+        let w = if weighted { views[2].part(0, width) } else { &[] };
         for_rows(rows, width, 600, |r| {
-            let x = &values.slice()[ox + r * width..][..width];
+            let mut x = views[0].part(r * width, width);
+            if adds {
+                let sum = sum.part(r * width, width);
+                row_add(x, views[1].part(r * width, width), sum);
+                x = sum;
+            }
             let s = T::ONE / (row_dot(x) * T::reciprocal(width) + eps).sqrt();
             row_scale(x, s, w, y.part(r * width, width));
             rstd.part(r, 1)[0] = s;
         });
     });
-    Ok(Some(Fused::one(finish(ty)?).keep(Meta::new(out.dtype, Shape::try_new(&[rows])?), finish(tr)?)))
+    let mut fused = Fused::one(finish(ty)?);
+    if adds {
+        fused.outputs.push(finish(ts)?);
+    }
+    Ok(fused.keep(Meta::new(x.dtype, Shape::try_new(&[rows])?), finish(tr)?))
 }
 
 fn backward<T: Number>(x: &[View<'_>]) -> Result<Option<Fused>> {
@@ -80,21 +97,21 @@ fn backward<T: Number>(x: &[View<'_>]) -> Result<Option<Fused>> {
     let groups = rows.div_ceil(group);
     let (tx, tw) = (CpuStorage::new(rows * width * size)?, CpuStorage::new(width * size)?);
     let partial = CpuStorage::new(groups * width * size)?;
-    let [g, values, weight, kept] = [&x[0], &x[1], &x[2], &x[3]].map(|v| Ok((storage(v.buffer)?, v.layout.offset())));
-    let [g, values, weight, kept] = [g?, values?, weight?, kept?];
-    let reads = [g.0, values.0, weight.0, kept.0];
-    let [g, values, weight, kept] = [g, values, weight, kept].map(|(s, at)| (In::<T>::of(s), at));
+    let views = Dense::<T>::all(x)?;
+    let reads = x.iter().map(|v| storage(v.buffer)).collect::<Result<Vec<_>>>()?;
     let (dx, dw, sums) = (Out::<T>::of(&tx), Out::<T>::of(&tw), Out::<T>::of(&partial));
     launch(&reads, &[&tx, &tw, &partial], move || {
         for_chunks(groups, rows * width, |c| {
-            let (w, sum) = (&weight.0.slice()[weight.1..][..width], sums.part(c * width, width));
+            let (w, sum) = (views[2].part(0, width), sums.part(c * width, width));
             sum.fill(T::ZERO);
             for r in c * group..rows.min((c + 1) * group) {
-                let (g, x) =
-                    (&g.0.slice()[g.1 + r * width..][..width], &values.0.slice()[values.1 + r * width..][..width]);
-                let rstd = kept.0.slice()[kept.1 + r];
+                let row = |i: usize| views[i].part(r * width, width);
+                let (g, x, dx, rstd) = (row(0), row(1), dx.part(r * width, width), views[3].part(r, 1)[0]);
                 let along = row_along(g, w, x) * T::reciprocal(width) * rstd * rstd;
-                row_grad(g, x, w, rstd, along, dx.part(r * width, width), sum);
+                row_grad(g, x, w, rstd, along, dx, sum);
+                if views.len() > 4 {
+                    row_add_to(row(4), dx);
+                }
             }
         });
         let total = dw.slice();

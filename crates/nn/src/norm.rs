@@ -2,7 +2,7 @@
 
 use crate::init::Init;
 use crate::layer::layer;
-use crate::{Module, Param, Site};
+use crate::{Cx, Module, Param, Site};
 use gradus_core::error::or_raise;
 use gradus_core::{Error, IntoShape, Result, Shape, Tensor};
 
@@ -58,6 +58,20 @@ impl LayerNorm {
     pub fn bias(mut self, bias: bool) -> LayerNorm {
         self.bias = self.bias.filter(|_| bias);
         self
+    }
+    /// (self(x + residual), x + residual), in one pass where the device can: the sum is what the next residual goes around. x and
+    /// residual have one shape. Hooks and the observer see the first. Panics at the caller's line if shapes do not fit.
+    #[track_caller]
+    pub fn call_add(&self, x: &Tensor, residual: &Tensor, cx: &Cx) -> (Tensor, Tensor) {
+        or_raise(self.try_call_add(x, residual, cx))
+    }
+    /// As [`call_add`](Self::call_add), with misuse returned as an error.
+    #[track_caller]
+    pub fn try_call_add(&self, x: &Tensor, residual: &Tensor, cx: &Cx) -> Result<(Tensor, Tensor)> {
+        let _scope = cx.enter(self);
+        let (y, sum) =
+            x.try_add_layer_norm(residual, self.normalized, self.weight.as_deref(), self.bias.as_deref(), self.eps)?;
+        Ok((cx.passed(self, y), sum))
     }
     fn options(&self) -> String {
         let affine = match (&self.weight, &self.bias) {
@@ -120,6 +134,19 @@ impl RmsNorm {
         self.weight = self.weight.filter(|_| affine);
         self
     }
+    /// (self(x + residual), x + residual), in one pass where the device can: the sum is what the next residual goes around. x and
+    /// residual have one shape. Hooks and the observer see the first. Panics at the caller's line if shapes do not fit.
+    #[track_caller]
+    pub fn call_add(&self, x: &Tensor, residual: &Tensor, cx: &Cx) -> (Tensor, Tensor) {
+        or_raise(self.try_call_add(x, residual, cx))
+    }
+    /// As [`call_add`](Self::call_add), with misuse returned as an error.
+    #[track_caller]
+    pub fn try_call_add(&self, x: &Tensor, residual: &Tensor, cx: &Cx) -> Result<(Tensor, Tensor)> {
+        let _scope = cx.enter(self);
+        let (y, sum) = x.try_add_rms_norm(residual, self.normalized, self.weight.as_deref(), self.eps)?;
+        Ok((cx.passed(self, y), sum))
+    }
     fn options(&self) -> String {
         self.normalized.to_string()
     }
@@ -181,6 +208,25 @@ impl GroupNorm {
     pub fn bias(mut self, bias: bool) -> GroupNorm {
         self.bias = self.bias.filter(|_| bias);
         self
+    }
+    /// max(self(x) + residual, 0): with the ReLU that follows, and what is added before it (`None`: nothing), in one pass over x
+    /// where the device can. Panics at the caller's line if shapes do not fit.
+    #[track_caller]
+    pub fn call_relu(&self, x: &Tensor, residual: Option<&Tensor>, cx: &Cx) -> Tensor {
+        or_raise(self.try_call_relu(x, residual, cx))
+    }
+    /// As [`call_relu`](Self::call_relu), with misuse returned as an error.
+    #[track_caller]
+    pub fn try_call_relu(&self, x: &Tensor, residual: Option<&Tensor>, cx: &Cx) -> Result<Tensor> {
+        let _scope = cx.enter(self);
+        let y = match (&self.weight, &self.bias) {
+            (Some(w), Some(b)) => x.try_group_norm_relu(self.groups, w, b, residual, self.eps)?,
+            (w, b) => {
+                let y = x.try_group_norm(self.groups, w.as_deref(), b.as_deref(), self.eps)?;
+                residual.map_or(Ok(y.clone()), |r| y.try_add(r))?.try_relu()?
+            }
+        };
+        Ok(cx.passed(self, y))
     }
     fn options(&self) -> String {
         format!("{} in {} groups", self.channels, self.groups)

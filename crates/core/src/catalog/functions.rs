@@ -124,14 +124,41 @@ fn normalization() -> Vec<Entry> {
         .one(reals(&[&[3, 5]]), |x| x[0].try_layer_norm([5], None, None, 0.1))
         .one(reals(&[&[2, 2, 3], &[2, 3], &[2, 3]]), |x| x[0].try_layer_norm([2, 3], Some(&x[1]), Some(&x[2]), 1e-3))
         .large(reals(&[&[301, 211], &[211], &[211]]), norm),
+        Entry::new("add_layer_norm", "torch.nn.functional.layer_norm", "(layer_norm(x + residual), x + residual).")
+            .case(reals(&[&[3, 5], &[3, 5], &[5], &[5]]), |x| {
+                pair(x[0].try_add_layer_norm(&x[1], [5], Some(&x[2]), Some(&x[3]), 1e-5)?)
+            })
+            .case(reals(&[&[3, 5], &[3, 5], &[5]]), |x| {
+                pair(x[0].try_add_layer_norm(&x[1], [5], Some(&x[2]), None, 1e-5)?)
+            })
+            .case(reals(&[&[3, 5], &[3, 5], &[5]]), |x| {
+                pair(x[0].try_add_layer_norm(&x[1], [5], None, Some(&x[2]), 1e-5)?)
+            })
+            // Only one of the two is used further: the other's gradient does not arrive.
+            .one(reals(&[&[2, 2, 3], &[2, 2, 3]]), |x| Ok(x[0].try_add_layer_norm(&x[1], [2, 3], None, None, 1e-3)?.0))
+            .one(reals(&[&[3, 5], &[3, 5]]), |x| Ok(x[0].try_add_layer_norm(&x[1], [5], None, None, 1e-3)?.1))
+            .large(reals(&[&[301, 211], &[301, 211], &[211], &[211]]), |x| {
+                let (y, sum) = x[0].try_add_layer_norm(&x[1], [211], x.get(2), x.get(3), 1e-5)?;
+                y.try_mul(&sum)
+            }),
         Entry::new("layer_norm_grad", "torch.native_layer_norm_backward", "The gradients of layer normalization.")
             .case(reals(&[&[3, 5], &[3, 5], &[5]]), |x| {
                 // The kept statistics are functions of x, which the definition works out for itself.
                 let mean = x[1].detach().try_mean_dims(&[1], false)?;
                 let rstd = (x[1].detach().try_var(&[1], 0, false)? + 1e-5).try_rsqrt()?;
                 composed(LayerNormGrad { eps: 1e-5 })(&[x[0].clone(), x[1].clone(), x[2].clone(), mean, rstd])
+            })
+            .case(reals(&[&[3, 5], &[3, 5], &[5], &[3, 5]]), |x| {
+                let mean = x[1].detach().try_mean_dims(&[1], false)?;
+                let rstd = (x[1].detach().try_var(&[1], 0, false)? + 1e-5).try_rsqrt()?;
+                let all = [&x[..3], &[mean, rstd], &x[3..]].concat();
+                composed(LayerNormGrad { eps: 1e-5 })(&all)
             }),
     ]
+}
+
+fn pair((y, sum): (Tensor, Tensor)) -> Result<Vec<Tensor>> {
+    Ok(vec![y, sum])
 }
 
 fn logits(rows: usize, classes: usize) -> Vec<Input> {

@@ -5,7 +5,7 @@ use crate::composite::Composite;
 use crate::error::{Error, Result};
 use crate::functional::batch_norm::{BatchNormGrad, BatchNormRelu, BatchNormReluGrad};
 use crate::functional::global_norm::GlobalNorm;
-use crate::functional::group_norm::GroupNormGrad;
+use crate::functional::group_norm::{GroupNormGrad, GroupNormReluGrad};
 use crate::functional::newton_schulz::NewtonSchulzSum;
 use crate::functional::rms_norm::RmsNormGrad;
 use crate::functional::running_average::RunningAverage;
@@ -129,6 +129,16 @@ fn group_norm() -> Vec<Entry> {
             .case(reals(&[&[2, 4, 3], &[2, 4, 3], &[4]]), |x| group_norm_grad(&x[0], &x[1], Some(&x[2])))
             .case(reals(&[&[2, 2, 17], &[2, 2, 17], &[2]]), |x| group_norm_grad(&x[0], &x[1], Some(&x[2])))
             .case(reals(&[&[2, 4, 3], &[2, 4, 3]]), |x| group_norm_grad(&x[0], &x[1], None)),
+        Entry::new("group_norm_relu", "torch.nn.functional.group_norm", "max(group_norm + residual, 0).")
+            .one(reals(&[&[2, 4, 3], &[4], &[4]]), group_norm_relu)
+            .one(reals(&[&[2, 4, 3, 6], &[4], &[4], &[2, 4, 3, 6]]), group_norm_relu)
+            .one(reals(&[&[1, 2, 19], &[2], &[2]]), group_norm_relu)
+            .large(reals(&[&[40, 12, 9, 11], &[12], &[12], &[40, 12, 9, 11]]), group_norm_relu)
+            .large(reals(&[&[40, 12, 9, 11], &[12], &[12]]), group_norm_relu),
+        Entry::new("group_norm_relu_grad", "torch.native_group_norm_backward", "The gradients of group_norm_relu.")
+            .case(reals(&[&[2, 4, 3], &[2, 4, 3], &[4]]), |x| group_norm_relu_grad(x, true))
+            .case(reals(&[&[2, 2, 17], &[2, 2, 17], &[2]]), |x| group_norm_relu_grad(x, true))
+            .case(reals(&[&[2, 2, 17], &[2, 2, 17], &[2]]), |x| group_norm_relu_grad(x, false)),
         Entry::new(
             "instance_norm",
             "torch.nn.functional.instance_norm",
@@ -140,6 +150,17 @@ fn group_norm() -> Vec<Entry> {
             .one(reals(&[&[3, 5], &[5]]), |x| x[0].try_rms_norm([5], Some(&x[1]), Some(1e-3)))
             .one(reals(&[&[2, 2, 3]]), |x| x[0].try_rms_norm([2, 3], None, None))
             .large(reals(&[&[301, 211], &[211]]), |x| x[0].try_rms_norm([211], Some(&x[1]), Some(1e-5))),
+        Entry::new("add_rms_norm", "torch.nn.functional.rms_norm", "(rms_norm(x + residual), x + residual).")
+            .case(reals(&[&[3, 5], &[3, 5], &[5]]), |x| {
+                let (y, sum) = x[0].try_add_rms_norm(&x[1], [5], Some(&x[2]), Some(1e-3))?;
+                Ok(vec![y, sum])
+            })
+            .one(reals(&[&[2, 2, 3], &[2, 2, 3]]), |x| Ok(x[0].try_add_rms_norm(&x[1], [2, 3], None, None)?.0))
+            .one(reals(&[&[3, 5], &[3, 5]]), |x| Ok(x[0].try_add_rms_norm(&x[1], [5], None, Some(1e-3))?.1))
+            .large(reals(&[&[301, 211], &[301, 211], &[211]]), |x| {
+                let (y, sum) = x[0].try_add_rms_norm(&x[1], [211], Some(&x[2]), Some(1e-5))?;
+                y.try_mul(&sum)
+            }),
         Entry::new(
             "rms_norm_grad",
             "torch.ops.aten._fused_rms_norm_backward",
@@ -148,20 +169,41 @@ fn group_norm() -> Vec<Entry> {
         .case(reals(&[&[3, 5], &[3, 5], &[5]]), |x| {
             let rstd = (x[1].detach().try_square()?.try_mean_dims(&[1], false)? + 1e-3).try_rsqrt()?;
             composed(RmsNormGrad { eps: 1e-3 }, &[x[0].clone(), x[1].clone(), x[2].clone(), rstd])
+        })
+        .case(reals(&[&[3, 5], &[3, 5], &[5], &[3, 5]]), |x| {
+            let rstd = (x[1].detach().try_square()?.try_mean_dims(&[1], false)? + 1e-3).try_rsqrt()?;
+            composed(RmsNormGrad { eps: 1e-3 }, &[&x[..3], &[rstd], &x[3..]].concat())
         }),
     ]
 }
 
 /// In two groups. The kept statistics are functions of x, which the definition works out for itself.
 fn group_norm_grad(g: &Tensor, x: &Tensor, w: Option<&Tensor>) -> Result<Vec<Tensor>> {
+    let [mean, rstd] = statistics_of_groups(x)?;
+    let inputs: Vec<Tensor> = [g, x, &mean, &rstd].into_iter().chain(w).cloned().collect();
+    composed(GroupNormGrad { groups: 2, eps: 1e-3 }, &inputs)
+}
+
+/// The mean and rstd of two groups.
+fn statistics_of_groups(x: &Tensor) -> Result<[Tensor; 2]> {
     let rows = match *x.dims() {
         [batch, channels, places] => x.detach().try_reshape([batch * 2, channels / 2 * places])?,
         _ => return Err(Error::misuse("is called with [batch, channels, places]")),
     };
-    let mean = rows.try_mean_dims(&[1], false)?;
-    let rstd = (rows.try_var(&[1], 0, false)? + 1e-3).try_rsqrt()?;
-    let inputs: Vec<Tensor> = [g, x, &mean, &rstd].into_iter().chain(w).cloned().collect();
-    composed(GroupNormGrad { groups: 2, eps: 1e-3 }, &inputs)
+    Ok([rows.try_mean_dims(&[1], false)?, (rows.try_var(&[1], 0, false)? + 1e-3).try_rsqrt()?])
+}
+
+/// In two groups.
+fn group_norm_relu(x: &[Tensor]) -> Result<Tensor> {
+    x[0].try_group_norm_relu(2, &x[1], &x[2], x.get(3), 1e-3)
+}
+
+/// Of g, x and w. The output tells where the gradient flows, and has no gradient of its own.
+fn group_norm_relu_grad(x: &[Tensor], residual: bool) -> Result<Vec<Tensor>> {
+    let [mean, rstd] = statistics_of_groups(&x[1])?;
+    let y = group_norm_relu(&[x[1].detach(), x[2].detach(), &x[2].detach() * 0.3, x[1].detach() * -0.4])?;
+    let inputs = [x[0].clone(), x[1].clone(), mean, rstd, x[2].clone(), y];
+    composed(GroupNormReluGrad { groups: 2, eps: 1e-3, residual }, &inputs)
 }
 
 fn global_norm() -> Entry {

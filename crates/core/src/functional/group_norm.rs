@@ -1,11 +1,12 @@
 //! Group normalization (Wu & He, 2018), keeping its statistics for backward; instance normalization has a group for each channel.
 
 use super::batch_norm::{by_channel, check, column, with_affine};
-use super::norm::{LayerNorm, standardized, through_standardized};
+use super::norm::{LayerNorm, check_residual, standardized, through_standardized};
 use crate::autodiff::{Grads, Vjp};
 use crate::composite::{Composite, first};
 use crate::error::{Error, Result};
-use crate::op::{Meta, Metas, Tensors, one};
+use crate::op::{Meta, Metas, Saves, Tensors, one};
+use crate::ops::{UnaryGrad, UnaryOp};
 use crate::precision::Autocast;
 use crate::tensor::Tensor;
 use smallvec::smallvec;
@@ -29,6 +30,30 @@ pub struct GroupNormGrad {
     pub groups: usize,
     /// Added to the variance.
     pub eps: f64,
+}
+
+/// max([`GroupNorm`] of x + residual, 0): what stands between two convolutions, in one pass. Inputs: x, w, b, and the residual, like x,
+/// which may be absent. A fused kernel keeps what that of [`GroupNorm`] does.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct GroupNormRelu {
+    /// How many groups the channels fall into.
+    pub groups: usize,
+    /// Added to the variance.
+    pub eps: f64,
+    /// Whether there is a residual.
+    pub residual: bool,
+}
+
+/// The gradients of [`GroupNormRelu`] with respect to x, w, b and the residual, if there is one. Inputs: g, x, the mean and rstd that
+/// forward kept, w, and the output, which tells where the gradient flows.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct GroupNormReluGrad {
+    /// How many groups the channels fall into.
+    pub groups: usize,
+    /// Added to the variance.
+    pub eps: f64,
+    /// Whether there is a residual.
+    pub residual: bool,
 }
 
 /// Checks that the channels of `[batch, channels, places]` fall into groups; gives how many groups the whole batch has.
@@ -115,6 +140,72 @@ impl Composite for GroupNormGrad {
     }
 }
 
+impl Composite for GroupNormRelu {
+    fn name(&self) -> &'static str {
+        "group_norm_relu"
+    }
+    fn autocast(&self) -> Autocast {
+        Autocast::Full
+    }
+    fn infer(&self, x: &[Meta]) -> Result<Metas> {
+        if x.len() != if self.residual { 4 } else { 3 } {
+            return Err(Error::misuse("needs x, a weight and a bias, and a residual if there is to be one"));
+        }
+        if let Some(residual) = x.get(3) {
+            check_residual(&x[0], residual)?;
+        }
+        GroupNorm { groups: self.groups, eps: self.eps }.infer(&x[..3])
+    }
+    fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
+        let mut y = Tensor::try_compose1(GroupNorm { groups: self.groups, eps: self.eps }, &[x[0], x[1], x[2]])?;
+        if let Some(residual) = x.get(3) {
+            y = y.try_add(residual)?;
+        }
+        Ok(smallvec![y.try_relu()?])
+    }
+    fn saves(&self) -> Saves {
+        Saves::NOTHING.input(0).input(1).output()
+    }
+    fn vjp(&self, cx: &Vjp<'_>) -> Option<Grads> {
+        let op = GroupNormReluGrad { groups: self.groups, eps: self.eps, residual: self.residual };
+        let grads = Tensor::compose(op, &[&cx.grad(), &cx.x(0), &cx.aux(0)?, &cx.aux(1)?, &cx.x(1), &cx.y()]);
+        Some(grads.into_iter().map(Some).collect())
+    }
+}
+
+impl Composite for GroupNormReluGrad {
+    fn name(&self) -> &'static str {
+        "group_norm_relu_grad"
+    }
+    fn infer(&self, x: &[Meta]) -> Result<Metas> {
+        let [g, values, mean, rstd, w, y] = x else {
+            return Err(Error::misuse("needs g, x, a mean and an rstd, a weight and the output"));
+        };
+        if y != values {
+            return Err(Error::misuse(format!(
+                "an output of {} {} would fit, not {} {}",
+                values.dtype, values.shape, y.dtype, y.shape
+            )));
+        }
+        let plain = GroupNormGrad { groups: self.groups, eps: self.eps };
+        let mut metas = plain.infer(&[*g, *values, *mean, *rstd, *w])?;
+        if self.residual {
+            metas.push(*values);
+        }
+        Ok(metas)
+    }
+    fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
+        // Where the output is positive does not change in the neighbourhood of the inputs: nothing is to be differentiated there.
+        let g = Tensor::try_compose1(UnaryGrad(UnaryOp::Relu), &[x[0], &x[5].detach()])?;
+        let plain = GroupNormGrad { groups: self.groups, eps: self.eps };
+        let mut grads = Tensor::try_compose(plain, &[&g, x[1], x[2], x[3], x[4]])?;
+        if self.residual {
+            grads.push(g);
+        }
+        Ok(grads)
+    }
+}
+
 impl Tensor {
     crate::fallible! {
         /// (x − mean)/√(var + eps)·w + b of `[batch, channels, ..]`, with the mean and biased variance over each of `groups` groups
@@ -122,6 +213,17 @@ impl Tensor {
         pub fn group_norm | try_group_norm(&self, groups: usize, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> Tensor {
             let y = with_affine(GroupNorm { groups, eps }, &by_channel(self, "group_norm")?, weight, bias);
             first("group_norm", y)?.try_reshape(*self.shape())
+        }
+        /// max(group_norm(x) + residual, 0), in one pass where the device can; without a residual, max(group_norm(x), 0). The residual has
+        /// x's shape. ∂ by the fused backward.
+        pub fn group_norm_relu | try_group_norm_relu(&self, groups: usize, weight: &Tensor, bias: &Tensor, residual: Option<&Tensor>, eps: f64) -> Tensor {
+            let x = by_channel(self, "group_norm_relu")?;
+            let op = GroupNormRelu { groups, eps, residual: residual.is_some() };
+            let y = match residual {
+                None => Tensor::try_compose1(op, &[&x, weight, bias])?,
+                Some(r) => Tensor::try_compose1(op, &[&x, weight, bias, &by_channel(r, "group_norm_relu")?])?,
+            };
+            y.try_reshape(*self.shape())
         }
         /// As [`group_norm`](Self::group_norm) with a group for each channel. In PyTorch: `torch.nn.functional.instance_norm`.
         pub fn instance_norm | try_instance_norm(&self, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> Tensor {

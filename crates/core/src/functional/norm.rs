@@ -3,7 +3,7 @@
 use crate::autodiff::{Grads, Vjp};
 use crate::composite::Composite;
 use crate::error::{Error, Result};
-use crate::op::{Meta, Metas, Tensors, one};
+use crate::op::{Meta, Metas, Saves, Tensors, one};
 use crate::precision::Autocast;
 use crate::shape::{IntoShape, Shape};
 use crate::tensor::Tensor;
@@ -13,6 +13,14 @@ use smallvec::smallvec;
 /// A fused kernel keeps mean and rstd, `[rows]` each.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerNorm {
+    /// Added to the variance.
+    pub eps: f64,
+}
+
+/// [`LayerNorm`] of x + residual, and x + residual itself, which the next residual goes around: what stands before a block of a
+/// transformer, in one pass. Inputs: x, a residual like x, w and b as there. A fused kernel keeps mean and rstd, `[rows]` each.
+#[derive(Clone, Copy, Debug)]
+pub struct AddLayerNorm {
     /// Added to the variance.
     pub eps: f64,
 }
@@ -73,8 +81,58 @@ impl Composite for LayerNorm {
     }
 }
 
-/// The gradients of layer normalization with respect to x, w and b. Inputs: g, x, w, and the mean and rstd that forward
-/// kept, which the definition computes anew from x, so that it can be differentiated.
+/// Checks that a residual is like x.
+pub(super) fn check_residual(x: &Meta, residual: &Meta) -> Result<()> {
+    if residual != x {
+        return Err(Error::misuse(format!(
+            "a residual of {} {} would fit, not {} {}",
+            x.dtype, x.shape, residual.dtype, residual.shape
+        )));
+    }
+    Ok(())
+}
+
+impl Composite for AddLayerNorm {
+    fn name(&self) -> &'static str {
+        "add_layer_norm"
+    }
+    fn autocast(&self) -> Autocast {
+        Autocast::Full
+    }
+    fn infer(&self, x: &[Meta]) -> Result<Metas> {
+        let [values, residual, parameters @ ..] = x else {
+            return Err(Error::misuse("needs x and a residual"));
+        };
+        check_residual(values, residual)?;
+        LayerNorm { eps: self.eps }.infer(&[&[*values], parameters].concat())?;
+        Ok(smallvec![*values, *values])
+    }
+    fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
+        let sum = x[0].try_add(x[1])?;
+        let mut out = Tensor::try_compose(LayerNorm { eps: self.eps }, &[&[&sum], &x[2..]].concat())?;
+        out.push(sum);
+        Ok(out)
+    }
+    fn saves(&self) -> Saves {
+        Saves::NOTHING.input(2).output()
+    }
+    fn vjp(&self, cx: &Vjp<'_>) -> Option<Grads> {
+        let (sum, more) = (cx.y_of(1), cx.grad_of(1));
+        let Some(g) = cx.grad_of(0) else {
+            // Only the sum was used.
+            return Some((0..cx.inputs()).map(|i| more.clone().filter(|_| i < 2)).collect());
+        };
+        let w = if cx.inputs() > 2 { cx.x(2) } else { Tensor::ones([sum.dims()[1]], sum.place()) };
+        let own = [g, sum, w, cx.aux(0)?, cx.aux(1)?];
+        let inputs: Vec<&Tensor> = own.iter().chain(&more).collect();
+        let mut grads = Tensor::compose(LayerNormGrad { eps: self.eps }, &inputs);
+        grads.insert(0, grads[0].clone()); // to x and to the residual flows the same
+        Some(grads.into_iter().take(cx.inputs()).map(Some).collect())
+    }
+}
+
+/// The gradients of layer normalization with respect to x, w and b. Inputs: g, x, w, the mean and rstd that forward kept, which
+/// the definition computes anew from x, so that it can be differentiated, and what else flows to x, which may be absent.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerNormGrad {
     /// Added to the variance.
@@ -94,10 +152,11 @@ impl Composite for LayerNormGrad {
                 && x[1].shape.dims() == [rows, width]
                 && x[1].dtype.is_float()
                 && x[2].dtype == x[1].dtype
+                && x[5..].iter().all(|more| *more == x[1])
         };
-        if x.len() != 5 || !fits(x) {
+        if !(5..=6).contains(&x.len()) || !fits(x) {
             return Err(Error::misuse(
-                "needs g and x [rows, width], a weight [width], and a mean and rstd [rows] each",
+                "needs g and x [rows, width], a weight [width], a mean and rstd [rows] each, and perhaps a gradient like x",
             ));
         }
         Ok(smallvec![x[1], x[2], x[2]])
@@ -106,11 +165,34 @@ impl Composite for LayerNormGrad {
         let (g, w) = (x[0], x[2]);
         let (centred, rstd) = standardized(x[1], self.eps)?;
         let hat = centred.try_mul(&rstd)?;
-        let dx = through_standardized(&g.try_mul(w)?, &hat, &rstd)?;
+        let mut dx = through_standardized(&g.try_mul(w)?, &hat, &rstd)?;
+        if let Some(more) = x.get(5) {
+            dx = dx.try_add(more)?;
+        }
         let dw = g.try_mul(&hat)?.try_sum_dims(&[0], false)?;
         let db = g.try_sum_dims(&[0], false)?;
         Ok(smallvec![dx, dw, db])
     }
+}
+
+/// x as `[rows, width]`, where the rows have the trailing dimensions `normalized`.
+pub(super) fn by_row(x: &Tensor, normalized: impl IntoShape, op: &'static str) -> Result<Tensor> {
+    let normalized: Shape = normalized.into_shape()?;
+    if !x.dims().ends_with(&normalized) {
+        let e = Error::misuse(format!("the trailing dimensions are not {normalized}"));
+        return Err(e.in_op(op, [(x.dtype(), *x.shape())]));
+    }
+    let rows: usize = x.dims()[..x.rank() - normalized.rank()].iter().product();
+    x.try_reshape([rows, normalized.elements()])
+}
+
+/// The same of a residual like x.
+pub(super) fn residual_by_row(x: &Tensor, residual: &Tensor, rows: &Tensor, op: &'static str) -> Result<Tensor> {
+    if residual.shape() != x.shape() {
+        let e = Error::misuse(format!("a residual of {} would fit", x.shape()));
+        return Err(e.in_op(op, [(x.dtype(), *x.shape()), (residual.dtype(), *residual.shape())]));
+    }
+    residual.try_reshape(*rows.shape())
 }
 
 impl Tensor {
@@ -118,14 +200,8 @@ impl Tensor {
         /// (x − mean)/√(var + eps)·w + b over the trailing dimensions `normalized`, with the biased variance. ∂ by the fused
         /// backward. In PyTorch: `torch.nn.functional.layer_norm`.
         pub fn layer_norm | try_layer_norm<S: IntoShape>(&self, normalized: S, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> Tensor {
-            let normalized: Shape = normalized.into_shape()?;
-            if !self.dims().ends_with(&normalized) {
-                return Err(Error::misuse(format!("the trailing dimensions are not {normalized}")).in_op("layer_norm", [(self.dtype(), *self.shape())]));
-            }
-            let width = normalized.elements();
-            let rows: usize = self.dims()[..self.rank() - normalized.rank()].iter().product();
-            let flat = self.try_reshape([rows, width])?;
-            let op = LayerNorm { eps };
+            let flat = by_row(self, normalized, "layer_norm")?;
+            let (op, width) = (LayerNorm { eps }, flat.dims()[1]);
             let vector = |t: &Tensor| t.try_reshape([width]);
             let y = match (weight, bias) {
                 (None, None) => Tensor::try_compose1(op, &[&flat])?,
@@ -134,6 +210,23 @@ impl Tensor {
                 (None, Some(b)) => Tensor::try_compose1(op, &[&flat])?.try_add(&vector(b)?)?,
             };
             y.try_reshape(*self.shape())
+        }
+        /// (layer_norm(x + residual), x + residual), in one pass where the device can: the sum is what the next residual goes around. ∂ by
+        /// the fused backward, which takes both gradients in one pass as well. The residual has x's shape.
+        pub fn add_layer_norm | try_add_layer_norm<S: IntoShape>(&self, residual: &Tensor, normalized: S, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> (Tensor, Tensor) {
+            let flat = by_row(self, normalized, "add_layer_norm")?;
+            let (op, width) = (AddLayerNorm { eps }, flat.dims()[1]);
+            let residual = residual_by_row(self, residual, &flat, "add_layer_norm")?;
+            let vector = |t: &Tensor| t.try_reshape([width]);
+            let mut out = match (weight, bias) {
+                (Some(w), None) => Tensor::try_compose(op, &[&flat, &residual, &vector(w)?])?,
+                (Some(w), Some(b)) => Tensor::try_compose(op, &[&flat, &residual, &vector(w)?, &vector(b)?])?,
+                (None, _) => Tensor::try_compose(op, &[&flat, &residual])?,
+            };
+            if let (None, Some(b)) = (weight, bias) {
+                out[0] = out[0].try_add(&vector(b)?)?;
+            }
+            Ok((out[0].try_reshape(*self.shape())?, out[1].try_reshape(*self.shape())?))
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Root-mean-square normalization (Zhang & Sennrich, 2019), keeping its statistic for backward.
 
+use super::norm::{by_row, check_residual, residual_by_row};
 use crate::autodiff::{Grads, Vjp};
 use crate::composite::Composite;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::op::{Meta, Metas, Tensors, one};
+use crate::op::{Meta, Metas, Saves, Tensors, one};
 use crate::precision::Autocast;
-use crate::shape::{IntoShape, Shape};
+use crate::shape::IntoShape;
 use crate::tensor::Tensor;
 use smallvec::smallvec;
 
@@ -18,8 +19,16 @@ pub struct RmsNorm {
     pub eps: f64,
 }
 
-/// The gradients of [`RmsNorm`] with respect to x and w. Inputs: g, x, w, and the rstd that forward kept, which the definition
-/// computes anew from x, so that it can be differentiated.
+/// [`RmsNorm`] of x + residual, and x + residual itself, which the next residual goes around. Inputs: x, a residual like x, and w as
+/// there. A fused kernel keeps rstd, `[rows]`.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct AddRmsNorm {
+    /// Added to the mean square.
+    pub eps: f64,
+}
+
+/// The gradients of [`RmsNorm`] with respect to x and w. Inputs: g, x, w, the rstd that forward kept, which the definition computes
+/// anew from x, so that it can be differentiated, and what else flows to x, which may be absent.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct RmsNormGrad {
     /// Added to the mean square.
@@ -63,6 +72,45 @@ impl Composite for RmsNorm {
     }
 }
 
+impl Composite for AddRmsNorm {
+    fn name(&self) -> &'static str {
+        "add_rms_norm"
+    }
+    fn autocast(&self) -> Autocast {
+        Autocast::Full
+    }
+    fn infer(&self, x: &[Meta]) -> Result<Metas> {
+        let [values, residual, weight @ ..] = x else {
+            return Err(Error::misuse("needs x and a residual"));
+        };
+        check_residual(values, residual)?;
+        RmsNorm { eps: self.eps }.infer(&[&[*values], weight].concat())?;
+        Ok(smallvec![*values, *values])
+    }
+    fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
+        let sum = x[0].try_add(x[1])?;
+        let mut out = Tensor::try_compose(RmsNorm { eps: self.eps }, &[&[&sum], &x[2..]].concat())?;
+        out.push(sum);
+        Ok(out)
+    }
+    fn saves(&self) -> Saves {
+        Saves::NOTHING.input(2).output()
+    }
+    fn vjp(&self, cx: &Vjp<'_>) -> Option<Grads> {
+        let (sum, more) = (cx.y_of(1), cx.grad_of(1));
+        let Some(g) = cx.grad_of(0) else {
+            // Only the sum was used.
+            return Some((0..cx.inputs()).map(|i| more.clone().filter(|_| i < 2)).collect());
+        };
+        let w = if cx.inputs() > 2 { cx.x(2) } else { Tensor::ones([sum.dims()[1]], sum.place()) };
+        let own = [g, sum, w, cx.aux(0)?];
+        let inputs: Vec<&Tensor> = own.iter().chain(&more).collect();
+        let mut grads = Tensor::compose(RmsNormGrad { eps: self.eps }, &inputs);
+        grads.insert(0, grads[0].clone()); // to x and to the residual flows the same
+        Some(grads.into_iter().take(cx.inputs()).map(Some).collect())
+    }
+}
+
 impl Composite for RmsNormGrad {
     fn name(&self) -> &'static str {
         "rms_norm_grad"
@@ -75,10 +123,14 @@ impl Composite for RmsNormGrad {
                 && x[0] == x[1]
                 && x[1].shape.dims() == [rows, width]
                 && x[1].dtype.is_float()
-                && x[2..].iter().all(|m| m.dtype == x[1].dtype)
+                && x[2].dtype == x[1].dtype
+                && x[3].dtype.is_float() // of halves it is kept in f32
+                && x[4..].iter().all(|more| *more == x[1])
         };
-        if x.len() != 4 || !fits(x) {
-            return Err(Error::misuse("needs g and x [rows, width], a weight [width], and an rstd [rows]"));
+        if !(4..=5).contains(&x.len()) || !fits(x) {
+            return Err(Error::misuse(
+                "needs g and x [rows, width], a weight [width], an rstd [rows], and perhaps a gradient like x",
+            ));
         }
         Ok(smallvec![x[1], x[2]])
     }
@@ -88,9 +140,17 @@ impl Composite for RmsNormGrad {
         let dhat = x[0].try_mul(x[2])?;
         // dx = rstd·(dhat − hat·mean(dhat·hat))
         let along = dhat.try_mul(&hat)?.try_mean_dims(&[-1], true)?;
-        let dx = dhat.try_sub(&hat.try_mul(&along)?)?.try_mul(&rstd)?;
+        let mut dx = dhat.try_sub(&hat.try_mul(&along)?)?.try_mul(&rstd)?;
+        if let Some(more) = x.get(4) {
+            dx = dx.try_add(more)?;
+        }
         Ok(smallvec![dx, x[0].try_mul(&hat)?.try_sum_dims(&[0], false)?])
     }
+}
+
+/// As in PyTorch: the dtype's machine epsilon; halves are normalized in f32, with its epsilon.
+fn epsilon(given: Option<f64>, dtype: DType) -> f64 {
+    given.unwrap_or(if dtype == DType::F64 { f64::EPSILON } else { f32::EPSILON as f64 })
 }
 
 impl Tensor {
@@ -98,23 +158,25 @@ impl Tensor {
         /// x/√(mean(x²) + eps)·w over the trailing dimensions `normalized`; without an `eps`, the dtype's machine epsilon. ∂ by the
         /// fused backward. In PyTorch: `torch.nn.functional.rms_norm`.
         pub fn rms_norm | try_rms_norm<S: IntoShape>(&self, normalized: S, weight: Option<&Tensor>, eps: Option<f64>) -> Tensor {
-            let normalized: Shape = normalized.into_shape()?;
-            if !self.dims().ends_with(&normalized) {
-                return Err(Error::misuse(format!("the trailing dimensions are not {normalized}")).in_op("rms_norm", [(self.dtype(), *self.shape())]));
-            }
-            let eps = eps.unwrap_or(match self.dtype() {
-                DType::F64 => f64::EPSILON,
-                // As PyTorch: halves are normalized in f32, with its epsilon.
-                _ => f32::EPSILON as f64,
-            });
-            let width = normalized.elements();
-            let rows: usize = self.dims()[..self.rank() - normalized.rank()].iter().product();
-            let flat = self.try_reshape([rows, width])?;
+            let flat = by_row(self, normalized, "rms_norm")?;
+            let (op, width) = (RmsNorm { eps: epsilon(eps, self.dtype()) }, flat.dims()[1]);
             let y = match weight {
-                None => Tensor::try_compose1(RmsNorm { eps }, &[&flat])?,
-                Some(w) => Tensor::try_compose1(RmsNorm { eps }, &[&flat, &w.try_reshape([width])?])?,
+                None => Tensor::try_compose1(op, &[&flat])?,
+                Some(w) => Tensor::try_compose1(op, &[&flat, &w.try_reshape([width])?])?,
             };
             y.try_reshape(*self.shape())
+        }
+        /// (rms_norm(x + residual), x + residual), in one pass where the device can: the sum is what the next residual goes around. ∂ by
+        /// the fused backward, which takes both gradients in one pass as well. The residual has x's shape.
+        pub fn add_rms_norm | try_add_rms_norm<S: IntoShape>(&self, residual: &Tensor, normalized: S, weight: Option<&Tensor>, eps: Option<f64>) -> (Tensor, Tensor) {
+            let flat = by_row(self, normalized, "add_rms_norm")?;
+            let (op, width) = (AddRmsNorm { eps: epsilon(eps, self.dtype()) }, flat.dims()[1]);
+            let residual = residual_by_row(self, residual, &flat, "add_rms_norm")?;
+            let out = match weight {
+                None => Tensor::try_compose(op, &[&flat, &residual])?,
+                Some(w) => Tensor::try_compose(op, &[&flat, &residual, &w.try_reshape([width])?])?,
+            };
+            Ok((out[0].try_reshape(*self.shape())?, out[1].try_reshape(*self.shape())?))
         }
     }
 }

@@ -35,7 +35,7 @@ vectorized! {
         }
     }
     /// The same as [`moments`] of g where y is positive, which is written to `out`.
-    pub(super) fn flowing_moments<T: Float>(g: &[T], y: &[T], x: &[T], mean: T, out: &mut [T]) -> (T, T) {
+    pub(crate) fn flowing_moments<T: Float>(g: &[T], y: &[T], x: &[T], mean: T, out: &mut [T]) -> (T, T) {
         let [s, p] = sums_and_map([g, y, x], out, |[g, y, x]| {
             let g = if y <= T::ZERO { T::ZERO } else { g };
             ([g, g * (x - mean)], g)
@@ -43,7 +43,7 @@ vectorized! {
         (s, p)
     }
     /// y = max((x − mean)·scale + shift + residual, 0); an empty residual is none.
-    pub(super) fn normalize_relu<T: Float>(x: &[T], residual: &[T], numbers: [T; 3], y: &mut [T]) {
+    pub(crate) fn normalize_relu<T: Float>(x: &[T], residual: &[T], numbers: [T; 3], y: &mut [T]) {
         let [mean, scale, shift] = numbers;
         if residual.is_empty() {
             for (y, &x) in y.iter_mut().zip(x) {

@@ -1,9 +1,10 @@
-//! What goes by channels of images: group normalization, and normalization by known statistics.
+//! What goes by channels of images: group normalization, and normalization by known statistics; and norms of halves.
 
 use crate::adapter::{devices, turn};
+use crate::definition::Case;
 use crate::{agrees, normal};
 use gradus_core::functional::batch_norm::ChannelAffine;
-use gradus_core::{Backward, DType, Result, Tensor, autodiff};
+use gradus_core::{Backward, DType, Device, Result, Tensor, autodiff};
 use gradus_gpu::profile::profile;
 
 fn normalized(groups: usize) -> impl Fn(&[Tensor]) -> Result<Vec<Tensor>> {
@@ -38,6 +39,32 @@ fn group_normalization_is_its_definition_however_many_threads_share_a_group() {
         agrees(gpu, "group_norm with a weight", &x[..2], 2, true, &normalized(2));
         agrees(gpu, "group_norm with a bias", &[x[0].clone(), x[2].clone()], 2, true, &|x| {
             Ok(vec![x[0].try_group_norm(2, None, Some(&x[1]), 1e-3)?])
+        });
+    }
+}
+
+fn relu(groups: usize) -> impl Fn(&[Tensor]) -> Result<Vec<Tensor>> {
+    move |x| Ok(vec![x[0].try_group_norm_relu(groups, &x[1], &x[2], x.get(3), 1e-3)?])
+}
+
+#[test]
+fn group_normalization_with_residual_and_relu_is_its_definition() {
+    let _turn = turn();
+    let relu =
+        |groups: usize| move |x: &[Tensor]| Ok(vec![x[0].try_group_norm_relu(groups, &x[1], &x[2], x.get(3), 1e-3)?]);
+    for gpu in devices() {
+        for (shape, groups) in [([3, 6, 7], 3), ([2, 8, 37], 2), ([1, 6, 300], 2), ([33, 3, 130], 3), ([1, 2, 4999], 1)]
+        {
+            let x = [normal(&shape, "x"), normal(&[shape[1]], "w"), normal(&[shape[1]], "b"), normal(&shape, "r")];
+            let name = |what: &str| format!("group_norm_relu {what} a residual of {shape:?} in {groups} groups");
+            let second = shape.iter().product::<usize>() < 1000;
+            agrees(gpu, &name("without"), &x[..3], 1, second, &relu(groups));
+            agrees(gpu, &name("with"), &x, 1, second, &relu(groups));
+        }
+        let x = [normal(&[3, 35, 4], "x"), normal(&[4], "w"), normal(&[4], "b"), normal(&[3, 35, 4], "r")];
+        agrees(gpu, "group_norm_relu of channels that lie side by side", &x, 3, true, &|x| {
+            let turned = |t: &Tensor| t.try_transpose(1, 2);
+            Ok(vec![turned(&x[0])?.try_group_norm_relu(2, &x[1], &x[2], Some(&turned(&x[3])?), 1e-3)?])
         });
     }
 }
@@ -79,30 +106,39 @@ fn the_gradients_of_group_normalization_take_two_launches() {
 #[test]
 fn halves_are_normalized_in_single_precision() {
     let _turn = turn();
-    for gpu in devices() {
-        for half in [DType::F16, DType::Bf16].into_iter().filter(|d| gpu.backend().supports(*d)) {
-            let x = [normal(&[3, 6, 50], "x"), normal(&[6], "w"), normal(&[6], "b")].map(|t| t.to_dtype(half));
-            for (what, f) in [
-                ("group_norm", &normalized(2) as &dyn Fn(&[Tensor]) -> Result<Vec<Tensor>>),
-                ("channel_affine", &affine),
-            ] {
-                let gradients = |x: &[Tensor]| -> Result<Vec<Tensor>> {
-                    let x: Vec<Tensor> = x.iter().map(Tensor::requires_grad).collect();
-                    let y = f(&x)?;
-                    let grads =
-                        autodiff::try_grad(&[&y[0].try_sum()?], &x.iter().collect::<Vec<_>>(), Backward::default())?;
-                    Ok([y, grads].concat())
-                };
-                let exact = gradients(&x.each_ref().map(|t| t.to_dtype(DType::F64))).expect("it runs");
-                let got = gradients(&x.each_ref().map(|t| t.to(gpu))).expect("it runs");
-                for (got, exact) in got.iter().zip(&exact) {
-                    let (got, exact) = (crate::numbers(got).expect("numbers"), crate::numbers(exact).expect("numbers"));
-                    let scale = exact.iter().fold(1.0f64, |m, v| m.max(v.abs()));
-                    let apart = got.iter().zip(&exact).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-                    assert!(apart <= scale / 128.0, "{what} of {half} on {gpu}: {apart} apart of {scale}");
-                }
+    let channels = [normal(&[3, 6, 50], "x"), normal(&[6], "w"), normal(&[6], "b"), normal(&[3, 6, 50], "r")];
+    let rows = [normal(&[7, 50], "x"), normal(&[7, 50], "r"), normal(&[50], "w"), normal(&[50], "b")];
+    let halves = |gpu: Device| [DType::F16, DType::Bf16].into_iter().filter(move |d| gpu.backend().supports(*d));
+    for (gpu, half) in devices().into_iter().flat_map(|gpu| halves(gpu).map(move |half| (gpu, half))) {
+        let is_near = |what: &str, x: &[Tensor], f: Case<'_>| {
+            let x: Vec<Tensor> = x.iter().map(|t| t.to_dtype(half)).collect();
+            let gradients = |place: &dyn Fn(&Tensor) -> Tensor| -> Result<Vec<Tensor>> {
+                let x: Vec<Tensor> = x.iter().map(|t| place(t).requires_grad()).collect();
+                let y = f(&x)?;
+                let loss = y.iter().map(Tensor::sum).reduce(|a, b| a + b).expect("there are outputs");
+                let grads = autodiff::try_grad(&[&loss], &x.iter().collect::<Vec<_>>(), Backward::default())?;
+                Ok([y, grads].concat())
+            };
+            let exact = gradients(&|t| t.to_dtype(DType::F64)).expect("it runs");
+            let got = gradients(&|t| t.to(gpu)).expect("it runs");
+            for (got, exact) in got.iter().zip(&exact) {
+                let (got, exact) = (crate::numbers(got).expect("numbers"), crate::numbers(exact).expect("numbers"));
+                let scale = exact.iter().fold(1.0f64, |m, v| m.max(v.abs()));
+                let apart = got.iter().zip(&exact).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+                assert!(apart <= scale / 128.0, "{what} of {half} on {gpu}: {apart} apart of {scale}");
             }
-        }
+        };
+        is_near("group_norm", &channels[..3], &normalized(2));
+        is_near("channel_affine", &channels[..3], &affine);
+        is_near("group_norm_relu", &channels, &relu(2));
+        is_near("add_layer_norm", &rows, &|x| {
+            let (y, sum) = x[0].try_add_layer_norm(&x[1], [50], Some(&x[2]), Some(&x[3]), 1e-3)?;
+            Ok(vec![y, sum])
+        });
+        is_near("add_rms_norm", &rows[..3], &|x| {
+            let (y, sum) = x[0].try_add_rms_norm(&x[1], [50], Some(&x[2]), Some(1e-3))?;
+            Ok(vec![y, sum])
+        });
     }
 }
 

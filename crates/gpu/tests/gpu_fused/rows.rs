@@ -3,7 +3,8 @@
 use crate::adapter::{devices, turn};
 use crate::{agrees, normal, run};
 use gradus_core::functional::running_average::RunningAverage;
-use gradus_core::{DType, Tensor, by_definition};
+use gradus_core::{Backward, DType, Tensor, by_definition};
+use gradus_gpu::profile::profile;
 use gradus_nn::loss::CrossEntropy as CrossEntropyLoss;
 
 #[test]
@@ -28,6 +29,77 @@ fn rows_are_their_definitions_however_many_threads_share_them() {
             }
             agrees(gpu, &name("softmax"), &x[..1], 1, second, &|x| Ok(vec![x[0].try_softmax(1)?]));
             agrees(gpu, &name("log_softmax"), &x[..1], 1, second, &|x| Ok(vec![x[0].try_log_softmax(1)?]));
+        }
+    }
+}
+
+#[test]
+fn norms_of_a_sum_are_their_definitions_and_give_the_sum() {
+    let _turn = turn();
+    for gpu in devices() {
+        for [rows, width] in [[5, 33], [3, 129], [2, 700]] {
+            let x = [
+                normal(&[rows, width], "x"),
+                normal(&[rows, width], "r"),
+                normal(&[width], "w"),
+                normal(&[width], "b"),
+            ];
+            let second = width < 200;
+            let name = |what: &str| format!("{what} of {rows} rows of {width}");
+            let layer = |x: &[Tensor]| {
+                let (y, sum) = x[0].try_add_layer_norm(&x[1], [x[0].dim(1)], x.get(2), x.get(3), 1e-3)?;
+                Ok(vec![y, sum])
+            };
+            let rms = |x: &[Tensor]| {
+                let (y, sum) = x[0].try_add_rms_norm(&x[1], [x[0].dim(1)], x.get(2), Some(1e-3))?;
+                Ok(vec![y, sum])
+            };
+            agrees(gpu, &name("add_layer_norm"), &x, 1, second, &layer);
+            agrees(gpu, &name("add_layer_norm without w and b"), &x[..2], 1, second, &layer);
+            agrees(gpu, &name("add_rms_norm"), &x[..3], 1, second, &rms);
+            agrees(gpu, &name("add_rms_norm without a weight"), &x[..2], 1, second, &rms);
+            // Norms last: the sum goes nowhere else.
+            agrees(gpu, &name("the first of add_layer_norm"), &x, 1, second, &|x| Ok(vec![layer(x)?.swap_remove(0)]));
+            agrees(gpu, &name("the first of add_rms_norm"), &x[..3], 1, second, &|x| Ok(vec![rms(x)?.swap_remove(0)]));
+            agrees(gpu, &name("the sum of add_rms_norm"), &x[..2], 1, second, &|x| Ok(vec![rms(x)?.swap_remove(1)]));
+        }
+        // Rows of longer memory, where both operands and the gradient begin somewhere.
+        let x = [normal(&[7, 40], "x"), normal(&[9, 40], "r"), normal(&[40], "w")];
+        agrees(gpu, "add_rms_norm of some rows", &x, 1, true, &|x| {
+            let (y, sum) =
+                x[0].try_narrow(0, 2, 4)?.try_add_rms_norm(&x[1].try_narrow(0, 5, 4)?, [40], Some(&x[2]), None)?;
+            Ok(vec![y, sum])
+        });
+        agrees(gpu, "add_layer_norm of some rows", &x, 1, true, &|x| {
+            let (y, sum) = x[0].try_narrow(0, 2, 4)?.try_add_layer_norm(
+                &x[1].try_narrow(0, 5, 4)?,
+                [40],
+                Some(&x[2]),
+                None,
+                1e-5,
+            )?;
+            Ok(vec![y, sum])
+        });
+    }
+}
+
+/// Forward one; backward one for x and the residual together, and one for weight and bias.
+#[test]
+fn norms_of_a_sum_take_three_launches() {
+    let _turn = turn();
+    for gpu in devices() {
+        let place = |t: Tensor| t.to(gpu).requires_grad();
+        let x = [normal(&[6, 40], "x"), normal(&[6, 40], "r"), normal(&[40], "w"), normal(&[40], "b")].map(place);
+        let g = normal(&[6, 40], "g").to(gpu);
+        for rms in [false, true] {
+            let (outputs, forward) = profile(|| match rms {
+                false => x[0].add_layer_norm(&x[1], [40], Some(&x[2]), Some(&x[3]), 1e-5),
+                true => x[0].add_rms_norm(&x[1], [40], Some(&x[2]), None),
+            });
+            let both = &outputs.0 + &outputs.1;
+            let (_, backward) = profile(|| both.backward_with(Some(&g), Backward::default()));
+            assert_eq!((forward.launches(), backward.launches()), (1, 2), "rms {rms}: {forward}{backward}");
+            x.iter().for_each(Tensor::zero_grad);
         }
     }
 }

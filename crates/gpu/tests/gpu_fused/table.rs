@@ -8,7 +8,7 @@ use gradus_core::functional::chain::Chain;
 use gradus_core::functional::conv::{Conv, ConvInputGrad, ConvWeightGrad};
 use gradus_core::functional::dropout::Dropout;
 use gradus_core::functional::global_norm::GlobalNorm;
-use gradus_core::functional::group_norm::{GroupNorm, GroupNormGrad};
+use gradus_core::functional::group_norm::{GroupNorm, GroupNormGrad, GroupNormRelu, GroupNormReluGrad};
 use gradus_core::functional::gru::{GruStep, GruStepGrad};
 use gradus_core::functional::gru_sequence::{GruSequence, GruSequenceGrad};
 use gradus_core::functional::lerp::Lerp;
@@ -17,9 +17,9 @@ use gradus_core::functional::loss::{CrossEntropy, CrossEntropyGrad};
 use gradus_core::functional::lstm::{LstmStep, LstmStepGrad};
 use gradus_core::functional::lstm_sequence::{LstmSequence, LstmSequenceGrad, LstmWeightGrad};
 use gradus_core::functional::newton_schulz::NewtonSchulzSum;
-use gradus_core::functional::norm::{LayerNorm, LayerNormGrad};
+use gradus_core::functional::norm::{AddLayerNorm, LayerNorm, LayerNormGrad};
 use gradus_core::functional::pool::{AvgPool, AvgPoolGrad, MaxPool, MaxPoolGrad};
-use gradus_core::functional::rms_norm::{RmsNorm, RmsNormGrad};
+use gradus_core::functional::rms_norm::{AddRmsNorm, RmsNorm, RmsNormGrad};
 use gradus_core::functional::rotary::Rotary;
 use gradus_core::functional::running_average::RunningAverage;
 use gradus_core::functional::softmax::{LogSoftmax, LogSoftmaxGrad, Softmax, SoftmaxGrad};
@@ -44,6 +44,8 @@ fn the_table_of_fused_kernels_in_the_documentation_is_current() {
         ($($name:ident),*) => { $(row(stringify!($name), [cpu.has::<$name>(), gpu.has::<$name>()]);)* };
     }
     composites!(
+        AddLayerNorm,
+        AddRmsNorm,
         AllFinite,
         Attention,
         AttentionGrad,
@@ -64,6 +66,8 @@ fn the_table_of_fused_kernels_in_the_documentation_is_current() {
         GlobalNorm,
         GroupNorm,
         GroupNormGrad,
+        GroupNormRelu,
+        GroupNormReluGrad,
         GruSequence,
         GruSequenceGrad,
         GruStep,

@@ -1,6 +1,6 @@
 //! The decoder: self-attention, attention to a memory, and a feed-forward block, layer by layer.
 
-use super::feed_forward::{attention, feed_forward, linear, norm, residual};
+use super::feed_forward::{Normed, attention, feed_forward, linear, norm, residuals};
 use super::options::TransformerOptions;
 use crate::{AttentionMask, Cx, Dropout, Init, Layer, LayerNorm, Linear, Module, MultiheadAttention, Site};
 use gradus_core::error::or_raise;
@@ -94,15 +94,11 @@ impl TransformerDecoderLayer {
         cx: &Cx,
     ) -> Result<Tensor> {
         let (o, own, other) = (&self.options, mask.options()?, memory_mask.options()?);
-        let x = residual(x, &self.norm1, o.norm_first, cx, |x| {
-            Ok(self.dropout1.call(&self.self_attn.attend(x, x, x, &own, cx), cx))
-        })?;
-        let x = residual(&x, &self.norm2, o.norm_first, cx, |x| {
-            Ok(self.dropout2.call(&self.multihead_attn.attend(x, memory, memory, &other, cx), cx))
-        })?;
-        residual(&x, &self.norm3, o.norm_first, cx, |x| {
-            feed_forward(x, [&self.linear1, &self.linear2], [&self.dropout, &self.dropout3], o, cx)
-        })
+        let attend = |x: &Tensor| Ok(self.dropout1.call(&self.self_attn.attend(x, x, x, &own, cx), cx));
+        let look = |x: &Tensor| Ok(self.dropout2.call(&self.multihead_attn.attend(x, memory, memory, &other, cx), cx));
+        let feed = |x: &Tensor| feed_forward(x, [&self.linear1, &self.linear2], [&self.dropout, &self.dropout3], o, cx);
+        let blocks: [Normed<'_>; 3] = [(&self.norm1, &attend), (&self.norm2, &look), (&self.norm3, &feed)];
+        residuals(x, o.norm_first, cx, &blocks)
     }
     fn described(&self) -> String {
         self.options.described()

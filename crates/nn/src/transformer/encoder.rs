@@ -1,6 +1,6 @@
 //! The encoder: self-attention and a feed-forward block, layer by layer.
 
-use super::feed_forward::{attention, feed_forward, linear, norm, residual};
+use super::feed_forward::{attention, feed_forward, linear, norm, residuals};
 use super::options::TransformerOptions;
 use crate::{AttentionMask, Cx, Dropout, Init, Layer, LayerNorm, Linear, Module, MultiheadAttention, Site};
 use gradus_core::error::or_raise;
@@ -71,12 +71,9 @@ impl TransformerEncoderLayer {
     /// As [`run`](Self::run), with misuse returned as an error.
     pub fn try_run(&self, x: &Tensor, mask: &AttentionMask, cx: &Cx) -> Result<Tensor> {
         let (o, attention) = (&self.options, mask.options()?);
-        let x = residual(x, &self.norm1, o.norm_first, cx, |x| {
-            Ok(self.dropout1.call(&self.self_attn.attend(x, x, x, &attention, cx), cx))
-        })?;
-        residual(&x, &self.norm2, o.norm_first, cx, |x| {
-            feed_forward(x, [&self.linear1, &self.linear2], [&self.dropout, &self.dropout2], o, cx)
-        })
+        let attend = |x: &Tensor| Ok(self.dropout1.call(&self.self_attn.attend(x, x, x, &attention, cx), cx));
+        let feed = |x: &Tensor| feed_forward(x, [&self.linear1, &self.linear2], [&self.dropout, &self.dropout2], o, cx);
+        residuals(x, o.norm_first, cx, &[(&self.norm1, &attend), (&self.norm2, &feed)])
     }
     fn described(&self) -> String {
         self.options.described()

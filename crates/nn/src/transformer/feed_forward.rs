@@ -4,18 +4,31 @@ use super::options::TransformerOptions;
 use crate::{Cx, Dropout, Init, Layer, LayerNorm, Linear, MultiheadAttention, MultiheadOptions};
 use gradus_core::{Result, Tensor};
 
-/// x + block(norm(x)), or norm(x + block(x)).
-pub(super) fn residual(
-    x: &Tensor,
-    norm: &LayerNorm,
-    norm_first: bool,
-    cx: &Cx,
-    block: impl Fn(&Tensor) -> Result<Tensor>,
-) -> Result<Tensor> {
-    Ok(match norm_first {
-        true => x.try_add(&block(&norm.call(x, cx))?)?,
-        false => norm.call(&x.try_add(&block(x)?)?, cx),
-    })
+/// A normalization and the block that it belongs to.
+pub(super) type Normed<'a> = (&'a LayerNorm, &'a dyn Fn(&Tensor) -> Result<Tensor>);
+
+/// For each block, x ← x + block(norm(x)) or, with the norms last, x ← norm(x + block(x)): a sum and the norm behind it in one pass.
+pub(super) fn residuals(x: &Tensor, norm_first: bool, cx: &Cx, blocks: &[Normed<'_>]) -> Result<Tensor> {
+    let mut x = x.clone();
+    if !norm_first {
+        for (norm, block) in blocks {
+            x = norm.try_call_add(&block(&x)?, &x, cx)?.0;
+        }
+        return Ok(x);
+    }
+    let mut branch: Option<Tensor> = None;
+    for (norm, block) in blocks {
+        let normed = match &branch {
+            None => norm.call(&x, cx),
+            Some(branch) => {
+                let (normed, sum) = norm.try_call_add(branch, &x, cx)?;
+                x = sum;
+                normed
+            }
+        };
+        branch = Some(block(&normed)?);
+    }
+    branch.map_or(Ok(x.clone()), |branch| x.try_add(&branch))
 }
 
 /// dropout(linear2(dropout(activation(linear1(x))))).

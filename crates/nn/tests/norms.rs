@@ -1,0 +1,68 @@
+//! Normalizations with a residual give what the steps one by one do.
+
+use gradus_core::{Device, Tensor};
+use gradus_nn::{Cx, GroupNorm, Init, Layer, LayerNorm, RmsNorm};
+use std::sync::{Arc, Mutex};
+
+fn device() -> Device {
+    gradus_cpu::device()
+}
+
+fn randn(shape: &[usize], seed: u64) -> Tensor {
+    Tensor::randn(shape, device(), seed)
+}
+
+fn bits(t: &Tensor) -> Vec<u32> {
+    t.to_vec::<f32>().expect("readable").into_iter().map(f32::to_bits).collect()
+}
+
+#[test]
+fn a_norm_of_a_sum_gives_the_bits_of_a_sum_and_a_norm() {
+    let (x, residual, cx) = (randn(&[3, 5, 40], 0), randn(&[3, 5, 40], 1), Cx::eval());
+    let mut init = Init::new(device(), 2);
+    let sum = &x + &residual;
+    let layer = LayerNorm::new([5, 40], &mut init);
+    for norm in [layer.clone(), layer.clone().bias(false), layer.affine(false)] {
+        let (y, s) = norm.call_add(&x, &residual, &cx);
+        assert_eq!((bits(&y), bits(&s)), (bits(&norm.call(&sum, &cx)), bits(&sum)), "{norm:?}");
+    }
+    for norm in [RmsNorm::new(40, &mut init), RmsNorm::new(40, &mut init).affine(false).eps(1e-3)] {
+        let (y, s) = norm.call_add(&x, &residual, &cx);
+        assert_eq!((bits(&y), bits(&s)), (bits(&norm.call(&sum, &cx)), bits(&sum)), "{norm:?}");
+    }
+}
+
+/// Of many places in a row, and of few.
+#[test]
+fn a_group_norm_with_residual_and_relu_gives_the_bits_of_its_steps() {
+    let (cx, norm) = (Cx::eval(), GroupNorm::new(2, 6, &mut Init::new(device(), 0)));
+    for norm in [norm.clone(), norm.clone().bias(false), norm.affine(false)] {
+        for places in [3, 50] {
+            let (x, residual) = (randn(&[4, 6, places], 1), randn(&[4, 6, places], 2));
+            let plain = norm.call(&x, &cx);
+            assert_eq!(bits(&norm.call_relu(&x, None, &cx)), bits(&plain.relu()), "{norm:?}");
+            let with = norm.call_relu(&x, Some(&residual), &cx);
+            assert_eq!(bits(&with), bits(&(plain + residual).relu()), "{norm:?} with a residual");
+        }
+    }
+}
+
+/// The observer sees the normalized tensor once; errors name the shapes.
+#[test]
+fn a_norm_of_a_sum_is_a_call_of_its_layer() {
+    let norm = LayerNorm::new(4, &mut Init::new(device(), 0));
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = seen.clone();
+    let cx = Cx::eval().observing(move |call| {
+        log.lock().expect("nobody panicked").push((call.kind.to_string(), call.output.dims().to_vec()));
+    });
+    norm.call_add(&randn(&[2, 4], 0), &randn(&[2, 4], 1), &cx);
+    assert_eq!(*seen.lock().expect("nobody panicked"), [("LayerNorm".to_string(), vec![2, 4])]);
+    let e = norm.try_call_add(&randn(&[2, 4], 0), &randn(&[3, 4], 1), &cx).expect_err("shapes differ").to_string();
+    assert!(e.contains("a residual of [2, 4] would fit") && e.contains("[3, 4]"), "{e}");
+    let e = GroupNorm::new(2, 4, &mut Init::new(device(), 0))
+        .try_call_relu(&randn(&[2, 4, 3], 0), Some(&randn(&[2, 4, 4], 1)), &cx)
+        .expect_err("shapes differ")
+        .to_string();
+    assert!(e.contains("a residual of f32 [2, 4, 3] would fit, not f32 [2, 4, 4]"), "{e}");
+}
