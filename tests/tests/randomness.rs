@@ -1,8 +1,9 @@
 //! Randomness: the published Philox vectors on the device, moments within bounds that the statistics give, and
 //! independence of threads.
 
-use gradus_core::rng::{Distribution, Key, philox};
-use gradus_core::{DType, Device, Tensor};
+use gradus_core::functional::dropout::{Dropout, DropoutGrad, MASK_BLOCK, MASK_LANES, mask_words};
+use gradus_core::rng::{Distribution, Key, philox, uniform};
+use gradus_core::{Backward, DType, Device, Tensor, by_definition};
 
 fn cpu() -> Device {
     gradus_cpu::device()
@@ -154,4 +155,27 @@ fn impossible_distributions_are_refused_with_the_value() {
     assert!(error(Distribution::Bernoulli(f64::NAN)).contains("NaN"));
     assert!(error(Distribution::Integers(3, 3)).contains("3..3"));
     assert!(error(Distribution::Integers(0, 1 << 33)).contains("2^32"));
+}
+
+/// What forward keeps of its mask, and what it reads of it, is as documented, whatever threads drew it: blocks and parts of blocks.
+#[test]
+fn a_kept_mask_of_dropout_is_the_one_that_the_words_give() {
+    let op = Dropout { p: 0.3, key: Key::new(5).fold("mask") };
+    for n in [1, 15, 16, 17, 511, 512, 513, 1500, 8192, 70_001] {
+        let mut mask = vec![0u32; mask_words(n)];
+        for (i, _) in words(n, op.key.clone()).iter().enumerate().filter(|(_, w)| f64::from(uniform(**w)) < 0.7) {
+            let within = i % MASK_BLOCK;
+            mask[i / MASK_BLOCK * MASK_LANES + within % MASK_LANES] |= 1 << (within / MASK_LANES);
+        }
+        let g = Tensor::randn([n], cpu(), 6);
+        let bits =
+            |t: &Tensor| -> Vec<u32> { t.to_vec::<f32>().expect("readable").into_iter().map(f32::to_bits).collect() };
+        let defined = bits(&by_definition(|| g.dropout(0.3, op.key.clone())));
+        let mask = Tensor::from_vec(mask, [mask_words(n)], cpu());
+        let read = Tensor::try_compose1(DropoutGrad(op.clone()), &[&g, &mask]).expect("it fits");
+        assert_eq!(bits(&read), defined, "{n} elements by a mask of the words");
+        let x = Tensor::randn([n], cpu(), 7).requires_grad();
+        x.dropout(0.3, op.key.clone()).backward_with(Some(&g), Backward::default());
+        assert_eq!(bits(&x.grad().expect("there is one")), defined, "{n} elements by the mask that forward kept");
+    }
 }

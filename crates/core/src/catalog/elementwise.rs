@@ -3,6 +3,7 @@
 use super::{Entry, Fill, Input, input, reals, spreads};
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::functional::dropout::{Dropout, DropoutGrad};
 use crate::ops::BinaryOp;
 use crate::rng::Key;
 use crate::scalar::{Scalar, Slot};
@@ -224,6 +225,19 @@ fn random() -> Vec<Entry> {
             .elementwise()
             .one(reals(&[&[4, 5]]), |x| x[0].try_dropout(0.4, Key::new(3).fold("dropout")))
             .one(reals(&[&[4, 5]]), |x| x[0].try_dropout(0.0, 3))
-            .one(reals(&[&[4, 5]]), |x| x[0].try_dropout(1.0, 3)),
+            .one(reals(&[&[4, 5]]), |x| x[0].try_dropout(1.0, 3))
+            // Blocks of a kept mask, and a part of one.
+            .large(reals(&[&[7, 1111]]), |x| x[0].try_dropout(0.3, 4)),
+        Entry::new("dropout_grad", "torch.native_dropout_backward", "The gradient of dropout.")
+            .one(reals(&[&[4, 5]]), |x| dropout_grad(0.0, &x[0]))
+            .one(reals(&[&[4, 5]]), |x| dropout_grad(1.0, &x[0])),
     ]
+}
+
+/// With nothing dropped, or everything: of 20 elements the first row of sixteen is whole, and the second has four.
+fn dropout_grad(p: f64, g: &Tensor) -> Result<Tensor> {
+    let words = |n: usize, bits: u32| Tensor::try_full([n], bits, g.device().with(DType::U32));
+    let (both, first) = if p == 0.0 { (3, 1) } else { (0, 0) };
+    let mask = Tensor::try_cat(&[&words(4, both)?, &words(12, first)?], 0)?;
+    Tensor::try_compose1(DropoutGrad(Dropout { p, key: Key::new(3) }), &[g, &mask])
 }

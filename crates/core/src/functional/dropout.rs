@@ -1,22 +1,39 @@
 //! Dropout: elements are zeroed at random, the rest scaled up (Srivastava et al., JMLR 2014).
 //!
-//! The mask is a pure function of its key, so backward draws it again instead of keeping it.
+//! The mask is a pure function of its key, so backward can draw it again. A fused kernel may keep it, a bit for each element, where
+//! reading takes less time than drawing.
 
 use crate::autodiff::{Grads, Vjp};
 use crate::composite::Composite;
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{Meta, Metas, Saves, Tensors, one};
 use crate::rng::{Distribution, Key};
 use crate::tensor::Tensor;
 use smallvec::smallvec;
 
-/// x·m/(1 − p), where each element of m is 1 with probability 1 − p.
+/// x·m/(1 − p), where each element of m is 1 with probability 1 − p. A fused kernel may keep m: of element i of a block of
+/// [`MASK_BLOCK`], whether it stays is bit i / [`MASK_LANES`] of word i % [`MASK_LANES`] of the block's words.
 #[derive(Clone, Debug)]
 pub struct Dropout {
     /// The probability of an element to be zeroed.
     pub p: f64,
     /// Names the mask.
     pub key: Key,
+}
+
+/// The gradient of [`Dropout`]. Inputs: g, and the mask that forward kept, which the definition draws anew.
+#[derive(Clone, Debug)]
+pub struct DropoutGrad(pub Dropout);
+
+/// The elements whose bits lie together.
+pub const MASK_BLOCK: usize = 32 * MASK_LANES;
+/// The words of a block: so many elements side by side have their bits at one place of words side by side, as vectors want them.
+pub const MASK_LANES: usize = 16;
+
+/// How many words hold the mask of `n` elements.
+pub fn mask_words(n: usize) -> usize {
+    n.div_ceil(MASK_BLOCK) * MASK_LANES
 }
 
 impl Composite for Dropout {
@@ -43,7 +60,35 @@ impl Composite for Dropout {
     }
     fn vjp(&self, cx: &Vjp<'_>) -> Option<Grads> {
         // Linear in x: the gradient passes through the same mask.
-        Some(smallvec![Tensor::compose(self.clone(), &[&cx.grad()]).pop()])
+        Some(smallvec![match cx.aux(0) {
+            Some(mask) => Tensor::compose(DropoutGrad(self.clone()), &[&cx.grad(), &mask]).pop(),
+            None => Tensor::compose(self.clone(), &[&cx.grad()]).pop(),
+        }])
+    }
+}
+
+impl Composite for DropoutGrad {
+    fn name(&self) -> &'static str {
+        "dropout_grad"
+    }
+    fn infer(&self, x: &[Meta]) -> Result<Metas> {
+        let [g, mask] = x else {
+            return Err(Error::misuse("needs a gradient and a mask"));
+        };
+        let words = mask_words(g.shape.elements());
+        if mask.dtype != DType::U32 || mask.shape.dims() != [words] {
+            return Err(Error::misuse(format!("a mask of u32 [{words}] would fit, not {} {}", mask.dtype, mask.shape)));
+        }
+        self.0.infer(&[*g])
+    }
+    fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
+        self.0.define(&[x[0]])
+    }
+    fn saves(&self) -> Saves {
+        Saves::NOTHING.input(1)
+    }
+    fn vjp(&self, cx: &Vjp<'_>) -> Option<Grads> {
+        Some(smallvec![Tensor::compose(self.clone(), &[&cx.grad(), &cx.x(1)]).pop(), None])
     }
 }
 

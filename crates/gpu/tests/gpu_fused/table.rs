@@ -6,7 +6,7 @@ use gradus_core::functional::attention::{Attention, AttentionGrad};
 use gradus_core::functional::batch_norm::{BatchNorm, BatchNormGrad, BatchNormRelu, BatchNormReluGrad, ChannelAffine};
 use gradus_core::functional::chain::Chain;
 use gradus_core::functional::conv::{Conv, ConvInputGrad, ConvWeightGrad};
-use gradus_core::functional::dropout::Dropout;
+use gradus_core::functional::dropout::{Dropout, DropoutGrad};
 use gradus_core::functional::global_norm::GlobalNorm;
 use gradus_core::functional::group_norm::{GroupNorm, GroupNormGrad, GroupNormRelu, GroupNormReluGrad};
 use gradus_core::functional::gru::{GruStep, GruStepGrad};
@@ -63,6 +63,7 @@ fn the_table_of_fused_kernels_in_the_documentation_is_current() {
         CrossEntropy,
         CrossEntropyGrad,
         Dropout,
+        DropoutGrad,
         GlobalNorm,
         GroupNorm,
         GroupNormGrad,
