@@ -94,7 +94,7 @@ impl Layer for Block {
         let attended = self.drop.call(&self.attn.call(&self.ln_1.call(x, cx), cx), cx);
         let (normed, x) = self.ln_2.call_add(&attended, x, cx); // of the sum, and the sum
         let hidden = GeluTanh.call(&self.c_fc.call(&normed, cx), cx);
-        &x + self.drop.call(&self.c_proj.call(&hidden, cx), cx)
+        self.drop.call_add(&self.c_proj.call(&hidden, cx), &x, cx)
     }
 }
 

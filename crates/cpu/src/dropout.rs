@@ -34,6 +34,9 @@ vectorized! {
             *bits = kept;
         }
     }
+    fn added(residual: &[f32], y: &mut [f32]) {
+        for (y, &r) in y.iter_mut().zip(residual) { *y += r; }
+    }
     /// The same by the bits.
     fn masked_again(g: &[f32], bits: &[u32], scale: f32, dx: &mut [f32]) {
         let blocks = dx.chunks_mut(MASK_BLOCK).zip(g.chunks(MASK_BLOCK));
@@ -59,7 +62,7 @@ fn decided(x: f32, w: u32, bound: u32, scale: f32, kept: u32, row: usize) -> (f3
 
 pub(crate) fn register(table: &KernelTable) {
     table.register(|c: FusedCall<'_, Dropout>| match c.x[0].dtype {
-        DType::F32 => forward(c.op, c.x[0], c.records).map(Some),
+        DType::F32 => forward(c.op, c.x[0], c.x.get(1), c.records).map(Some),
         _ => Ok(None),
     });
     table.register(|c: FusedCall<'_, DropoutGrad>| match c.x[0].dtype {
@@ -73,16 +76,18 @@ fn scale(op: &Dropout) -> f32 {
     if keep > 0.0 { (1.0 / keep) as f32 } else { 0.0 }
 }
 
-fn forward(op: &Dropout, x: View<'_>, keeps: bool) -> Result<Fused> {
+fn forward(op: &Dropout, x: View<'_>, residual: Option<&View<'_>>, keeps: bool) -> Result<Fused> {
     let (n, key, scale) = (x.elements(), op.key.clone(), scale(op));
     // The definition compares in f64; a uniform is a multiple of 2⁻²⁴, so the next of these decides alike.
     let bound = ((1.0 - op.p) * 16_777_216.0).ceil() as u32;
     let words = if keeps { mask_words(n) } else { 0 };
     let (from, to, mask) = (storage(x.buffer)?, CpuStorage::new(n * 4)?, CpuStorage::new(words * 4)?);
     let (src, out, bits) = (source::<f32>(x)?, Out::<f32>::of(&to), Out::<u32>::of(&mask));
-    launch(&[from], &[&to, &mask], move || {
+    let (more, adds) = (*residual.unwrap_or(&x), residual.is_some());
+    let (also_from, more) = (storage(more.buffer)?, source::<f32>(more)?);
+    launch(&[from, also_from], &[&to, &mask], move || {
         for_ranges(n, CHUNK, 1500, |start, len| {
-            let mut scratch = Scratch::new();
+            let (mut scratch, mut other) = (Scratch::new(), Scratch::new());
             for_words(&key, start, len, |at, k, w| {
                 let (x, y) = (src.block(at, k, &mut scratch), out.part(at, k));
                 let mut unkept = [0u32; 2 * MASK_LANES];
@@ -91,6 +96,9 @@ fn forward(op: &Dropout, x: View<'_>, keeps: bool) -> Result<Fused> {
                     false => &mut unkept[..mask_words(k)],
                 };
                 masked(x, w, bound, scale, y, bits);
+                if adds {
+                    added(more.block(at, k, &mut other), y);
+                }
             });
         });
     });

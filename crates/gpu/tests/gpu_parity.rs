@@ -179,6 +179,8 @@ fn random_bits_agree(gpu: Device) {
             // A view whose elements do not lie in order, and every probability that is special.
             x.try_t()?.try_dropout(0.3, &key)?,
             x.try_dropout(0.0, &key)?,
+            // Twice a number is exact: a device may multiply and add in one instruction.
+            x.try_t()?.try_dropout_add(&x.try_t()?, 0.5, &key)?,
             x.try_dropout(1.0, &key)?,
             x,
         ];

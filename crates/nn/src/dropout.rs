@@ -2,6 +2,7 @@
 
 use crate::layer::layer;
 use crate::{Cx, Module, Site};
+use gradus_core::error::or_raise;
 use gradus_core::rng::Distribution;
 use gradus_core::{Error, Key, Result, Shape, Tensor};
 
@@ -73,6 +74,25 @@ dropouts! {
         }
         alpha(x, by_channel(x, 2), p, key)
     };
+}
+
+impl Dropout {
+    /// self(x) + residual, in one pass where the device can: what a block of a transformer ends with. x and residual have one shape.
+    /// Panics at the caller's line if they do not.
+    #[track_caller]
+    pub fn call_add(&self, x: &Tensor, residual: &Tensor, cx: &Cx) -> Tensor {
+        or_raise(self.try_call_add(x, residual, cx))
+    }
+    /// As [`call_add`](Self::call_add), with misuse returned as an error.
+    #[track_caller]
+    pub fn try_call_add(&self, x: &Tensor, residual: &Tensor, cx: &Cx) -> Result<Tensor> {
+        let _scope = cx.enter(self);
+        let y = match cx.is_training() && self.p != 0.0 {
+            true => x.try_dropout_add(residual, self.p, cx.key(self.site.stream()))?,
+            false => x.try_add(residual)?,
+        };
+        Ok(cx.passed(self, y))
+    }
 }
 
 macro_rules! channel_dropouts {

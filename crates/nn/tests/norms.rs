@@ -1,7 +1,7 @@
-//! Normalizations with a residual give what the steps one by one do.
+//! Normalizations and dropout with a residual give what the steps one by one do.
 
 use gradus_core::{Device, Tensor};
-use gradus_nn::{Cx, GroupNorm, Init, Layer, LayerNorm, RmsNorm};
+use gradus_nn::{Cx, Dropout, GroupNorm, Init, Layer, LayerNorm, RmsNorm};
 use std::sync::{Arc, Mutex};
 
 fn device() -> Device {
@@ -45,6 +45,19 @@ fn a_group_norm_with_residual_and_relu_gives_the_bits_of_its_steps() {
             assert_eq!(bits(&with), bits(&(plain + residual).relu()), "{norm:?} with a residual");
         }
     }
+}
+
+#[test]
+fn a_dropout_and_a_sum_give_the_bits_of_a_dropout_and_then_a_sum() {
+    let (x, residual, drop) = (randn(&[5, 700], 0), randn(&[5, 700], 1), Dropout::new(0.3));
+    for cx in [|| Cx::train(4, 5), Cx::eval] {
+        let steps = drop.call(&x, &cx()) + &residual;
+        assert_eq!(bits(&drop.call_add(&x, &residual, &cx())), bits(&steps));
+        let turned = drop.call_add(&x.transpose(0, 1), &residual.transpose(0, 1), &cx());
+        assert_eq!(bits(&turned), bits(&(drop.call(&x.transpose(0, 1), &cx()) + residual.transpose(0, 1))));
+    }
+    let e = drop.try_call_add(&x, &randn(&[5, 7], 0), &Cx::train(0, 0)).expect_err("shapes differ").to_string();
+    assert!(e.contains("a residual of f32 [5, 700] would fit, not f32 [5, 7]"), "{e}");
 }
 
 /// The observer sees the normalized tensor once; errors name the shapes.

@@ -228,6 +228,10 @@ fn random() -> Vec<Entry> {
             .one(reals(&[&[4, 5]]), |x| x[0].try_dropout(1.0, 3))
             // Blocks of a kept mask, and a part of one.
             .large(reals(&[&[7, 1111]]), |x| x[0].try_dropout(0.3, 4)),
+        Entry::new("dropout_add", "torch.nn.functional.dropout", "dropout(x) + residual.")
+            .one(reals(&[&[4, 5], &[4, 5]]), |x| x[0].try_dropout_add(&x[1], 0.4, Key::new(3).fold("dropout")))
+            .one(reals(&[&[4, 5], &[4, 5]]), |x| x[0].try_dropout_add(&x[1], 1.0, 3))
+            .large(reals(&[&[7, 1111], &[7, 1111]]), |x| x[0].try_dropout_add(&x[1], 0.3, 4)),
         Entry::new("dropout_grad", "torch.native_dropout_backward", "The gradient of dropout.")
             .one(reals(&[&[4, 5]]), |x| dropout_grad(0.0, &x[0]))
             .one(reals(&[&[4, 5]]), |x| dropout_grad(1.0, &x[0])),

@@ -3,6 +3,7 @@
 //! The mask is a pure function of its key, so backward can draw it again. A fused kernel may keep it, a bit for each element, where
 //! reading takes less time than drawing.
 
+use super::norm::check_residual;
 use crate::autodiff::{Grads, Vjp};
 use crate::composite::Composite;
 use crate::dtype::DType;
@@ -12,7 +13,7 @@ use crate::rng::{Distribution, Key};
 use crate::tensor::Tensor;
 use smallvec::smallvec;
 
-/// x·m/(1 − p), where each element of m is 1 with probability 1 − p. A fused kernel may keep m: of element i of a block of
+/// x·m/(1 − p) + residual, where each element of m is 1 with probability 1 − p. The residual, like x, may be absent. A fused kernel may keep m: of element i of a block of
 /// [`MASK_BLOCK`], whether it stays is bit i / [`MASK_LANES`] of word i % [`MASK_LANES`] of the block's words.
 #[derive(Clone, Debug)]
 pub struct Dropout {
@@ -47,23 +48,28 @@ impl Composite for Dropout {
         if !x[0].dtype.is_float() {
             return Err(Error::misuse(format!("needs a floating-point tensor, not {}", x[0].dtype)));
         }
+        if let Some(residual) = x.get(1) {
+            check_residual(&x[0], residual)?;
+        }
         Ok(one(x[0].dtype, x[0].shape))
     }
     fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
         let keep = 1.0 - self.p;
         let mask = Tensor::try_random(Distribution::Bernoulli(keep), *x[0].shape(), x[0].place(), &self.key)?;
         let scale = if keep > 0.0 { 1.0 / keep } else { 0.0 };
-        Ok(smallvec![x[0].try_mul(&mask.try_binary_scalar(crate::ops::BinaryOp::Mul, scale)?)?])
+        let y = x[0].try_mul(&mask.try_binary_scalar(crate::ops::BinaryOp::Mul, scale)?)?;
+        Ok(smallvec![x.get(1).map_or(Ok(y.clone()), |residual| y.try_add(residual))?])
     }
     fn saves(&self) -> Saves {
         Saves::NOTHING
     }
     fn vjp(&self, cx: &Vjp<'_>) -> Option<Grads> {
-        // Linear in x: the gradient passes through the same mask.
-        Some(smallvec![match cx.aux(0) {
+        // Linear in x: the gradient passes through the same mask. That of the residual is what arrives.
+        let dx = match cx.aux(0) {
             Some(mask) => Tensor::compose(DropoutGrad(self.clone()), &[&cx.grad(), &mask]).pop(),
             None => Tensor::compose(self.clone(), &[&cx.grad()]).pop(),
-        }])
+        };
+        Some([dx, Some(cx.grad())].into_iter().take(cx.inputs()).collect())
     }
 }
 
@@ -98,6 +104,11 @@ impl Tensor {
         /// the same mask. In PyTorch: `torch.nn.functional.dropout`.
         pub fn dropout | try_dropout<K: Into<Key>>(&self, p: f64, key: K) -> Tensor {
             Tensor::try_compose1(Dropout { p, key: key.into() }, &[self])
+        }
+        /// dropout(x) + residual, in one pass where the device can; the mask is that of [`dropout`](Self::dropout). ∂x as there, ∂residual
+        /// = g. The residual has x's shape.
+        pub fn dropout_add | try_dropout_add<K: Into<Key>>(&self, residual: &Tensor, p: f64, key: K) -> Tensor {
+            Tensor::try_compose1(Dropout { p, key: key.into() }, &[self, residual])
         }
     }
 }

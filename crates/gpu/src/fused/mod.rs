@@ -122,7 +122,7 @@ impl<R: GpuRuntime> Gpu<R> {
         self.fused(|gpu, c: FusedCall<'_, MaxPoolGrad>| gpu.max_pool_grad(&c.op.0, c.x, c.outputs));
         self.fused(|gpu, c: FusedCall<'_, AvgPool>| gpu.avg_pool(c.op, c.x[0], c.outputs, false));
         self.fused(|gpu, c: FusedCall<'_, AvgPoolGrad>| gpu.avg_pool(&c.op.0, c.x[0], c.outputs, true));
-        self.fused(|gpu, c: FusedCall<'_, Dropout>| gpu.dropout(c.op, c.x[0]));
+        self.fused(|gpu, c: FusedCall<'_, Dropout>| gpu.dropout(c.op, c.x));
         self.fused(|gpu, c: FusedCall<'_, UnaryGrad>| gpu.unary_grad(c.op.0, c.x));
         self.fused(|gpu, c: FusedCall<'_, Linear>| gpu.linear(c.op.activation, c.x));
         self.fused_update(|gpu, c: UpdateCall<'_, '_, SgdUpdate>| gpu.sgd(c));

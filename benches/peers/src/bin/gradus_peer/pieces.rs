@@ -97,7 +97,7 @@ pub fn residual(weights: &Tensors, data: &Tensors, steps: usize) -> Result<Outco
         [&x, &weight, &bias].into_iter().for_each(Tensor::zero_grad);
         let cx = Cx::train(0, i as u32);
         let hidden = x.try_layer_norm([1024], Some(&weight), Some(&bias), 1e-5)?;
-        let y = &x + Dropout::new(p).call(&Gelu.call(&hidden, &cx), &cx);
+        let y = Dropout::new(p).call_add(&Gelu.call(&hidden, &cx), &x, &cx);
         y.try_backward_with(Some(&upstream), Default::default())?;
         Ok(y)
     };
