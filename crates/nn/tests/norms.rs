@@ -77,5 +77,14 @@ fn a_norm_of_a_sum_is_a_call_of_its_layer() {
         .try_call_relu(&randn(&[2, 4, 3], 0), Some(&randn(&[2, 4, 4], 1)), &cx)
         .expect_err("shapes differ")
         .to_string();
-    assert!(e.contains("a residual of f32 [2, 4, 3] would fit, not f32 [2, 4, 4]"), "{e}");
+    assert!(e.contains("a residual of [2, 4, 3] would fit") && e.contains("[2, 4, 4]"), "{e}");
+    // As many places in another order would be added where they do not belong.
+    let (x, turned) = (randn(&[2, 4, 3, 5], 0), randn(&[2, 4, 5, 3], 1));
+    let (w, b) = (randn(&[4], 2), randn(&[4], 3));
+    for e in [
+        x.try_group_norm_relu(2, &w, &b, Some(&turned), 1e-5).expect_err("shapes differ"),
+        x.try_batch_norm_relu_train(&w, &b, Some(&turned), 1e-5).expect_err("shapes differ"),
+    ] {
+        assert!(e.to_string().contains("a residual of [2, 4, 3, 5] would fit"), "{e}");
+    }
 }

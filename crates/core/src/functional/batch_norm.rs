@@ -1,5 +1,6 @@
 //! Batch normalization (Ioffe & Szegedy, 2015), keeping its statistics for backward.
 
+use super::norm::same_shape;
 use crate::autodiff::{Grads, Vjp};
 use crate::composite::Composite;
 use crate::error::{Error, Result};
@@ -288,7 +289,10 @@ impl Tensor {
             let op = BatchNormRelu { eps, residual: residual.is_some() };
             let mut out = match residual {
                 None => Tensor::try_compose(op, &[&x, weight, bias])?,
-                Some(r) => Tensor::try_compose(op, &[&x, weight, bias, &by_channel(r, "batch_norm")?])?,
+                Some(r) => {
+                    same_shape(self, r, "batch_norm_relu")?;
+                    Tensor::try_compose(op, &[&x, weight, bias, &r.try_reshape(*x.shape())?])?
+                }
             };
             match (out.pop(), out.pop(), out.pop()) {
                 (Some(var), Some(mean), Some(y)) => Ok((y.try_reshape(*self.shape())?, mean, var)),

@@ -1,7 +1,7 @@
 //! Group normalization (Wu & He, 2018), keeping its statistics for backward; instance normalization has a group for each channel.
 
 use super::batch_norm::{by_channel, check, column, with_affine};
-use super::norm::{LayerNorm, check_residual, standardized, through_standardized};
+use super::norm::{LayerNorm, check_residual, same_shape, standardized, through_standardized};
 use crate::autodiff::{Grads, Vjp};
 use crate::composite::{Composite, first};
 use crate::error::{Error, Result};
@@ -221,7 +221,10 @@ impl Tensor {
             let op = GroupNormRelu { groups, eps, residual: residual.is_some() };
             let y = match residual {
                 None => Tensor::try_compose1(op, &[&x, weight, bias])?,
-                Some(r) => Tensor::try_compose1(op, &[&x, weight, bias, &by_channel(r, "group_norm_relu")?])?,
+                Some(r) => {
+                    same_shape(self, r, "group_norm_relu")?;
+                    Tensor::try_compose1(op, &[&x, weight, bias, &r.try_reshape(*x.shape())?])?
+                }
             };
             y.try_reshape(*self.shape())
         }

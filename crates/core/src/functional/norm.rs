@@ -186,13 +186,13 @@ pub(super) fn by_row(x: &Tensor, normalized: impl IntoShape, op: &'static str) -
     x.try_reshape([rows, normalized.elements()])
 }
 
-/// The same of a residual like x.
-pub(super) fn residual_by_row(x: &Tensor, residual: &Tensor, rows: &Tensor, op: &'static str) -> Result<Tensor> {
+/// An error unless a residual has x's shape; as rows or channels, others might seem to fit.
+pub(super) fn same_shape(x: &Tensor, residual: &Tensor, op: &'static str) -> Result<()> {
     if residual.shape() != x.shape() {
         let e = Error::misuse(format!("a residual of {} would fit", x.shape()));
         return Err(e.in_op(op, [(x.dtype(), *x.shape()), (residual.dtype(), *residual.shape())]));
     }
-    residual.try_reshape(*rows.shape())
+    Ok(())
 }
 
 impl Tensor {
@@ -216,7 +216,8 @@ impl Tensor {
         pub fn add_layer_norm | try_add_layer_norm<S: IntoShape>(&self, residual: &Tensor, normalized: S, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> (Tensor, Tensor) {
             let flat = by_row(self, normalized, "add_layer_norm")?;
             let (op, width) = (AddLayerNorm { eps }, flat.dims()[1]);
-            let residual = residual_by_row(self, residual, &flat, "add_layer_norm")?;
+            same_shape(self, residual, "add_layer_norm")?;
+            let residual = residual.try_reshape(*flat.shape())?;
             let vector = |t: &Tensor| t.try_reshape([width]);
             let mut out = match (weight, bias) {
                 (Some(w), None) => Tensor::try_compose(op, &[&flat, &residual, &vector(w)?])?,

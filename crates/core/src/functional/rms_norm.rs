@@ -1,6 +1,6 @@
 //! Root-mean-square normalization (Zhang & Sennrich, 2019), keeping its statistic for backward.
 
-use super::norm::{by_row, check_residual, residual_by_row};
+use super::norm::{by_row, check_residual, same_shape};
 use crate::autodiff::{Grads, Vjp};
 use crate::composite::Composite;
 use crate::dtype::DType;
@@ -171,7 +171,8 @@ impl Tensor {
         pub fn add_rms_norm | try_add_rms_norm<S: IntoShape>(&self, residual: &Tensor, normalized: S, weight: Option<&Tensor>, eps: Option<f64>) -> (Tensor, Tensor) {
             let flat = by_row(self, normalized, "add_rms_norm")?;
             let (op, width) = (AddRmsNorm { eps: epsilon(eps, self.dtype()) }, flat.dims()[1]);
-            let residual = residual_by_row(self, residual, &flat, "add_rms_norm")?;
+            same_shape(self, residual, "add_rms_norm")?;
+            let residual = residual.try_reshape(*flat.shape())?;
             let out = match weight {
                 None => Tensor::try_compose(op, &[&flat, &residual])?,
                 Some(w) => Tensor::try_compose(op, &[&flat, &residual, &w.try_reshape([width])?])?,
