@@ -4,6 +4,7 @@
 //! no memory; one whose throughput is in bytes, those that it must read and write, is set beside a copy of as many bytes, which
 //! lies in the caches or in memory as they do. Both limits are measured on all threads, from the best of several times. Work
 //! that reads much and writes little may still beat a copy, and Winograd's convolutions the multiply-adds of the definition.
+//! Those of a GPU are measured there (`devices.rs`), with its own launches: in `f32` without tensor cores, which do more.
 
 use serde_json::Value;
 use std::collections::HashMap;
@@ -131,8 +132,22 @@ fn newest(folder: PathBuf, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Prints the shares of the benches that ran since `start`; of those on GPUs none, whose limits are others.
-pub fn print_shares(start: SystemTime) {
+/// What a device can do.
+pub struct Limits {
+    /// Floating-point operations in a second.
+    pub flops: f64,
+    /// Bytes in a second, read and written, of a copy that reads and writes so many.
+    pub copy: Box<dyn Fn(f64) -> f64>,
+}
+
+/// What the CPU can do.
+fn of_cpu() -> Limits {
+    Limits { flops: rate(|| (), |()| compute(4_000_000)), copy: Box::new(|bytes| copy(bytes as usize)) }
+}
+
+/// Prints the shares of the benches that ran since `start`. Those of GPUs have names that begin as `gpus`, which measures what these can
+/// do, says.
+pub fn print_shares(start: SystemTime, gpus: impl FnOnce() -> Vec<(String, Limits)>) {
     // Where criterion leaves its files.
     let home = std::env::var_os("CRITERION_HOME").map(PathBuf::from);
     let workspace = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target"));
@@ -140,20 +155,30 @@ pub fn print_shares(start: SystemTime) {
     let mut folders = Vec::new();
     newest(home.unwrap_or_else(|| target.join("criterion")), &mut folders);
     let mut results: Vec<_> = folders.iter().filter_map(|folder| result(folder, start)).collect();
-    results.retain(|(name, _, flops, bytes)| flops + bytes > 0.0 && !name.starts_with("gpu"));
-    if results.is_empty() {
-        return;
-    }
+    results.retain(|(_, _, flops, bytes)| flops + bytes > 0.0);
     results.sort_by(|a, b| a.0.cmp(&b.0));
-    let flops = rate(|| (), |()| compute(4_000_000));
+    let (of_gpus, of_cpus): (Vec<_>, Vec<_>) = results.into_iter().partition(|(name, ..)| name.starts_with("gpu "));
+    if !of_cpus.is_empty() {
+        print_table("here", &of_cpu(), &of_cpus);
+    }
+    if !of_gpus.is_empty() {
+        for (prefix, limits) in gpus() {
+            let own: Vec<_> = of_gpus.iter().filter(|(name, ..)| name.starts_with(&prefix)).cloned().collect();
+            print_table(&format!("of {}", prefix.trim_end_matches('/')), &limits, &own);
+        }
+    }
+}
+
+fn print_table(of: &str, limits: &Limits, results: &[(String, f64, f64, f64)]) {
     let mut copies = HashMap::new();
-    let mut copy_of = |bytes: f64| *copies.entry(bytes as usize).or_insert_with_key(|&bytes| copy(bytes));
-    println!("limits here: {:.0} GFLOP/s, copy of memory {:.1} GB/s", flops * 1e-9, copy_of(f64::from(1 << 28)) * 1e-9);
+    let mut copy_of = |bytes: f64| *copies.entry(bytes as usize).or_insert_with(|| (limits.copy)(bytes));
+    let of_memory = copy_of(f64::from(1 << 28));
+    println!("limits {of}: {:.0} GFLOP/s, copy of memory {:.1} GB/s", limits.flops * 1e-9, of_memory * 1e-9);
     println!("{:<64} {:>10} {:>9} {:>8} {:>7}", "bench", "µs", "GFLOP/s", "GB/s", "share");
     for (name, seconds, of_flops, of_bytes) in results {
         let (gflops, gb) = (of_flops / seconds * 1e-9, of_bytes / seconds * 1e-9);
-        let of_copy = if of_bytes > 0.0 { of_bytes / seconds / copy_of(of_bytes) } else { 0.0 };
-        let share = 100.0 * (of_flops / seconds / flops).max(of_copy);
+        let of_copy = if *of_bytes > 0.0 { of_bytes / seconds / copy_of(*of_bytes) } else { 0.0 };
+        let share = 100.0 * (of_flops / seconds / limits.flops).max(of_copy);
         println!("{name:<64} {:>10.2} {gflops:>9.1} {gb:>8.1} {share:>6.0}%", seconds * 1e6);
     }
 }

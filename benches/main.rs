@@ -43,5 +43,13 @@ fn main() {
     #[cfg(any(feature = "wgpu", feature = "cuda"))]
     on_devices();
     Criterion::default().configure_from_args().final_summary();
-    limits::print_shares(start);
+    limits::print_shares(start, of_gpus);
+}
+
+/// What the GPUs that were built in can do.
+fn of_gpus() -> Vec<(String, limits::Limits)> {
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    return devices::limits();
+    #[cfg(not(any(feature = "wgpu", feature = "cuda")))]
+    Vec::new()
 }

@@ -13,15 +13,15 @@ fn randn(shape: &[usize], seed: u64) -> Tensor {
 }
 
 /// Of the forward pass, and of both passes together.
-type Work = (Throughput, Throughput);
+pub type Work = (Throughput, Throughput);
 
 /// Products: the backward pass has one for each of the two factors.
-fn flops(forward: usize) -> Work {
+pub fn flops(forward: usize) -> Work {
     (Throughput::Elements(forward as u64), Throughput::Elements(3 * forward as u64))
 }
 
 /// So many bytes an element.
-fn bytes(elements: usize, forward: usize, both: usize) -> Work {
+pub fn bytes(elements: usize, forward: usize, both: usize) -> Work {
     (Throughput::Bytes((elements * forward) as u64), Throughput::Bytes((elements * both) as u64))
 }
 
