@@ -1,6 +1,6 @@
 //! Batch normalization (Ioffe & Szegedy, 2015), keeping its statistics for backward.
 
-use super::norm::same_shape;
+use super::residual::same_shape;
 use crate::autodiff::{Grads, Vjp};
 use crate::composite::Composite;
 use crate::error::{Error, Result};

@@ -3,7 +3,7 @@
 //! The mask is a pure function of its key, so backward can draw it again. A fused kernel may keep it, a bit for each element, where
 //! reading takes less time than drawing.
 
-use super::norm::check_residual;
+use super::residual::check;
 use crate::autodiff::{Grads, Vjp};
 use crate::composite::Composite;
 use crate::dtype::DType;
@@ -49,7 +49,7 @@ impl Composite for Dropout {
             return Err(Error::misuse(format!("needs a floating-point tensor, not {}", x[0].dtype)));
         }
         if let Some(residual) = x.get(1) {
-            check_residual(&x[0], residual)?;
+            check(&x[0], residual)?;
         }
         Ok(one(x[0].dtype, x[0].shape))
     }

@@ -1,7 +1,8 @@
 //! Group normalization (Wu & He, 2018), keeping its statistics for backward; instance normalization has a group for each channel.
 
 use super::batch_norm::{by_channel, check, column, with_affine};
-use super::norm::{LayerNorm, check_residual, same_shape, standardized, through_standardized};
+use super::norm::{LayerNorm, standardized, through_standardized};
+use super::residual::{self, same_shape};
 use crate::autodiff::{Grads, Vjp};
 use crate::composite::{Composite, first};
 use crate::error::{Error, Result};
@@ -152,7 +153,7 @@ impl Composite for GroupNormRelu {
             return Err(Error::misuse("needs x, a weight and a bias, and a residual if there is to be one"));
         }
         if let Some(residual) = x.get(3) {
-            check_residual(&x[0], residual)?;
+            residual::check(&x[0], residual)?;
         }
         GroupNorm { groups: self.groups, eps: self.eps }.infer(&x[..3])
     }

@@ -32,6 +32,7 @@ pub mod norm;
 pub mod pool;
 pub mod pooling;
 pub mod rearrange;
+mod residual;
 pub mod rms_norm;
 pub mod rotary;
 pub mod running_average;

@@ -1,5 +1,6 @@
 //! Layer normalization (Ba, Kiros & Hinton, 2016), keeping its statistics for backward.
 
+use super::residual;
 use crate::autodiff::{Grads, Vjp};
 use crate::composite::Composite;
 use crate::error::{Error, Result};
@@ -81,17 +82,6 @@ impl Composite for LayerNorm {
     }
 }
 
-/// Checks that a residual is like x.
-pub(super) fn check_residual(x: &Meta, residual: &Meta) -> Result<()> {
-    if residual != x {
-        return Err(Error::misuse(format!(
-            "a residual of {} {} would fit, not {} {}",
-            x.dtype, x.shape, residual.dtype, residual.shape
-        )));
-    }
-    Ok(())
-}
-
 impl Composite for AddLayerNorm {
     fn name(&self) -> &'static str {
         "add_layer_norm"
@@ -100,34 +90,16 @@ impl Composite for AddLayerNorm {
         Autocast::Full
     }
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
-        let [values, residual, parameters @ ..] = x else {
-            return Err(Error::misuse("needs x and a residual"));
-        };
-        check_residual(values, residual)?;
-        LayerNorm { eps: self.eps }.infer(&[&[*values], parameters].concat())?;
-        Ok(smallvec![*values, *values])
+        residual::infer(&LayerNorm { eps: self.eps }, x)
     }
     fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
-        let sum = x[0].try_add(x[1])?;
-        let mut out = Tensor::try_compose(LayerNorm { eps: self.eps }, &[&[&sum], &x[2..]].concat())?;
-        out.push(sum);
-        Ok(out)
+        residual::define(LayerNorm { eps: self.eps }, x)
     }
     fn saves(&self) -> Saves {
-        Saves::NOTHING.input(2).output()
+        residual::SAVES
     }
     fn vjp(&self, cx: &Vjp<'_>) -> Option<Grads> {
-        let (sum, more) = (cx.y_of(1), cx.grad_of(1));
-        let Some(g) = cx.grad_of(0) else {
-            // Only the sum was used.
-            return Some((0..cx.inputs()).map(|i| more.clone().filter(|_| i < 2)).collect());
-        };
-        let w = if cx.inputs() > 2 { cx.x(2) } else { Tensor::ones([sum.dims()[1]], sum.place()) };
-        let own = [g, sum, w, cx.aux(0)?, cx.aux(1)?];
-        let inputs: Vec<&Tensor> = own.iter().chain(&more).collect();
-        let mut grads = Tensor::compose(LayerNormGrad { eps: self.eps }, &inputs);
-        grads.insert(0, grads[0].clone()); // to x and to the residual flows the same
-        Some(grads.into_iter().take(cx.inputs()).map(Some).collect())
+        residual::vjp(LayerNormGrad { eps: self.eps }, cx, [cx.aux(0)?, cx.aux(1)?])
     }
 }
 
@@ -186,15 +158,6 @@ pub(super) fn by_row(x: &Tensor, normalized: impl IntoShape, op: &'static str) -
     x.try_reshape([rows, normalized.elements()])
 }
 
-/// An error unless a residual has x's shape; as rows or channels, others might seem to fit.
-pub(super) fn same_shape(x: &Tensor, residual: &Tensor, op: &'static str) -> Result<()> {
-    if residual.shape() != x.shape() {
-        let e = Error::misuse(format!("a residual of {} would fit", x.shape()));
-        return Err(e.in_op(op, [(x.dtype(), *x.shape()), (residual.dtype(), *residual.shape())]));
-    }
-    Ok(())
-}
-
 impl Tensor {
     crate::fallible! {
         /// (x − mean)/√(var + eps)·w + b over the trailing dimensions `normalized`, with the biased variance. ∂ by the fused
@@ -216,7 +179,7 @@ impl Tensor {
         pub fn add_layer_norm | try_add_layer_norm<S: IntoShape>(&self, residual: &Tensor, normalized: S, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> (Tensor, Tensor) {
             let flat = by_row(self, normalized, "add_layer_norm")?;
             let (op, width) = (AddLayerNorm { eps }, flat.dims()[1]);
-            same_shape(self, residual, "add_layer_norm")?;
+            super::residual::same_shape(self, residual, "add_layer_norm")?;
             let residual = residual.try_reshape(*flat.shape())?;
             let vector = |t: &Tensor| t.try_reshape([width]);
             let mut out = match (weight, bias) {

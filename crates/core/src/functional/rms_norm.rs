@@ -1,6 +1,7 @@
 //! Root-mean-square normalization (Zhang & Sennrich, 2019), keeping its statistic for backward.
 
-use super::norm::{by_row, check_residual, same_shape};
+use super::norm::by_row;
+use super::residual;
 use crate::autodiff::{Grads, Vjp};
 use crate::composite::Composite;
 use crate::dtype::DType;
@@ -80,34 +81,16 @@ impl Composite for AddRmsNorm {
         Autocast::Full
     }
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
-        let [values, residual, weight @ ..] = x else {
-            return Err(Error::misuse("needs x and a residual"));
-        };
-        check_residual(values, residual)?;
-        RmsNorm { eps: self.eps }.infer(&[&[*values], weight].concat())?;
-        Ok(smallvec![*values, *values])
+        residual::infer(&RmsNorm { eps: self.eps }, x)
     }
     fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
-        let sum = x[0].try_add(x[1])?;
-        let mut out = Tensor::try_compose(RmsNorm { eps: self.eps }, &[&[&sum], &x[2..]].concat())?;
-        out.push(sum);
-        Ok(out)
+        residual::define(RmsNorm { eps: self.eps }, x)
     }
     fn saves(&self) -> Saves {
-        Saves::NOTHING.input(2).output()
+        residual::SAVES
     }
     fn vjp(&self, cx: &Vjp<'_>) -> Option<Grads> {
-        let (sum, more) = (cx.y_of(1), cx.grad_of(1));
-        let Some(g) = cx.grad_of(0) else {
-            // Only the sum was used.
-            return Some((0..cx.inputs()).map(|i| more.clone().filter(|_| i < 2)).collect());
-        };
-        let w = if cx.inputs() > 2 { cx.x(2) } else { Tensor::ones([sum.dims()[1]], sum.place()) };
-        let own = [g, sum, w, cx.aux(0)?];
-        let inputs: Vec<&Tensor> = own.iter().chain(&more).collect();
-        let mut grads = Tensor::compose(RmsNormGrad { eps: self.eps }, &inputs);
-        grads.insert(0, grads[0].clone()); // to x and to the residual flows the same
-        Some(grads.into_iter().take(cx.inputs()).map(Some).collect())
+        residual::vjp(RmsNormGrad { eps: self.eps }, cx, [cx.aux(0)?])
     }
 }
 
@@ -171,7 +154,7 @@ impl Tensor {
         pub fn add_rms_norm | try_add_rms_norm<S: IntoShape>(&self, residual: &Tensor, normalized: S, weight: Option<&Tensor>, eps: Option<f64>) -> (Tensor, Tensor) {
             let flat = by_row(self, normalized, "add_rms_norm")?;
             let (op, width) = (AddRmsNorm { eps: epsilon(eps, self.dtype()) }, flat.dims()[1]);
-            same_shape(self, residual, "add_rms_norm")?;
+            super::residual::same_shape(self, residual, "add_rms_norm")?;
             let residual = residual.try_reshape(*flat.shape())?;
             let out = match weight {
                 None => Tensor::try_compose(op, &[&flat, &residual])?,
