@@ -1,24 +1,26 @@
 //! Products of many rows by a matrix, as linear layers have them: forward, and for the gradients of their input and weight.
 //!
 //! The matrix is packed once, by all threads together; then each takes cells of the result for itself. The left operand is read
-//! where it lies or, if its columns are what lies in one piece, copied a cell's part at a time. A run of the sum is as long as keeps
-//! two registers' columns of the matrix in the first cache, beside the rows that go by; a cell's rows of a run stay in the second.
+//! where it lies or, if its columns are what lies in one piece, copied a cell's part at a time, in panels of a block's height. A run
+//! of the sum is as long as keeps two registers' columns of the matrix in the first cache, beside the rows that go by; a cell's rows
+//! of a run stay in the second.
 
 use crate::launch::Out;
 use crate::matmul::Matrix;
-use crate::panel::{Panel, WHOLE, multiply, multiply_parts, pack, packed_len};
-use crate::simd::{Level, level};
+use crate::panel::{Panel, TOGETHER, WHOLE, block, pack_rows, pack_turned, packed_len};
+use crate::simd::{Level, level, prefetch};
 use crate::vector::{Real, Vector, by_level, lanes};
 use std::ops::Range;
 
-/// So many steps of the sum at most are a run: of rows, and of columns, which come by more of the first cache's lines.
+/// So many steps of the sum at most are a run.
 const RUN: usize = 256;
-const RUN_OF_COLUMNS: usize = 128;
 /// A cell's rows and columns, at most.
 const ROWS: usize = 96;
 const COLUMNS: usize = 256;
-/// The panels' height: whole ones but for a cell's last.
+/// The blocks' height: whole ones but for a cell's last.
 const HEIGHT: usize = 6;
+/// So many columns ahead are fetched while one is copied: they lie pages apart.
+const AHEAD: usize = 4;
 /// Fewer rows do not repay the packing.
 const FEWEST: usize = 48;
 /// Smaller products have kernels of their own, which pack less.
@@ -65,33 +67,39 @@ impl<T: Real> ManyRows<T> {
         k * i / runs..k * (i + 1) / runs
     }
     fn runs(&self) -> usize {
-        self.size[1].div_ceil(if self.a.column == 1 { RUN } else { RUN_OF_COLUMNS })
+        self.size[1].div_ceil(RUN)
     }
-    /// Parts of b that are packed, one by one.
-    pub(crate) fn parts(&self) -> usize {
-        self.runs() * self.size[2].div_ceil(2 * lanes::<T>())
+    /// How many pieces b is packed in.
+    pub(crate) fn pieces(&self) -> usize {
+        let [_, k, n] = self.size;
+        if self.b.column == 1 {
+            self.runs() * k.min(RUN).div_ceil(TOGETHER)
+        } else {
+            self.runs() * n.div_ceil(2 * lanes::<T>())
+        }
     }
-    /// Packs part `i`.
+    /// Packs piece `i`: some rows of a run or, where b's columns are what lies in one piece, two registers of them.
     pub(crate) fn pack(&self, i: usize) {
-        let (n, wide, b) = (self.size[2], 2 * lanes::<T>(), self.b);
-        let (run, part) = (self.run(i / n.div_ceil(wide)), i % n.div_ceil(wide));
-        let to = self.packed.part(run.start * n.next_multiple_of(wide) + part * wide * run.len(), wide * run.len());
-        let turned = b.column != 1;
-        pack(
-            run.len(),
-            n,
-            part,
-            turned,
-            |line| {
-                let (at, len) = match turned {
-                    false => ((run.start + line) as isize * b.row, n),
-                    true => (line as isize * b.column + run.start as isize, run.len()),
-                };
-                // SAFETY: core checked that the layouts lie inside their buffers.
-                unsafe { std::slice::from_raw_parts(b.ptr.offset(at), len) }
-            },
-            to,
-        );
+        let ([_, _, n], wide, b) = (self.size, 2 * lanes::<T>(), self.b);
+        let pieces = self.pieces() / self.runs();
+        let (run, i) = (self.run(i / pieces), i % pieces);
+        let to = run.start * n.next_multiple_of(wide);
+        // SAFETY: core checked that the layouts lie inside their buffers; pieces do not overlap.
+        let at = |row: usize, column: usize| unsafe { b.ptr.offset(row as isize * b.row + column as isize * b.column) };
+        if b.column == 1 {
+            let rows = (i * TOGETHER).min(run.len())..((i + 1) * TOGETHER).min(run.len());
+            let size = [rows.len(), n];
+            // SAFETY: as above.
+            unsafe {
+                let to = self.packed.ptr().add(to + rows.start * wide);
+                pack_rows(at(run.start + rows.start, 0), b.row as usize, size, to, wide * run.len());
+            }
+        } else {
+            let to = self.packed.part(to + i * wide * run.len(), wide * run.len());
+            // SAFETY: as above.
+            let column = |j: usize| unsafe { std::slice::from_raw_parts(at(run.start, j), run.len()) };
+            pack_turned(run.len(), n, i, column, to);
+        }
     }
     /// Into how many cells the result is cut, of rows and of columns.
     fn cuts(&self) -> [usize; 2] {
@@ -127,19 +135,21 @@ unsafe fn multiply_cell<V: Vector<T: Real>>(p: &ManyRows<V::T>, [rows, columns]:
     let rest = columns.len() % V::LANES;
     let whole = columns.len() - rest;
     let mut last = Vec::with_capacity(if rest > 0 { rows.len() * V::LANES } else { 0 });
-    let (turned, pitch) = (p.a.column != 1, rows.len().next_multiple_of(V::LANES));
-    let mut block = Vec::with_capacity(if turned { RUN_OF_COLUMNS * pitch } else { 0 });
+    let turned = p.a.column != 1;
+    // A panel's columns are copied by whole registers, so the last one's rest goes beyond it.
+    let apart = HEIGHT * p.size[1].min(RUN) + HEIGHT.next_multiple_of(V::LANES) - HEIGHT;
+    let mut panels = Vec::with_capacity(if turned { rows.len().div_ceil(HEIGHT) * apart } else { 0 });
     for i in 0..p.runs() {
         let run = p.run(i);
         // SAFETY: by the caller.
         unsafe {
             let a = p.a.ptr.offset(rows.start as isize * p.a.row + run.start as isize * p.a.column);
             if turned {
-                copy_columns::<V>(a, p.a.column as usize, [run.len(), rows.len()], block.as_mut_ptr(), pitch);
+                copy_columns::<V>(a, p.a.column as usize, [run.len(), rows.len()], panels.as_mut_ptr(), apart);
             }
-            let (a, a_row, a_column) = match turned {
-                true => (block.as_ptr(), 1, pitch),
-                false => (a, p.a.row as usize, 1),
+            let (a, a_row, a_column, next) = match turned {
+                true => (panels.as_ptr(), 1, HEIGHT, apart),
+                false => (a, p.a.row as usize, 1, HEIGHT * p.a.row as usize),
             };
             let b = p.packed.whole().as_ptr().add(run.start * n.next_multiple_of(wide) + columns.start * run.len());
             let out = p.out.add(rows.start * n + columns.start);
@@ -157,13 +167,13 @@ unsafe fn multiply_cell<V: Vector<T: Real>>(p: &ManyRows<V::T>, [rows, columns]:
                 out,
                 out_row: n,
             };
-            multiply_parts::<V>(&panel, whole);
+            multiply_blocks::<V>(&panel, whole, next);
             if rest > 0 {
                 let to = last.as_mut_ptr();
                 let start = if i == 0 { std::ptr::null() } else { to };
                 let b = b.add(whole / wide * wide * run.len() + whole % wide);
                 let panel = Panel { b, start, start_row: V::LANES, out: to, out_row: V::LANES, ..panel };
-                multiply::<V>(&panel, V::LANES);
+                multiply_blocks::<V>(&panel, V::LANES, next);
             }
         }
     }
@@ -174,23 +184,59 @@ unsafe fn multiply_cell<V: Vector<T: Real>>(p: &ManyRows<V::T>, [rows, columns]:
     }
 }
 
-/// Copies `count` columns of `len` numbers, so far apart, to columns `pitch` apart.
+/// out = start + a·b for so many columns, block by block; a's blocks begin so far apart.
+#[inline(always)]
+unsafe fn multiply_blocks<V: Vector>(p: &Panel<'_, V::T>, columns: usize, next: usize) {
+    for column in (0..columns).step_by(2 * V::LANES) {
+        let wide = (2 * V::LANES).min(columns - column);
+        for row in (0..p.rows).step_by(HEIGHT) {
+            // SAFETY: by the caller.
+            unsafe {
+                let part = Panel {
+                    rows: HEIGHT.min(p.rows - row),
+                    a: p.a.add(row / HEIGHT * next),
+                    b: p.b.add(column * p.run),
+                    start: if p.start.is_null() { p.start } else { p.start.add(row * p.start_row + column) },
+                    out: p.out.add(row * p.out_row + column),
+                    ..*p
+                };
+                if p.start.is_null() {
+                    // So that they are there when they are written, for the first time, at the end.
+                    for i in 0..part.rows {
+                        prefetch(std::slice::from_raw_parts(part.out.add(i * p.out_row), wide));
+                    }
+                }
+                block::<V>(&part, wide);
+            }
+        }
+    }
+}
+
+/// Copies `count` columns of `len` numbers, so far apart, to panels of a block's height; the panels begin `next` apart.
 #[inline(always)]
 unsafe fn copy_columns<V: Vector>(
     from: *const V::T,
     apart: usize,
     [count, len]: [usize; 2],
     to: *mut V::T,
-    pitch: usize,
+    next: usize,
 ) {
     for column in 0..count {
-        // By registers: to call a copy for so few numbers takes longer.
-        for at in (0..len).step_by(V::LANES) {
-            // SAFETY: by the caller.
-            unsafe {
-                let from = from.add(column * apart + at);
-                let some = if at + V::LANES <= len { V::load(from) } else { V::load_lanes(from, 0, len - at) };
-                some.store(to.add(column * pitch + at));
+        // SAFETY: by the caller, here and below. What is written beyond a panel's column is its next one, to be written after it.
+        unsafe {
+            let from = from.add(column * apart);
+            if column + AHEAD < count {
+                prefetch(std::slice::from_raw_parts(from.add(AHEAD * apart), len));
+            }
+            for (panel, at) in (0..len).step_by(HEIGHT).enumerate() {
+                let (from, to, left) = (from.add(at), to.add(panel * next + column * HEIGHT), len - at);
+                for i in (0..HEIGHT).step_by(V::LANES) {
+                    if i + V::LANES <= left {
+                        V::load(from.add(i)).store(to.add(i));
+                    } else if i < left {
+                        V::load_lanes(from.add(i), 0, left - i).store(to.add(i));
+                    }
+                }
             }
         }
     }
@@ -208,7 +254,9 @@ mod tests {
 
     #[test]
     fn cells_hold_each_number_once_and_are_the_sums_that_they_stand_for() {
-        for size @ [m, k, n] in [[48, 16, 16], [64, 300, 65], [97, 128, 24], [210, 257, 300], [50, 20, 600]] {
+        for size @ [m, k, n] in
+            [[48, 16, 16], [64, 300, 65], [97, 128, 24], [210, 257, 300], [50, 20, 600], [61, 520, 33]]
+        {
             let (x, y) = (numbers(m * k), numbers(k * n));
             for flip in 0..4 {
                 // Each operand as it is, or read as the transpose of what lies there.
@@ -223,7 +271,7 @@ mod tests {
                 let room = CpuStorage::new(ManyRows::<f32>::room(k, n) * 4).unwrap();
                 let mut out = vec![f32::NAN; m * n];
                 let p = ManyRows { size, a, b, packed: Out::of(&room), out: out.as_mut_ptr() };
-                (0..p.parts()).for_each(|i| p.pack(i));
+                (0..p.pieces()).for_each(|i| p.pack(i));
                 let mut seen = vec![0; m * n];
                 for i in 0..p.cells() {
                     let [rows, columns] = p.cell(i);

@@ -4,6 +4,7 @@
 //! out\[i, j\] = Σ_p a\[i, p\] · b\[p, j\], with a's numbers spread over a register and b's rows read as registers. Twelve rows of
 //! two registers fill AVX-512's register file: 24 multiply-adds for 14 loads. Six rows of two fill AVX2's.
 
+use crate::simd::prefetch;
 use crate::vector::{Real, Vector, by_level, lanes};
 
 /// The operands of a product; lengths and distances in numbers.
@@ -53,7 +54,7 @@ pub(crate) unsafe fn multiply<V: Vector>(p: &Panel<'_, V::T>, columns: usize) {
                     rows: height.min(p.rows - row),
                     ..*p
                 };
-                if column + 2 * V::LANES <= columns { rows::<V, 2>(&part) } else { rows::<V, 1>(&part) }
+                block::<V>(&part, columns - column);
             }
         }
     }
@@ -64,14 +65,13 @@ pub(crate) fn packed_len<T: Real>(run: usize, columns: usize) -> usize {
     run * columns.next_multiple_of(2 * lanes::<T>())
 }
 
-/// Packs columns `part` by `part` of two registers: each part's rows one after another, with zeros beyond the last column. `line`
-/// gives the matrix's rows or, if it is `turned`, its columns.
-pub(crate) fn pack<'a, T: Real>(
+/// Packs a part of a matrix for [`multiply_packed`], two registers of columns: the part's rows one after another, with zeros beyond the
+/// last column. `column` gives the matrix's columns.
+pub(crate) fn pack_turned<'a, T: Real>(
     run: usize,
     columns: usize,
     part: usize,
-    turned: bool,
-    line: impl Fn(usize) -> &'a [T],
+    column: impl Fn(usize) -> &'a [T],
     out: &mut [T],
 ) {
     let wide = 2 * lanes::<T>();
@@ -80,46 +80,54 @@ pub(crate) fn pack<'a, T: Real>(
     if count < wide {
         out.fill(T::ZERO);
     }
-    if turned {
-        for from in (0..count).step_by(lanes::<T>()) {
-            let mut lines: [&[T]; 16] = [&[]; 16];
-            let some = lanes::<T>().min(count - from);
-            lines.iter_mut().take(some).enumerate().for_each(|(i, to)| *to = &line(first + from + i)[..run]);
-            // SAFETY: each of the `run` rows has room for a register from here on.
-            unsafe { turn(&lines[..some], out[from..].as_mut_ptr(), wide) }
-        }
-    } else {
-        for (at, out) in out.chunks_mut(16 * wide).enumerate() {
-            let mut lines: [&[T]; 16] = [&[]; 16];
-            let some = out.len() / wide;
-            let line = |i: usize| &line(16 * at + i)[first..first + count];
-            lines.iter_mut().take(some).enumerate().for_each(|(i, to)| *to = line(i));
-            // SAFETY: there is room for so many rows.
-            unsafe { set_rows(&lines[..some], out.as_mut_ptr(), wide) }
-        }
+    for from in (0..count).step_by(lanes::<T>()) {
+        let mut some: [&[T]; 16] = [&[]; 16];
+        let len = lanes::<T>().min(count - from);
+        some.iter_mut().take(len).enumerate().for_each(|(i, to)| *to = &column(first + from + i)[..run]);
+        // SAFETY: each of the `run` rows has room for a register from here on.
+        unsafe { turn(&some[..len], out[from..].as_mut_ptr(), wide) }
     }
 }
 
 by_level! {
-    /// Writes rows of one length so far apart. (To call a copy for each takes longer.)
+    /// Packs some rows, so far apart, of a matrix for [`multiply_packed`]: `[rows, columns]` numbers go to all parts, which begin `next`
+    /// apart, with zeros beyond the last column.
     ///
     /// # Safety
-    /// There must be room for the rows.
-    unsafe fn set_rows<T>(rows: &[&[T]], out: *mut T, apart: usize) => set_rows_of
+    /// The rows must lie in live memory, and there must be room for them in each part.
+    pub(crate) unsafe fn pack_rows<T>(from: *const T, apart: usize, size: [usize; 2], out: *mut T, next: usize) => pack_rows_of
 }
 
+/// So many rows are well packed at a time: they are read side by side.
+pub(crate) const TOGETHER: usize = 16;
+/// So many numbers ahead of those that are packed are fetched.
+const FETCHED: usize = 64;
+
 #[inline(always)]
-unsafe fn set_rows_of<V: Vector>(rows: &[&[V::T]], out: *mut V::T, apart: usize) {
-    for (i, row) in rows.iter().enumerate() {
-        let whole = row.len() - row.len() % V::LANES;
-        // SAFETY: by the caller.
-        unsafe {
-            let out = out.add(i * apart);
-            for at in (0..whole).step_by(V::LANES) {
-                V::load(row.as_ptr().add(at)).store(out.add(at));
-            }
-            for at in whole..row.len() {
-                *out.add(at) = row[at];
+unsafe fn pack_rows_of<V: Vector>(
+    from: *const V::T,
+    apart: usize,
+    [rows, columns]: [usize; 2],
+    out: *mut V::T,
+    next: usize,
+) {
+    for (part, first) in (0..columns).step_by(2 * V::LANES).enumerate() {
+        let left = columns - first;
+        for row in 0..rows {
+            // SAFETY: by the caller.
+            unsafe {
+                let (from, to) = (from.add(row * apart + first), out.add(part * next + row * 2 * V::LANES));
+                if left > FETCHED {
+                    prefetch(std::slice::from_raw_parts(from.add(FETCHED), 1));
+                }
+                for i in [0, V::LANES] {
+                    let some = if i + V::LANES <= left {
+                        V::load(from.add(i))
+                    } else {
+                        V::load_lanes(from.wrapping_add(i), 0, left.saturating_sub(i))
+                    };
+                    some.store(to.add(i));
+                }
             }
         }
     }
@@ -167,7 +175,7 @@ by_level! {
 }
 
 by_level! {
-    /// out = start + a·b of b as [`pack`] leaves it, for so many columns up to a multiple of a register.
+    /// out = start + a·b of b as [`pack_rows`] and [`pack_turned`] leave it, for so many columns up to a multiple of a register.
     ///
     /// # Safety
     /// The operands must hold what they name, and `out` must be held alone.
@@ -189,6 +197,16 @@ pub(crate) unsafe fn multiply_parts<V: Vector>(p: &Panel<'_, V::T>, columns: usi
             multiply::<V>(&part, wide.min(columns - first));
         }
     }
+}
+
+/// out = start + a·b for as many rows as registers hold, and the first two registers of columns, or one if that is all.
+///
+/// # Safety
+/// As [`multiply`].
+#[inline(always)]
+pub(crate) unsafe fn block<V: Vector>(p: &Panel<'_, V::T>, columns: usize) {
+    // SAFETY: by the caller.
+    unsafe { if columns >= 2 * V::LANES { rows::<V, 2>(p) } else { rows::<V, 1>(p) } }
 }
 
 #[inline(always)]

@@ -204,7 +204,7 @@ impl<T: Real> Product<T> {
         let Some(packed) = self.room else { return };
         let (a, b) = self.operands(0, &Part::whole(m, n));
         let p = ManyRows { size: self.size, a, b, packed, out: self.out.ptr() };
-        for_chunks(p.parts(), k * n / 2, |i| p.pack(i));
+        for_chunks(p.pieces(), k * n / 2, |i| p.pack(i));
         for_chunks(p.cells(), work, |i| {
             let [rows, columns] = p.cell(i);
             // SAFETY: core checked that the layouts lie inside their buffers; a cell is its own.

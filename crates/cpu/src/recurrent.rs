@@ -11,7 +11,7 @@ use crate::elementwise::{copy, finish};
 use crate::launch::{In, Out, launch, storage};
 use crate::matmul::matmul;
 use crate::memory::CpuStorage;
-use crate::panel::{Panel, WHOLE, multiply_packed, pack, packed_len};
+use crate::panel::{Panel, TOGETHER, WHOLE, multiply_packed, pack_rows, pack_turned, packed_len};
 use crate::simd::prefetch;
 use crate::threads::for_chunks;
 use crate::vector::lanes;
@@ -82,9 +82,12 @@ impl Sizes {
     }
     /// Packs W, `[gates·n, n]`, as the product with W needs it.
     fn pack(&self, w: &Rows, out: &Out<f32>) {
-        let part = 2 * lanes::<f32>() * self.wide;
-        for_chunks(self.n.div_ceil(2 * lanes::<f32>()), self.wide * self.n, |i| {
-            pack(self.wide, self.n, i, false, |line| w.row(0, line), out.part(i * part, part));
+        let part = 2 * lanes::<f32>();
+        for_chunks(self.wide.div_ceil(TOGETHER), self.wide * self.n, |i| {
+            let rows = i * TOGETHER..self.wide.min((i + 1) * TOGETHER);
+            let (from, apart) = w.from(rows.start);
+            // SAFETY: `w` has so many rows, and `out` room for all parts; each piece's rows of them are its own.
+            unsafe { pack_rows(from, apart, [rows.len(), self.n], out.ptr().add(rows.start * part), part * self.wide) }
         });
     }
     /// Packs weights, `[gates·n, ..]` each, as the product of what they are for, side by side, with their transposes needs it.
@@ -93,7 +96,7 @@ impl Sizes {
         for_chunks(self.wide.div_ceil(part), run * self.wide, |i| {
             let mut at = i * part * run;
             for w in all {
-                pack(w.width, self.wide, i, true, |line| w.row(0, line), out.part(at, part * w.width));
+                pack_turned(w.width, self.wide, i, |line| w.row(0, line), out.part(at, part * w.width));
                 at += part * w.width;
             }
         });

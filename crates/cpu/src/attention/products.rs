@@ -2,7 +2,7 @@
 //! over, and that once for all blocks; else by the kernels of `gemm`.
 
 use crate::matmul::Matrix;
-use crate::panel::{Panel, WHOLE, multiply_packed, multiply_plain, pack, packed_len};
+use crate::panel::{Panel, WHOLE, multiply_packed, multiply_plain, pack_turned, packed_len};
 use crate::simd::{Level, level};
 use crate::vector::{self, lanes};
 use gemm_common::Parallelism;
@@ -77,7 +77,7 @@ enum Kind<T> {
     Any,
     /// Its rows lie in one piece each.
     Rows,
-    /// Its columns do, of so many numbers: as [`pack`] leaves them.
+    /// Its columns do, of so many numbers: as [`pack_turned`] leaves them.
     Packed(usize, Vec<T>),
 }
 
@@ -95,7 +95,7 @@ impl<T: Real> Right<T> {
             // SAFETY: by the caller.
             let column =
                 |j: usize| unsafe { std::slice::from_raw_parts(matrix.ptr.offset(j as isize * matrix.column), k) };
-            packed.chunks_exact_mut(wide * k).enumerate().for_each(|(i, part)| pack(k, n, i, true, column, part));
+            packed.chunks_exact_mut(wide * k).enumerate().for_each(|(i, part)| pack_turned(k, n, i, column, part));
             Kind::Packed(k, packed)
         } else {
             Kind::Any

@@ -4,14 +4,14 @@
 
 use super::{Inputs, Rows};
 use crate::elementwise::finish;
-use crate::launch::{Out, launch};
+use crate::launch::{In, Out, launch, storage};
+use crate::matmul::matmul;
 use crate::memory::CpuStorage;
-use crate::tall::{Tall, multiply_tall};
 use crate::threads::for_chunks;
 use crate::vector::lanes;
-use gradus_core::backend::View;
+use gradus_core::backend::{MatmulSpec, View};
 use gradus_core::composite::Fused;
-use gradus_core::{DType, Result};
+use gradus_core::{DType, Layout, Result, Shape};
 use smallvec::smallvec;
 
 /// Longer rows are better packed: by definition.
@@ -22,42 +22,38 @@ pub(super) fn lstm(x: &[View<'_>], reverse: bool) -> Result<Option<Fused>> {
     let (gates, inputs, n) = (x[0].shape(), x[1].shape()[2], x[3].shape()[1]);
     let (steps, batch, wide) = (gates[0], gates[1], gates[2]);
     let width = (n + inputs + 1).next_multiple_of(lanes::<f32>());
-    if x[0].dtype != DType::F32 || steps * batch * wide == 0 || width > LONGEST || !x[0].layout.is_dense() {
+    let flat = x[0].layout.reshape(&Shape::try_new(&[steps * batch, wide])?);
+    let Some(flat) = flat.filter(|_| x[0].dtype == DType::F32 && steps * batch * wide > 0 && width <= LONGEST) else {
         return Ok(None);
-    }
-    let storage = |numbers: usize| CpuStorage::new(numbers * size_of::<f32>());
-    let (tv, tb, tw) = (storage(wide * inputs)?, storage(wide)?, storage(wide * n)?);
-    let (beside, sums) = (storage(steps * batch * width)?, storage(wide * width)?);
-    let made = Inputs::of(x)?;
-    let rows = made.rows(x)?;
-    let [dv, db, dw, seen, all] = [&tv, &tb, &tw, &beside, &sums].map(|s| Out::<f32>::of(s));
-    launch(&made.reads(x)?, &[&tv, &tb, &tw, &beside, &sums], move || {
-        let [gates, x, y, h] = &rows[..] else { return };
+    };
+    let made = |numbers: usize| CpuStorage::new(numbers * size_of::<f32>());
+    let beside = made(steps * batch * width)?;
+    let copies = Inputs::of(&x[1..])?;
+    let (rows, seen) = (copies.rows(&x[1..])?, Out::<f32>::of(&beside));
+    launch(&copies.reads(&x[1..])?, &[&beside], move || {
+        let [x, y, h] = &rows[..] else { return };
         for_chunks(steps, steps * batch * width / 8, |t| {
             for (r, row) in seen.part(t * batch * width, batch * width).chunks_exact_mut(width).enumerate() {
                 lay_out(row, before(y, h, t, steps, reverse, r), x.row(t, r));
             }
         });
-        let p = Tall {
-            m: wide,
-            k: steps * batch,
-            n: width,
-            a: gates.row(0, 0).as_ptr(),
-            a_row: wide,
-            b: seen.whole().as_ptr(),
-            b_row: width,
-        };
-        for_chunks(p.parts(), wide * p.k * width / 50, |i| {
-            let part = p.rows(i);
-            let sums = all.part(part.start * width, part.len() * width);
-            // SAFETY: gates and rows lie one after another, `k` of each; a part's sums are its own.
-            unsafe { multiply_tall(&p, (part.start, part.end), sums.as_mut_ptr()) }
-            for (o, sums) in part.zip(sums.chunks_exact(width)) {
-                dw.part(o * n, n).copy_from_slice(&sums[..n]);
-                dv.part(o * inputs, inputs).copy_from_slice(&sums[n..n + inputs]);
-                db.part(o, 1)[0] = sums[n + inputs];
-            }
-        });
+    });
+    let seen = finish(beside)?;
+
+    let turned = flat.permute(&[1, 0]);
+    let side_by_side = Layout::dense(Shape::try_new(&[steps * batch, width])?);
+    let gates = View { layout: &turned, ..x[0] };
+    let sums = matmul(gates, View { buffer: &seen, layout: &side_by_side, dtype: DType::F32 }, &MatmulSpec::default())?;
+
+    let (tv, tb, tw) = (made(wide * inputs)?, made(wide)?, made(wide * n)?);
+    let [dv, db, dw] = [&tv, &tb, &tw].map(|s| Out::<f32>::of(s));
+    let all = In::<f32>::of(storage(&sums)?);
+    launch(&[storage(&sums)?], &[&tv, &tb, &tw], move || {
+        for (o, sums) in all.slice().chunks_exact(width).take(wide).enumerate() {
+            dw.part(o * n, n).copy_from_slice(&sums[..n]);
+            dv.part(o * inputs, inputs).copy_from_slice(&sums[n..n + inputs]);
+            db.part(o, 1)[0] = sums[n + inputs];
+        }
     });
     Ok(Some(Fused { outputs: smallvec![finish(tv)?, finish(tb)?, finish(tw)?], ..Fused::default() }))
 }
