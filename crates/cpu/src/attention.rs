@@ -125,7 +125,7 @@ vectorized! {
     }
     /// A row of scores as probabilities; gives Σ e^(score − max).
     fn softmax_row<T: Float>(p: &mut [T], max: T) -> T {
-        let sum = map_in_place(p, |x| (x - max).exp());
+        let sum = map_in_place(p, |x| (x - max).exp::<FMA>());
         let by = T::ONE / sum;
         for p in p { *p = *p * by; }
         sum

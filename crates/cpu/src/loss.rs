@@ -63,7 +63,7 @@ vectorized! {
     /// The losses of rows of logits, and ln Σ e^x of each.
     fn row_losses<T: Float>(x: &[T], classes: usize, targets: &[i64], ignore: i64, low: T, losses: &mut [T], lse: &mut [T]) {
         for (r, (sum, most)) in losses.iter_mut().zip(lse.iter_mut()).enumerate() {
-            (*most, *sum) = max_and_sum(&x[r * classes..], classes, low);
+            (*most, *sum) = max_and_sum::<T, FMA>(&x[r * classes..], classes, low);
         }
         // All logarithms at once.
         for sum in losses.iter_mut() { *sum = sum.ln(); }
@@ -85,10 +85,10 @@ vectorized! {
             if classes <= LANES {
                 let (mut spare, mut y) = ([T::ZERO; LANES], [T::ZERO; LANES]);
                 let x = whole(x, &mut spare);
-                for i in 0..LANES { y[i] = (x[i] - lse).exp() * g; }
+                for i in 0..LANES { y[i] = (x[i] - lse).exp::<FMA>() * g; }
                 put(y, classes, dx);
             } else {
-                map(&x[..classes], &mut dx[..classes], |x| (x - lse).exp() * g);
+                map(&x[..classes], &mut dx[..classes], |x| (x - lse).exp::<FMA>() * g);
             }
             dx[class] = dx[class] - g;
         }
@@ -98,7 +98,7 @@ vectorized! {
 /// The largest number of a row of `n`, and Σ e^(x − max). (Of NaN both as [`row_max`] and [`row_exp`] have it.)
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // the loops must unroll
-fn max_and_sum<T: Float>(x: &[T], n: usize, low: T) -> (T, T) {
+fn max_and_sum<T: Float, const FMA: bool>(x: &[T], n: usize, low: T) -> (T, T) {
     if n > LANES {
         let (x, mut e, mut sum) = (&x[..n], [T::ZERO; 256], T::ZERO);
         let max = row_max(x, low);
@@ -115,7 +115,7 @@ fn max_and_sum<T: Float>(x: &[T], n: usize, low: T) -> (T, T) {
     }
     let max = folded(most, |a, b| if b > a { b } else { a });
     for i in 0..LANES {
-        let y = (x[i] - max).exp();
+        let y = (x[i] - max).exp::<FMA>();
         e[i] = if i < n { y } else { T::ZERO };
     }
     (max, total(e))

@@ -27,11 +27,11 @@ vectorized! {
         let ((xi, hi), (xf, hf), (xg, hg), (xo, ho)) = (gate(0), gate(1), gate(2), gate(3));
         let (h, c_next) = (&mut h[..n], &mut c_next[..n]);
         for j in 0..n {
-            let (i, f) = (Float::sigmoid(xi[j] + hi[j]), Float::sigmoid(xf[j] + hf[j]));
-            c_next[j] = f * c[j] + i * Float::tanh(xg[j] + hg[j]);
+            let (i, f) = (Float::sigmoid::<FMA>(xi[j] + hi[j]), Float::sigmoid::<FMA>(xf[j] + hf[j]));
+            c_next[j] = f * c[j] + i * Float::tanh::<FMA>(xg[j] + hg[j]);
         }
         for j in 0..n {
-            h[j] = Float::sigmoid(xo[j] + ho[j]) * Float::tanh(c_next[j]);
+            h[j] = Float::sigmoid::<FMA>(xo[j] + ho[j]) * Float::tanh::<FMA>(c_next[j]);
         }
     }
     /// The gradients of one row's gates, and of c.
@@ -46,13 +46,13 @@ vectorized! {
         let (d_o, dc, g_h, g_c) = (&mut d_o[..n], &mut dc[..n], &g_h[..n], &g_c[..n]);
         // Two loops: one would need more registers than there are.
         for j in 0..n {
-            di[j] = Float::sigmoid(xi[j] + hi[j]);
-            df[j] = Float::sigmoid(xf[j] + hf[j]);
-            dg[j] = Float::tanh(xg[j] + hg[j]);
+            di[j] = Float::sigmoid::<FMA>(xi[j] + hi[j]);
+            df[j] = Float::sigmoid::<FMA>(xf[j] + hf[j]);
+            dg[j] = Float::tanh::<FMA>(xg[j] + hg[j]);
         }
         for j in 0..n {
-            let (i, f, g, o) = (di[j], df[j], dg[j], Float::sigmoid(xo[j] + ho[j]));
-            let t = Float::tanh(f * c[j] + i * g);
+            let (i, f, g, o) = (di[j], df[j], dg[j], Float::sigmoid::<FMA>(xo[j] + ho[j]));
+            let t = Float::tanh::<FMA>(f * c[j] + i * g);
             let d = g_c[j] + g_h[j] * o * (1.0 - t * t);
             di[j] = d * g * (i - i * i);
             df[j] = d * c[j] * (f - f * f);

@@ -29,14 +29,15 @@ pub(crate) trait Float:
     fn trunc(self) -> Self;
     fn round_even(self) -> Self;
     fn copysign(self, s: Self) -> Self;
-    fn exp(self) -> Self;
+    /// e^x. (`FMA`, here and below: whether there is a fused multiply-add to compute it with.)
+    fn exp<const FMA: bool>(self) -> Self;
     fn ln(self) -> Self;
-    fn tanh(self) -> Self;
+    fn tanh<const FMA: bool>(self) -> Self;
     fn erf(self) -> Self;
     /// The normal distribution's share below x, and e^(−x²/2).
-    fn normal(self) -> (Self, Self);
+    fn normal<const FMA: bool>(self) -> (Self, Self);
     /// (1 + tanh u)/2 of u = √(2/π)·(x + 0.044715·x³), as 1/(1 + e^(−2u)), which keeps the digits of small shares.
-    fn gelu_share(self) -> Self;
+    fn gelu_share<const FMA: bool>(self) -> Self;
     /// The largest angle, in radians, for which [`sin`](Float::sin) and [`cos`](Float::cos) are made.
     const LARGEST_ANGLE: Self;
     fn sin(self) -> Self;
@@ -45,9 +46,9 @@ pub(crate) trait Float:
     fn through(self, f: impl Fn(f64) -> f64) -> Self;
 
     #[inline(always)]
-    fn sigmoid(self) -> Self {
+    fn sigmoid<const FMA: bool>(self) -> Self {
         // e^−|x| never overflows; for x < 0 the result is e^x/(1 + e^x).
-        let e = (-self.abs()).exp();
+        let e = (-self.abs()).exp::<FMA>();
         let top = if self < Self::ZERO { e } else { Self::ONE };
         let y = top / (Self::ONE + e);
         if self.is_nan() { self } else { y }
@@ -66,8 +67,8 @@ pub(crate) trait Float:
 macro_rules! rounding {
     ($t:ty) => {
         #[inline(always)]
-        fn gelu_share(self) -> Self {
-            1.0 / (1.0 + Float::exp(self * (self * self * 0.044_715 + 1.0) * -1.595_769_121_605_730_8))
+        fn gelu_share<const FMA: bool>(self) -> Self {
+            1.0 / (1.0 + Float::exp::<FMA>(self * (self * self * 0.044_715 + 1.0) * -1.595_769_121_605_730_8))
         }
         const ZERO: Self = 0.0;
         const ONE: Self = 1.0;
@@ -110,7 +111,7 @@ macro_rules! rounding {
 impl Float for f64 {
     rounding!(f64);
     #[inline(always)]
-    fn exp(self) -> Self {
+    fn exp<const FMA: bool>(self) -> Self {
         f64::exp(self)
     }
     #[inline(always)]
@@ -118,7 +119,7 @@ impl Float for f64 {
         f64::ln(self)
     }
     #[inline(always)]
-    fn tanh(self) -> Self {
+    fn tanh<const FMA: bool>(self) -> Self {
         f64::tanh(self)
     }
     #[inline(always)]
@@ -126,9 +127,9 @@ impl Float for f64 {
         libm::erf(self)
     }
     #[inline(always)]
-    fn normal(self) -> (Self, Self) {
+    fn normal<const FMA: bool>(self) -> (Self, Self) {
         let below = (Float::erf(self * std::f64::consts::FRAC_1_SQRT_2) + 1.0) * 0.5;
-        (below, Float::exp(self * self * -0.5))
+        (below, Float::exp::<FMA>(self * self * -0.5))
     }
     const LARGEST_ANGLE: f64 = f64::INFINITY;
     #[inline(always)]
@@ -160,17 +161,24 @@ fn quarters(x: f32) -> (f64, f64, u64) {
     (sin, q * z + 1.0, shifted.to_bits())
 }
 
+/// a·b + c: with `FMA` by one instruction, rounded once.
+#[inline(always)]
+fn madd<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FMA { a.mul_add(b, c) } else { a * b + c }
+}
+
 /// e^x as y·2ⁿ: x = n·ln 2 + r with |r| ≤ ln 2/2, y = e^r by a polynomial. For NaN y is NaN, and n any number.
 #[inline(always)]
-fn exponential(x: f32) -> (f32, i32) {
-    let shifted = x * std::f32::consts::LOG2_E + 12_582_912.0; // the nearest integer, in the last bits
+fn exponential<const FMA: bool>(x: f32) -> (f32, i32) {
+    let shifted = madd::<FMA>(x, std::f32::consts::LOG2_E, 12_582_912.0); // the nearest integer, in the last bits
     let n = shifted - 12_582_912.0;
-    let r = (x - n * 0.693_359_375) - n * -2.121_944_4e-4;
+    let r = madd::<FMA>(n, 2.121_944_4e-4, madd::<FMA>(n, -0.693_359_375, x));
     // By pairs: a chain of six would keep the processor waiting.
     let r2 = r * r;
-    let (high, low) = (1.987_569_15e-4 * r + 1.398_199_95e-3, 8.333_451_9e-3 * r + 4.166_579_6e-2);
-    let p = (high * r2 + low) * r2 + (1.666_666_55e-1 * r + 5.000_000_1e-1);
-    let y = p * r2 + r + 1.0;
+    let (high, low) =
+        (madd::<FMA>(1.987_569_15e-4, r, 1.398_199_95e-3), madd::<FMA>(8.333_451_9e-3, r, 4.166_579_6e-2));
+    let p = madd::<FMA>(madd::<FMA>(high, r2, low), r2, madd::<FMA>(1.666_666_55e-1, r, 5.000_000_1e-1));
+    let y = madd::<FMA>(p, r2, r) + 1.0;
     (y, (shifted.to_bits() as i32).wrapping_sub(0x4b40_0000)) // 0x4b400000: 12582912
 }
 
@@ -184,11 +192,11 @@ impl Float for f32 {
 
     /// e^x, the power of two in two steps, so that subnormals come out right.
     #[inline(always)]
-    fn exp(self) -> Self {
+    fn exp<const FMA: bool>(self) -> Self {
         // Beyond these the result is 0 or infinite.
         let x = if self > 89.0 { 89.0 } else { self };
         let x = if x < -104.0 { -104.0 } else { x };
-        let (y, n) = exponential(x); // n lies within ±151
+        let (y, n) = exponential::<FMA>(x); // n lies within ±151
         let half = n >> 1;
         y * power_of_two(half) * power_of_two(n.wrapping_sub(half))
     }
@@ -223,16 +231,15 @@ impl Float for f32 {
 
     /// Near 0 by a polynomial, else 1 − 2/(e^2|x| + 1) with x's sign.
     #[inline(always)]
-    fn tanh(self) -> Self {
+    fn tanh<const FMA: bool>(self) -> Self {
         let a = self.abs();
         let z = self * self;
-        let p = -5.704_988_7e-3;
-        let p = p * z + 2.063_908_9e-2;
-        let p = p * z - 5.373_971_6e-2;
-        let p = p * z + 1.333_144_2e-1;
-        let p = p * z - 3.333_328_2e-1;
-        let near = (self + self * (z * p)).copysign(self); // −0 stays
-        let far = (1.0 - 2.0 / (Float::exp(a + a) + 1.0)).copysign(self);
+        let p = madd::<FMA>(-5.704_988_7e-3, z, 2.063_908_9e-2);
+        let p = madd::<FMA>(p, z, -5.373_971_6e-2);
+        let p = madd::<FMA>(p, z, 1.333_144_2e-1);
+        let p = madd::<FMA>(p, z, -3.333_328_2e-1);
+        let near = madd::<FMA>(self, z * p, self).copysign(self); // −0 stays
+        let far = (1.0 - 2.0 / (Float::exp::<FMA>(a + a) + 1.0)).copysign(self);
         let y = if a < 0.625 { near } else { far };
         if self.is_nan() { self } else { y }
     }
@@ -253,7 +260,7 @@ impl Float for f32 {
         let q = q * t - 1.067_778_77e-1;
         let q = q * t - 6.348_466_87e-1;
         let q = q * t - 1.287_175_12e-1;
-        let far = (1.0 - Float::exp(q * t - t)).copysign(self);
+        let far = (1.0 - Float::exp::<false>(q * t - t)).copysign(self);
         let y = if a <= 0.927_734_375 { near } else { far };
         if self.is_nan() { self } else { y }
     }
@@ -262,16 +269,17 @@ impl Float for f32 {
     /// |x| = 14, where the exponential has long vanished: one exponential gives both results, and a small share keeps its digits.
     /// Within 8 ulp from −1 on (12 from −5 on, where the exponent's own rounding counts).
     #[inline(always)]
-    fn normal(self) -> (Self, Self) {
+    fn normal<const FMA: bool>(self) -> (Self, Self) {
         let square = self * self * -0.5;
-        let (y, n) = exponential(if square < -87.0 { -87.0 } else { square });
+        let (y, n) = exponential::<FMA>(if square < -87.0 { -87.0 } else { square });
         let density = if square < -87.0 { 0.0 } else { y * power_of_two(n) };
-        let t = 1.0 / (self.abs() * 0.3 + 1.0);
+        let t = 1.0 / madd::<FMA>(self.abs(), 0.3, 1.0);
         // By pairs and pairs of pairs: a chain of ten would keep the processor waiting.
         let (t2, t4) = (t * t, (t * t) * (t * t));
-        let low = (1.195_718_1e-1 * t + 1.196_866_9e-1) + (7.838_964_5e-2 * t + 1.102_354_2e-1) * t2;
-        let high = (-7.942_35e-2 * t + 9.615_684e-2) + (-2.282_136_1e-1 * t + 1.917_845_5e-1) * t2;
-        let w = low + t4 * (high + t4 * (-2.062_347e-2 * t + 1.124_356_2e-1));
+        let pair = |b: f32, a: f32| madd::<FMA>(b, t, a);
+        let low = madd::<FMA>(pair(7.838_964_5e-2, 1.102_354_2e-1), t2, pair(1.195_718_1e-1, 1.196_866_9e-1));
+        let high = madd::<FMA>(pair(-2.282_136_1e-1, 1.917_845_5e-1), t2, pair(-7.942_35e-2, 9.615_684e-2));
+        let w = madd::<FMA>(t4, madd::<FMA>(t4, pair(-2.062_347e-2, 1.124_356_2e-1), high), low);
         let tail = density * (w * t);
         (if self > 0.0 { 1.0 - tail } else { tail }, density)
     }
@@ -375,30 +383,43 @@ mod tests {
 
     #[test]
     fn f32_functions_are_within_two_ulp() {
-        let e = worst(Float::exp, f64::exp, -87.0..88.7);
+        let [e, fused_e] = [Float::exp::<false>, Float::exp::<true>].map(|f| worst(f, f64::exp, -87.0..88.7));
+        let [t, fused_t] = [Float::tanh::<false>, Float::tanh::<true>].map(|f| worst(f, f64::tanh, -12.0..12.0));
         let l = worst(Float::ln, f64::ln, 1e-30..40.0);
-        let t = worst(Float::tanh, f64::tanh, -12.0..12.0);
         let f = worst(Float::erf, libm::erf, -5.0..5.0);
-        println!("worst ulp: exp {e:.2}, ln {l:.2}, tanh {t:.2}, erf {f:.2}");
-        assert!(e <= 2.0 && l <= 2.0 && t <= 2.0 && f <= 2.0, "exp {e}, ln {l}, tanh {t}, erf {f}");
+        println!("worst ulp: exp {e:.2}, {fused_e:.2}, ln {l:.2}, tanh {t:.2}, {fused_t:.2}, erf {f:.2}");
+        assert!([e, fused_e, l, t, fused_t, f].iter().all(|&worst| worst <= 2.0));
     }
 
     #[test]
     fn shares_of_the_normal_distribution_keep_their_digits() {
+        keep_their_digits::<false>();
+        keep_their_digits::<true>();
+    }
+
+    fn keep_their_digits<const FMA: bool>() {
         let share = |x: f64| 0.5 * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2);
-        let middle = worst(|x| x.normal().0, share, -1.0..9.0);
-        let tail = worst(|x| x.normal().0, share, -5.0..-1.0);
-        let density = worst(|x| x.normal().1, |x| (-x * x / 2.0).exp(), -1.5..1.5);
+        let middle = worst(|x| x.normal::<FMA>().0, share, -1.0..9.0);
+        let tail = worst(|x| x.normal::<FMA>().0, share, -5.0..-1.0);
+        let density = worst(|x| x.normal::<FMA>().1, |x| (-x * x / 2.0).exp(), -1.5..1.5);
         println!("worst ulp: share {middle:.2}, in the tail {tail:.2}, density {density:.2}");
         assert!(middle <= 8.0 && tail <= 12.0 && density <= 2.0, "{middle} {tail} {density}");
         let far = f32::INFINITY;
-        assert_eq!(((-far).normal(), far.normal()), ((0.0, 0.0), (1.0, 0.0)));
-        assert_eq!((0.0f32.normal(), (-40.0f32).normal(), 40.0f32.normal()), ((0.5, 1.0), (0.0, 0.0), (1.0, 0.0)));
-        assert!(f32::NAN.normal().0.is_nan() && f32::NAN.normal().1.is_nan());
+        assert_eq!(((-far).normal::<FMA>(), far.normal::<FMA>()), ((0.0, 0.0), (1.0, 0.0)));
+        assert_eq!(
+            (0.0f32.normal::<FMA>(), (-40.0f32).normal::<FMA>(), 40.0f32.normal::<FMA>()),
+            ((0.5, 1.0), (0.0, 0.0), (1.0, 0.0))
+        );
+        assert!(f32::NAN.normal::<FMA>().0.is_nan() && f32::NAN.normal::<FMA>().1.is_nan());
     }
 
     #[test]
     fn special_values() {
+        have_their_values::<false>();
+        have_their_values::<true>();
+    }
+
+    fn have_their_values<const FMA: bool>() {
         for (x, y) in [
             (f32::INFINITY, f32::INFINITY),
             (f32::NEG_INFINITY, 0.0),
@@ -406,20 +427,20 @@ mod tests {
             (200.0, f32::INFINITY),
             (-200.0, 0.0),
         ] {
-            assert_eq!(Float::exp(x), y, "exp {x}");
+            assert_eq!(Float::exp::<FMA>(x), y, "exp {x}");
         }
         for (x, y) in [(f32::INFINITY, f32::INFINITY), (0.0, f32::NEG_INFINITY), (-0.0, f32::NEG_INFINITY), (1.0, 0.0)]
         {
             assert_eq!(Float::ln(x), y, "ln {x}");
         }
-        assert!(Float::ln(-1.0f32).is_nan() && Float::ln(f32::NAN).is_nan() && Float::exp(f32::NAN).is_nan());
-        assert!(Float::tanh(f32::NAN).is_nan() && Float::sigmoid(f32::NAN).is_nan());
-        assert_eq!(Float::tanh(f32::INFINITY), 1.0);
-        assert_eq!(Float::sigmoid(f32::NEG_INFINITY), 0.0);
+        assert!(Float::ln(-1.0f32).is_nan() && Float::ln(f32::NAN).is_nan() && Float::exp::<FMA>(f32::NAN).is_nan());
+        assert!(Float::tanh::<FMA>(f32::NAN).is_nan() && Float::sigmoid::<FMA>(f32::NAN).is_nan());
+        assert_eq!(Float::tanh::<FMA>(f32::INFINITY), 1.0);
+        assert_eq!(Float::sigmoid::<FMA>(f32::NEG_INFINITY), 0.0);
         assert_eq!((Float::erf(f32::INFINITY), Float::erf(-40.0f32)), (1.0, -1.0));
         assert_eq!(Float::erf(-0.0f32).to_bits(), (-0.0f32).to_bits());
         assert!(Float::erf(f32::NAN).is_nan());
-        assert!(ulps(Float::exp(-100.0f32), (-100.0f64).exp()) <= 2.0, "subnormal results");
+        assert!(ulps(Float::exp::<FMA>(-100.0f32), (-100.0f64).exp()) <= 2.0, "subnormal results");
         assert!(ulps(Float::ln(1e-40f32), (1e-40f32 as f64).ln()) <= 2.0, "subnormal arguments");
     }
 

@@ -86,8 +86,8 @@ vectorized! {
             }
             match f {
                 Some(UnaryOp::Relu) => for y in y.iter_mut() { *y = if *y < 0.0 { 0.0 } else { *y }; },
-                Some(UnaryOp::Tanh) => for y in y.iter_mut() { *y = Float::tanh(*y); },
-                Some(UnaryOp::Sigmoid) => for y in y.iter_mut() { *y = Float::sigmoid(*y); },
+                Some(UnaryOp::Tanh) => for y in y.iter_mut() { *y = Float::tanh::<FMA>(*y); },
+                Some(UnaryOp::Sigmoid) => for y in y.iter_mut() { *y = Float::sigmoid::<FMA>(*y); },
                 _ => {}
             }
         }

@@ -2,7 +2,8 @@
 //!
 //! A kernel's loop is written once, in plain Rust that the compiler vectorizes, and compiled for each level; the level is
 //! detected once (`GRADUS_SIMD=avx2` or `baseline` lowers it, for tests and to compare machines). No fused multiply-add is
-//! used there: every level gives the same bits. (Products and convolutions do use it.)
+//! used there but inside the exponential and its kin, which are told by `FMA` whether the level has one: but for these, every level
+//! gives the same bits. (Products and convolutions do use it.)
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -81,7 +82,7 @@ pub(crate) fn prefetch_part<T>(x: *const [T], i: usize, parts: usize) {
 }
 
 /// Compiles a function's body for each level, and calls the best. The body must be safe code; what it calls must be
-/// `#[inline(always)]`, or it runs at the baseline.
+/// `#[inline(always)]`, or it runs at the baseline. Within it, `FMA` says whether the level has a fused multiply-add.
 macro_rules! vectorized {
     ($(
         $(#[$meta:meta])*
@@ -91,13 +92,13 @@ macro_rules! vectorized {
         #[inline]
         $vis fn $name $(<$($g $(: $b)?),+>)? ($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
-            fn body $(<$($g $(: $b)?),+>)? ($($arg: $ty),*) $(-> $ret)? $body
+            fn body<$($($g $(: $b)?,)+)? const FMA: bool>($($arg: $ty),*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,lzcnt,popcnt,f16c")]
-                fn avx512 $(<$($g $(: $b)?),+>)? ($($arg: $ty),*) $(-> $ret)? { body $(::<$($g),+>)? ($($arg),*) }
+                fn avx512 $(<$($g $(: $b)?),+>)? ($($arg: $ty),*) $(-> $ret)? { body::<$($($g,)+)? true>($($arg),*) }
                 #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt,f16c")]
-                fn avx2 $(<$($g $(: $b)?),+>)? ($($arg: $ty),*) $(-> $ret)? { body $(::<$($g),+>)? ($($arg),*) }
+                fn avx2 $(<$($g $(: $b)?),+>)? ($($arg: $ty),*) $(-> $ret)? { body::<$($($g,)+)? true>($($arg),*) }
                 match $crate::simd::level() {
                     // SAFETY: `level` has detected these features.
                     $crate::simd::Level::Avx512 => return unsafe { avx512 $(::<$($g),+>)? ($($arg),*) },
@@ -106,7 +107,8 @@ macro_rules! vectorized {
                     $crate::simd::Level::Baseline => {}
                 }
             }
-            body $(::<$($g),+>)? ($($arg),*)
+            // The target's own: NEON has the instruction, SSE2 has not.
+            body::<$($($g,)+)? { cfg!(target_arch = "aarch64") }>($($arg),*)
         }
     )*};
 }

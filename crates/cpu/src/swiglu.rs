@@ -14,13 +14,13 @@ use smallvec::smallvec;
 
 vectorized! {
     fn forward(gate: &[f32], up: &[f32], y: &mut [f32]) {
-        for ((y, &x), &up) in y.iter_mut().zip(gate).zip(up) { *y = x * Float::sigmoid(x) * up; }
+        for ((y, &x), &up) in y.iter_mut().zip(gate).zip(up) { *y = x * Float::sigmoid::<FMA>(x) * up; }
     }
     /// The gradients of gate and up.
     fn backward(of: [&[f32]; 3], d_gate: &mut [f32], d_up: &mut [f32]) {
         let [g, gate, up] = of;
         for ((((dx, du), &g), &x), &up) in d_gate.iter_mut().zip(d_up).zip(g).zip(gate).zip(up) {
-            let s = Float::sigmoid(x);
+            let s = Float::sigmoid::<FMA>(x);
             *dx = g * up * (s * (x * (1.0 - s) + 1.0));
             *du = g * (x * s);
         }

@@ -32,16 +32,16 @@ pub(crate) fn table(op: UnaryOp) -> Option<Fn2> {
         UnaryOp::Log => grad!(|g, x| g / x),
         UnaryOp::Square => grad!(|g, x| g * x * 2.0),
         UnaryOp::Silu => grad!(|g, x| {
-            let s = Float::sigmoid(x);
+            let s = Float::sigmoid::<FMA>(x);
             g * (s * (x * (1.0 - s) + 1.0))
         }),
         UnaryOp::Gelu => grad!(|g, x| {
-            let (cdf, density) = Float::normal(x);
+            let (cdf, density) = Float::normal::<FMA>(x);
             g * (cdf + x * density * 0.398_942_3)
         }),
         UnaryOp::GeluTanh => grad!(|g, x| {
             let x2 = x * x;
-            let s = Float::gelu_share(x);
+            let s = Float::gelu_share::<FMA>(x);
             g * (s + x * (s * (1.0 - s)) * (x2 * (3.0 * 0.044_715) + 1.0) * (2.0 * 0.797_884_6))
         }),
         _ => return None,

@@ -12,20 +12,20 @@ vectorized! {
         let (gates, c, next) = (&gates[..4 * n], &c[..n], &mut next[..n]);
         let (i_f, g_o) = activations[..4 * n].split_at_mut(2 * n);
         for (a, &x) in i_f.iter_mut().zip(&gates[..2 * n]) {
-            *a = Float::sigmoid(x);
+            *a = Float::sigmoid::<FMA>(x);
         }
         let (g, o) = g_o.split_at_mut(n);
         for (g, &x) in g.iter_mut().zip(&gates[2 * n..3 * n]) {
-            *g = Float::tanh(x);
+            *g = Float::tanh::<FMA>(x);
         }
         for (o, &x) in o.iter_mut().zip(&gates[3 * n..]) {
-            *o = Float::sigmoid(x);
+            *o = Float::sigmoid::<FMA>(x);
         }
         let (i, f) = (&i_f[..n], &i_f[n..2 * n]);
         let (g, o) = (&g[..n], &o[..n]);
         for j in 0..n {
             next[j] = f[j] * c[j] + i[j] * g[j];
-            h[j] = o[j] * Float::tanh(next[j]);
+            h[j] = o[j] * Float::tanh::<FMA>(next[j]);
         }
     }
     /// Of the activations, c before and after, and two gradients of h that add up: the gradients of the gates, and of c, which stands
@@ -41,7 +41,7 @@ vectorized! {
         let (dg, d_o) = rest.split_at_mut(n);
         let d_o = &mut d_o[..n];
         for j in 0..n {
-            let (gh, t) = (gy[j] + dh[j], Float::tanh(after[j]));
+            let (gh, t) = (gy[j] + dh[j], Float::tanh::<FMA>(after[j]));
             d_o[j] = gh * t * (o[j] - o[j] * o[j]);
             dc[j] += gh * o[j] * (1.0 - t * t);
         }
@@ -60,14 +60,14 @@ vectorized! {
         let (gx, gh, bias, h) = (&gx[..3 * n], &gh[..3 * n], &bias[..3 * n], &h[..n]);
         let (r_z, rest) = kept[..4 * n].split_at_mut(2 * n);
         for (((a, &x), &s), &b) in r_z.iter_mut().zip(&gx[..2 * n]).zip(&gh[..2 * n]).zip(&bias[..2 * n]) {
-            *a = Float::sigmoid(x + (s + b));
+            *a = Float::sigmoid::<FMA>(x + (s + b));
         }
         let (new, part) = rest.split_at_mut(n);
         let (r, z, part) = (&r_z[..n], &r_z[n..2 * n], &mut part[..n]);
         let (gx, gh, bias) = (&gx[2 * n..3 * n], &gh[2 * n..3 * n], &bias[2 * n..3 * n]);
         for j in 0..n {
             part[j] = gh[j] + bias[j];
-            new[j] = Float::tanh(gx[j] + r[j] * part[j]);
+            new[j] = Float::tanh::<FMA>(gx[j] + r[j] * part[j]);
             next[j] = new[j] + z[j] * (h[j] - new[j]);
         }
     }
