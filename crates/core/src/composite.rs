@@ -8,6 +8,7 @@ use crate::backend::{Backend, Buffer, View};
 use crate::capture::{self, Ask, Effect, Note};
 use crate::device::Device;
 use crate::error::{Result, or_raise};
+use crate::layout::Layout;
 use crate::op::{Meta, Metas, Saves, Tensors, checked, device_of, no_output, sized, with_inputs};
 use crate::precision::{Autocast, recast};
 use crate::tensor::{Tensor, Update, UpdateCall, Value};
@@ -18,7 +19,7 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 /// A function defined by other ops. See the [module](self).
 ///
@@ -47,8 +48,11 @@ pub trait Composite: Debug + Send + Sync + 'static {
 /// What a fused kernel gives.
 #[derive(Debug, Default)]
 pub struct Fused {
-    /// The outputs, dense, in the composite's order.
+    /// The outputs, in the composite's order, whole and without gaps.
     pub outputs: SmallVec<[Buffer; 3]>,
+    /// Their dimensions as they lie in memory, from the outermost to the one whose places are side by side; `None`: as they are
+    /// named. A kernel whose outputs will be read in another order than they are named in writes them so.
+    pub order: Option<&'static [usize]>,
     /// What its backward wants to keep, with their metas: reached as [`Vjp::aux`].
     pub aux: SmallVec<[(Meta, Buffer); 1]>,
 }
@@ -56,7 +60,12 @@ pub struct Fused {
 impl Fused {
     /// A single output, and nothing kept.
     pub fn one(buffer: Buffer) -> Fused {
-        Fused { outputs: smallvec::smallvec![buffer], aux: SmallVec::new() }
+        Fused { outputs: smallvec::smallvec![buffer], ..Fused::default() }
+    }
+    /// With outputs that lie in this order of their dimensions.
+    pub fn in_order(mut self, order: &'static [usize]) -> Fused {
+        self.order = Some(order);
+        self
     }
     /// The same, with something kept for backward.
     pub fn keep(mut self, meta: Meta, buffer: Buffer) -> Fused {
@@ -329,12 +338,21 @@ fn compose1<C: Composite, const N: usize>(op: C, x: &[&Tensor; N]) -> Result<Ten
         Err(e) => return Err(with_inputs(e, op.name(), x)),
     };
     let Some(buffer) = fused.outputs.pop() else { return Err(no_output(op.name())) };
-    let value = Value::dense(buffer, &metas[0], device);
+    let value = made(buffer, fused.order, &metas[0], device);
     if !records {
         return Ok(Tensor::from_value(value));
     }
     let (saves, aux) = (op.saves(), kept(fused.aux, device));
     Ok(Node::call1(CallRule::of(CompositeRule(op)), x, saves, aux, value))
+}
+
+/// An output of a kernel.
+#[inline]
+fn made(buffer: Buffer, order: Option<&[usize]>, meta: &Meta, device: Device) -> Arc<Value> {
+    match order {
+        None => Value::dense(buffer, meta, device),
+        Some(order) => Arc::new(Value::new(buffer, Layout::in_order(&meta.shape, order), meta.dtype, device)),
+    }
 }
 
 /// What a kernel keeps for backward, as tensors.
@@ -368,7 +386,8 @@ fn compose<C: Composite>(op: C, x: &[&Tensor], note: Option<Note>) -> Result<Ten
     let Some(fused) = fused else {
         return define(note);
     };
-    let values = metas.iter().zip(fused.outputs).map(|(meta, buffer)| Value::dense(buffer, meta, device));
+    let order = fused.order;
+    let values = metas.iter().zip(fused.outputs).map(|(meta, buffer)| made(buffer, order, meta, device));
     let outputs = if records {
         let mut outputs = SmallVec::new();
         values.for_each(|value| outputs.push(value));

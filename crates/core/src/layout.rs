@@ -40,6 +40,16 @@ impl Layout {
         }
     }
 
+    /// The layout of a whole buffer in which the dimensions lie in this order, the outermost first.
+    pub fn in_order(shape: &Shape, order: &[usize]) -> Layout {
+        let (mut strides, mut step) = ([0; MAX_RANK], 1);
+        for &d in order.iter().rev() {
+            strides[d] = step;
+            step *= shape[d] as isize;
+        }
+        Layout::strided(*shape, strides, 0)
+    }
+
     /// A layout with the given strides and offset.
     pub fn strided(shape: Shape, strides: [isize; MAX_RANK], offset: usize) -> Layout {
         let mut l = Layout { shape, strides, offset, dense: false };
@@ -260,6 +270,15 @@ mod tests {
         assert_eq!(at(&l.expand(&shape(&[2, 2, 3])))[6..], [0, 1, 2, 3, 4, 5]);
         assert_eq!(at(&l.diagonal(1, 0, 1, 2)), [1, 5]);
         assert_eq!(at(&Layout::dense(shape(&[5])).unfold(0, 3, 2)), [0, 1, 2, 2, 3, 4]);
+    }
+
+    #[test]
+    fn dimensions_lie_in_the_order_that_is_asked_for() {
+        let heads = Layout::in_order(&shape(&[2, 3, 4, 5]), &[0, 2, 1, 3]);
+        assert_eq!(heads.strides(), Layout::dense(shape(&[2, 4, 3, 5])).permute(&[0, 2, 1, 3]).strides());
+        assert_eq!(heads.shape(), &shape(&[2, 3, 4, 5]));
+        assert!(Layout::in_order(&shape(&[2, 1, 4, 5]), &[0, 2, 1, 3]).is_dense());
+        assert!(Layout::in_order(&shape(&[2, 0, 4]), &[0, 2, 1]).is_dense());
     }
 
     #[test]

@@ -1,28 +1,27 @@
 //! Fused attention: the scores of a block of queries at a time, in a scratch that stays in the cache. Forward keeps ln Σ e^score of
-//! each query; backward computes the scores again from it.
+//! each query, for whoever wants it; backward computes the scores again, and their sums.
 //!
 //! A head is one piece of work, in backward a head of keys and values with all heads of queries that share it, whatever the number
 //! of threads, so the sums over queries in backward have a fixed order.
 
 mod products;
+mod rows;
 
 use crate::elementwise::{copy, finish};
-use crate::lanes::{map_in_place, sums};
 use crate::launch::{In, Out, launch, storage};
 use crate::math::Float;
 use crate::matmul::Matrix;
 use crate::memory::CpuStorage;
 use crate::random::words;
-use crate::simd::vectorized;
-use crate::softmax::row_max;
 use crate::threads::for_chunks;
 use gradus_core::backend::View;
 use gradus_core::composite::{Fused, FusedCall, KernelTable};
 use gradus_core::functional::attention::{Attention, AttentionGrad};
-use gradus_core::rng::uniform;
-use gradus_core::{Buffer, DType, Layout, Meta, Result, Shape};
-use products::{Real, Right, UNIT, multiply, rows_of, transposed};
+use gradus_core::{DType, Layout, Meta, Result, Shape};
+use products::{Real, Right, To, UNIT, multiply, rows_of, transposed};
+use rows::{BLOCK, Rows, drop_row, scaled_row, score_grads, softmax};
 use smallvec::smallvec;
+use std::sync::Arc;
 
 pub(crate) fn register(table: &KernelTable) {
     table.register(|c: FusedCall<'_, Attention>| match c.x[0].dtype {
@@ -114,34 +113,6 @@ struct Scores<T> {
     low: T,
 }
 
-vectorized! {
-    /// y = x·factor where the word's uniform number is below the bound, else 0.
-    fn drop_row<T: Float>(y: &mut [T], words: &[u32], bound: f32, factor: T) {
-        for (y, &w) in y.iter_mut().zip(words) { *y = if uniform(w) < bound { *y * factor } else { T::ZERO }; }
-    }
-    /// y = x·by
-    fn scaled_row<T: Float>(x: &[T], by: T, y: &mut [T]) {
-        for (y, &x) in y.iter_mut().zip(x) { *y = x * by; }
-    }
-    /// A row of scores as probabilities; gives Σ e^(score − max).
-    fn softmax_row<T: Float>(p: &mut [T], max: T) -> T {
-        let sum = map_in_place(p, |x| (x - max).exp::<FMA>());
-        let by = T::ONE / sum;
-        for p in p { *p = *p * by; }
-        sum
-    }
-    /// Σ p·d / Σ p; 0 where all of p are 0. (The probabilities' sum is 1 but for rounding, which would stand before what all of d
-    /// have in common.)
-    fn weighted_mean<T: Float>(p: &[T], d: &[T]) -> T {
-        let [s, total] = sums([p, d], |[p, d]| [p * d, p]);
-        if total == T::ZERO { T::ZERO } else { s / total }
-    }
-    /// ds = p·(dp − inner)·scale
-    fn score_grad<T: Float>(p: &[T], inner: T, scale: T, ds: &mut [T]) {
-        for (d, &p) in ds.iter_mut().zip(p) { *d = p * (*d - inner) * scale; }
-    }
-}
-
 impl<T: Real> Scores<T> {
     fn of(op: &Attention, x: &[View<'_>], mask: Option<&View<'_>>, low: T) -> Result<Scores<T>> {
         let (q, k, v) = (x[0].shape(), x[1].shape(), x[2].shape());
@@ -169,12 +140,16 @@ impl<T: Real> Scores<T> {
     /// Queries whose scores are held at once: about 256 KiB of them. Fewer where a block's last query sees keys that its first must
     /// not see, whose scores are computed for nothing.
     fn block(&self) -> usize {
-        let most = if self.op.causal { CAUSAL_BLOCK } else { 128 };
+        let most = if self.op.causal { CAUSAL_BLOCK } else { BLOCK };
         (65_536 / self.lens[3]).clamp(8, most).min(self.lens[2])
     }
-    /// How many keys the queries below `end` may see at all.
-    fn seen(&self, end: usize) -> usize {
-        if self.op.causal { self.lens[3].min(end) } else { self.lens[3] }
+    /// The rows of scores of queries `first..first + n`, for all keys that any of them may see.
+    fn rows(&self, first: usize, n: usize) -> Rows {
+        let (pitch, keys) = (self.pitch(), self.lens[3]);
+        match self.op.causal {
+            true => Rows { pitch, first: first + 1, step: 1, keys: keys.min(first + n) },
+            false => Rows { pitch, first: keys, step: 0, keys },
+        }
     }
     /// Nanoseconds for one head, about.
     fn work(&self) -> usize {
@@ -182,19 +157,27 @@ impl<T: Real> Scores<T> {
         queries * keys * (width + values) / 50 + queries * keys
     }
 
-    /// The scores of queries `first..first + n` for the first `keys` keys, in rows a [pitch](Scores::pitch) apart, masked; those of
-    /// later keys than a query may see are there, too, for nobody to read. `scaled` is room for the queries.
-    fn compute(&self, head: [usize; 2], [first, n, keys]: [usize; 3], k: &Right<T>, scaled: &mut [T], s: &mut [T]) {
-        let (width, pitch, scale) = (self.lens[4], self.pitch(), T::from_f64(self.op.scale));
+    /// The scores of queries `first..first + n`, masked; those of later keys than a query may see are there, too, for nobody to read.
+    /// `scaled` is room for the queries.
+    fn compute(
+        &self,
+        head: [usize; 2],
+        [first, n]: [usize; 2],
+        rows: Rows,
+        k: &Right<T>,
+        scaled: &mut [T],
+        s: &mut [T],
+    ) {
+        let (width, pitch, scale) = (self.lens[4], rows.pitch, T::from_f64(self.op.scale));
         let [b, h] = head;
         for (i, to) in scaled.chunks_exact_mut(width).take(n).enumerate() {
             self.q.scaled(head, first + i, scale, to);
         }
         // SAFETY: core checked that the layouts lie inside their buffers; `s` holds n rows.
-        unsafe { multiply(s.as_mut_ptr(), pitch, [n, width, keys], rows_of(scaled, width), k, false) };
+        unsafe { multiply(To::scratch(s, pitch), [n, width, rows.keys], rows_of(scaled, width), k) };
         for (i, row) in s.chunks_exact_mut(pitch).take(n).enumerate() {
             let query = first + i;
-            let row = &mut row[..self.seen(query + 1)];
+            let row = &mut row[..rows.seen(i)];
             match &self.mask {
                 Mask::None => {}
                 Mask::Seen(m) => {
@@ -225,86 +208,89 @@ impl<T: Real> Scores<T> {
         }
     }
 
-    fn forward(&self, head: [usize; 2], [s, scaled]: [&mut [T]; 2], y: &mut [T], lse: &mut [T]) {
+    /// Writes a head's rows of y.
+    fn forward(&self, head: [usize; 2], [s, scaled]: [&mut [T]; 2], y: To<T>, lse: &mut [T]) {
         let [_, _, queries, all_keys, _, values] = self.lens;
         let (block, pitch) = (self.block(), self.pitch());
         let (k, v) = (self.keys_turned(head), Right::of(self.values(head), [all_keys, values]));
         for first in (0..queries).step_by(block) {
             let n = block.min(queries - first);
-            let keys = self.seen(first + n);
+            let rows = self.rows(first, n);
             let s = &mut s[..n * pitch];
-            self.compute(head, [first, n, keys], &k, scaled, s);
-            for (i, p) in s.chunks_exact_mut(pitch).enumerate() {
-                let (p, unseen) = p[..keys].split_at_mut(self.seen(first + i + 1));
-                unseen.fill(T::ZERO);
-                let max = row_max(p, self.low);
-                if max == self.low {
-                    p.fill(T::ZERO); // sees no key
-                    lse[first + i] = self.low;
-                    continue;
-                }
-                lse[first + i] = max + softmax_row(p, max).ln();
-            }
-            self.drop(head, first, keys, s);
-            let y = &mut y[first * values..][..n * values];
-            // SAFETY: as above; `y` holds n·values numbers.
-            unsafe { multiply(y.as_mut_ptr(), values, [n, keys, values], rows_of(s, pitch), &v, false) };
+            self.compute(head, [first, n], rows, &k, scaled, s);
+            softmax(s, rows, self.low, &mut lse[first..first + n]);
+            self.drop(head, first, rows.keys, s);
+            // SAFETY: as above; the head's rows of y are its own.
+            unsafe { multiply(y.from(first), [n, rows.keys, values], rows_of(s, pitch), &v) };
         }
     }
 
     /// Adds to dk and dv, writes dq, of one head; `p`, `ds` and `scaled` are scratch.
-    fn backward(
-        &self,
-        head: [usize; 2],
-        g: &[T],
-        lse: &[T],
-        [p, ds, scaled]: [&mut [T]; 3],
-        [dq, dk, dv]: [&mut [T]; 3],
-    ) {
+    fn backward(&self, head: [usize; 2], g: &Operand<T>, [p, ds, scaled]: [&mut [T]; 3], [dq, dk, dv]: [To<T>; 3]) {
         let [_, _, queries, all_keys, width, values] = self.lens;
         let (block, pitch) = (self.block(), self.pitch());
         let (k, k_turned) = (self.keys(head), self.keys_turned(head));
         let v_turned = Right::of(transposed(self.values(head)), [values, all_keys]);
         for first in (0..queries).step_by(block) {
             let n = block.min(queries - first);
-            let keys = self.seen(first + n);
+            let rows = self.rows(first, n);
+            let keys = rows.keys;
             let (p, ds) = (&mut p[..n * pitch], &mut ds[..n * pitch]);
-            let g_rows = rows_of(&g[first * values..][..n * values], values);
-            self.compute(head, [first, n, keys], &k_turned, scaled, p);
-            for (i, p) in p.chunks_exact_mut(pitch).enumerate() {
-                let (p, unseen) = p[..keys].split_at_mut(self.seen(first + i + 1));
-                unseen.fill(T::ZERO);
-                if lse[first + i] == self.low {
-                    p.fill(T::ZERO);
-                    continue;
-                }
-                // Normalized anew: a large ln Σ e^score has no digits left for small differences.
-                softmax_row(p, row_max(p, self.low));
-            }
+            let g = g.matrix(head, first);
+            self.compute(head, [first, n], rows, &k_turned, scaled, p);
+            // Normalized anew: a large ln Σ e^score has no digits left for small differences.
+            softmax(p, rows, self.low, &mut []);
             // SAFETY: as above; all operands hold what their lengths say.
-            unsafe { multiply(ds.as_mut_ptr(), pitch, [n, values, keys], g_rows, &v_turned, false) };
+            unsafe { multiply(To::scratch(ds, pitch), [n, values, keys], g, &v_turned) };
             self.drop(head, first, keys, ds);
-            for (i, (p, ds)) in p.chunks_exact(pitch).zip(ds.chunks_exact_mut(pitch)).enumerate() {
-                let (ds, unseen) = ds[..keys].split_at_mut(self.seen(first + i + 1));
-                unseen.fill(T::ZERO);
-                let p = &p[..ds.len()];
-                // Σ p·dp = Σ g·y, dropout or not; the first is exactly dp where a query sees one key, whose score has no gradient.
-                score_grad(p, weighted_mean(p, ds), T::from_f64(self.op.scale), ds);
-            }
+            // Σ p·dp = Σ g·y, dropout or not; the first is exactly dp where a query sees one key, whose score has no gradient.
+            score_grads(p, rows, T::from_f64(self.op.scale), ds);
             let q = Right::of(self.q.matrix(head, first), [n, width]);
-            let dq = dq[first * width..].as_mut_ptr();
             // SAFETY: as above.
             unsafe {
-                multiply(dq, width, [n, keys, width], rows_of(ds, pitch), &k, false);
-                multiply(dk.as_mut_ptr(), width, [keys, n, width], transposed(rows_of(ds, pitch)), &q, true);
+                multiply(dq.from(first), [n, keys, width], rows_of(ds, pitch), &k);
+                multiply(dk.added(), [keys, n, width], transposed(rows_of(ds, pitch)), &q);
             }
             self.drop(head, first, keys, p);
-            let g_rows = Right::of(g_rows, [n, values]);
+            let g = Right::of(g, [n, values]);
             // SAFETY: as above.
-            unsafe {
-                multiply(dv.as_mut_ptr(), values, [keys, n, values], transposed(rows_of(p, pitch)), &g_rows, true);
-            }
+            unsafe { multiply(dv.added(), [keys, n, values], transposed(rows_of(p, pitch)), &g) };
         }
+    }
+}
+
+/// Results lie as a layer's projections do, `[batch, rows, heads, columns]`: putting the heads side by side again copies nothing.
+const ORDER: &[usize] = &[0, 2, 1, 3];
+
+/// A result `[batch, heads, rows, columns]` in that order.
+#[derive(Clone, Copy)]
+struct Heads<T> {
+    out: Out<T>,
+    heads: usize,
+    rows: usize,
+    columns: usize,
+}
+
+impl<T: Float> Heads<T> {
+    fn new(batch: usize, heads: usize, rows: usize, columns: usize) -> Result<(Arc<CpuStorage>, Heads<T>)> {
+        let storage = CpuStorage::new(batch * heads * rows * columns * size_of::<T>())?;
+        let out = Out::of(&storage);
+        Ok((storage, Heads { out, heads, rows, columns }))
+    }
+    fn pitch(&self) -> usize {
+        self.heads * self.columns
+    }
+    /// Where a head's first row is.
+    fn start(&self, [b, h]: [usize; 2]) -> usize {
+        b * self.rows * self.pitch() + h * self.columns
+    }
+    fn head(&self, head: [usize; 2]) -> To<T> {
+        To::rows(self.out.ptr().wrapping_add(self.start(head)), self.pitch())
+    }
+    /// Zeros for a head, which the caller holds alone.
+    fn clear(&self, head: [usize; 2]) {
+        let start = self.start(head);
+        (0..self.rows).for_each(|r| self.out.part(start + r * self.pitch(), self.columns).fill(T::ZERO));
     }
 }
 
@@ -312,69 +298,81 @@ fn forward<T: Real>(op: &Attention, x: &[View<'_>], low: T) -> Result<Fused> {
     let scores = Scores::of(op, &x[..3], x.get(3), low)?;
     let [batch, heads, queries, _, width, values] = scores.lens;
     let kept = Meta::new(x[0].dtype, Shape::try_new(&[batch, heads, queries])?);
-    let (ty, tl) = (
-        CpuStorage::new(batch * heads * queries * values * size_of::<T>())?,
-        CpuStorage::new(batch * heads * queries * size_of::<T>())?,
-    );
-    let (y, lse) = (Out::<T>::of(&ty), Out::<T>::of(&tl));
+    let (ty, y) = Heads::new(batch, heads, queries, values)?;
+    let tl = CpuStorage::new(batch * heads * queries * size_of::<T>())?;
+    let lse = Out::<T>::of(&tl);
     let reads = x.iter().map(|v| storage(v.buffer)).collect::<Result<Vec<_>>>()?;
     launch(&reads, &[&ty, &tl], move || {
         for_chunks(batch * heads, scores.work() * batch * heads, |i| {
-            let mut scratch = vec![T::ZERO; scores.block() * (scores.pitch() + width)];
-            let (s, scaled) = scratch.split_at_mut(scores.block() * scores.pitch());
-            let (y, lse) = (y.part(i * queries * values, queries * values), lse.part(i * queries, queries));
-            scores.forward([i / heads, i % heads], [s, scaled], y, lse);
+            let (head, scores_len) = ([i / heads, i % heads], scores.block() * scores.pitch());
+            let mut scratch = vec![T::ZERO; scores_len + scores.block() * width];
+            let (s, scaled) = scratch.split_at_mut(scores_len);
+            scores.forward(head, [s, scaled], y.head(head), lse.part(i * queries, queries));
         });
     });
-    Ok(Fused::one(finish(ty)?).keep(kept, finish(tl)?))
-}
-
-/// A dense view of the same elements; a copy is kept in `made`.
-fn dense<'a>(x: View<'a>, layout: &'a mut Layout, made: &'a mut Option<Buffer>) -> Result<View<'a>> {
-    if x.layout.is_dense() {
-        return Ok(x);
-    }
-    *layout = Layout::dense(*x.shape());
-    Ok(View { buffer: made.insert(copy(x)?), layout, dtype: x.dtype })
+    Ok(Fused::one(finish(ty)?).keep(kept, finish(tl)?).in_order(ORDER))
 }
 
 fn backward<T: Real>(op: &Attention, x: &[View<'_>], low: T) -> Result<Fused> {
     let scores = Scores::of(op, &x[1..4], x.get(6), low)?;
     let [batch, heads, queries, keys, width, values] = scores.lens;
-    let (mut layout, mut made) = (*x[0].layout, None);
-    let g = dense(x[0], &mut layout, &mut made)?;
+    // A gradient whose rows do not lie in one piece each (one that is the same everywhere) is copied.
+    let (dense, copied) = (
+        Layout::dense(*x[0].shape()),
+        match x[0].layout.strides()[3] {
+            1 => None,
+            _ => Some(copy(x[0])?),
+        },
+    );
+    let g = copied.as_ref().map_or(x[0], |buffer| View { buffer, layout: &dense, dtype: x[0].dtype });
     let mut reads = x[1..].iter().map(|v| storage(v.buffer)).collect::<Result<Vec<_>>>()?;
     reads.push(storage(g.buffer)?);
-    // What was kept came dense from forward.
-    let [g, lse] = [g, x[5]].map(|v| storage(v.buffer).map(|s| (In::<T>::of(s), v.layout.offset())));
-    let (g, lse) = (g?, lse?);
-    let lens = [queries * width, keys * width, keys * values];
-    let made = |i: usize, heads: usize| CpuStorage::new(batch * heads * lens[i] * size_of::<T>());
+    let g = Operand::<T>::of(g)?;
     let shared = heads / scores.sharing;
-    let (tq, tk, tv) = (made(0, heads)?, made(1, shared)?, made(2, shared)?);
-    let outs = [Out::<T>::of(&tq), Out::<T>::of(&tk), Out::<T>::of(&tv)];
+    let (tq, dq) = Heads::new(batch, heads, queries, width)?;
+    let (tk, dk) = Heads::new(batch, shared, keys, width)?;
+    let (tv, dv) = Heads::new(batch, shared, keys, values)?;
     launch(&reads, &[&tq, &tk, &tv], move || {
-        for_chunks(batch * heads / scores.sharing, scores.work() * 5 / 2 * batch * heads, |shared| {
+        for_chunks(batch * shared, scores.work() * 5 / 2 * batch * heads, |i| {
             let n = scores.block() * scores.pitch();
             let mut scratch = vec![T::ZERO; 2 * n + scores.block() * width];
             let (p, rest) = scratch.split_at_mut(n);
             let (ds, scaled) = rest.split_at_mut(n);
-            let [dk, dv] = [1, 2].map(|k| outs[k].part(shared * lens[k], lens[k]));
-            dk.fill(T::ZERO);
-            dv.fill(T::ZERO);
-            for i in shared * scores.sharing..(shared + 1) * scores.sharing {
-                let g = &g.0.slice()[g.1 + i * queries * values..];
-                let lse = &lse.0.slice()[lse.1 + i * queries..];
-                let dq = outs[0].part(i * lens[0], lens[0]);
-                scores.backward(
-                    [i / heads, i % heads],
-                    g,
-                    lse,
-                    [&mut *p, &mut *ds, &mut *scaled],
-                    [dq, &mut *dk, &mut *dv],
-                );
+            let [b, h] = [i / shared, i % shared];
+            [dk, dv].iter().for_each(|d| d.clear([b, h]));
+            for query_head in h * scores.sharing..(h + 1) * scores.sharing {
+                let head = [b, query_head];
+                let grads = [dq.head(head), dk.head([b, h]), dv.head([b, h])];
+                scores.backward(head, &g, [&mut *p, &mut *ds, &mut *scaled], grads);
             }
         });
     });
-    Ok(Fused { outputs: smallvec![finish(tq)?, finish(tk)?, finish(tv)?], ..Fused::default() })
+    Ok(Fused { outputs: smallvec![finish(tq)?, finish(tk)?, finish(tv)?], ..Fused::default() }.in_order(ORDER))
+}
+
+#[cfg(test)]
+mod tests {
+    use gradus_core::functional::attention::AttentionOptions;
+    use gradus_core::{Backward, Tensor, grad};
+
+    /// It gave zeros: NaN is not larger than the least score, so the query seemed to see no key.
+    #[test]
+    fn a_query_of_nan_gives_nan_and_no_other_does() {
+        let numbers = |seed: usize| (0..4 * 6).map(move |i| ((i * 31 + seed * 17) % 23) as f32 / 11.0 - 1.0).collect();
+        let on = |x: Vec<f32>| Tensor::from_vec(x, [1, 1, 4, 6], crate::device()).requires_grad();
+        let mut with_nan: Vec<f32> = numbers(0);
+        with_nan[2 * 6..3 * 6].fill(f32::NAN);
+        let (k, v) = (on(numbers(1)), on(numbers(2)));
+        for options in [AttentionOptions::default(), AttentionOptions::causal()] {
+            let [x, q] = [numbers(0), with_nan.clone()].map(on);
+            let [whole, y] = [&x, &q].map(|q| q.attention(&k, &v, &options));
+            let rows = |y: &Tensor| y.to_vec::<f32>().expect("it was computed");
+            for (i, (want, y)) in rows(&whole).chunks(6).zip(rows(&y).chunks(6)).enumerate() {
+                assert!(if i == 2 { y.iter().all(|y| y.is_nan()) } else { y == want }, "row {i}: {y:?}");
+            }
+            let dq = rows(&grad(&[&y.sum()], &[&q], Backward::default())[0]);
+            assert!(dq[2 * 6..3 * 6].iter().all(|d| d.is_nan()), "{dq:?}");
+            assert!(dq[..2 * 6].iter().all(|d| d.is_finite()), "{dq:?}");
+        }
+    }
 }

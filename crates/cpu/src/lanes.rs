@@ -105,29 +105,6 @@ pub(crate) fn map<T: Float>(x: &[T], y: &mut [T], f: impl Fn(T) -> T) -> T {
     total(lanes)
 }
 
-/// x = f(x); gives Σ x, as [`map`] does.
-#[inline(always)]
-pub(crate) fn map_in_place<T: Float>(x: &mut [T], f: impl Fn(T) -> T) -> T {
-    let (blocks, tail) = x.as_chunks_mut::<LANES>();
-    let mut lanes = [T::ZERO; LANES];
-    for x in blocks {
-        for i in 0..LANES {
-            x[i] = f(x[i]);
-            lanes[i] = lanes[i] + x[i];
-        }
-    }
-    if !tail.is_empty() {
-        let mut block = [T::ZERO; LANES];
-        block[..tail.len()].copy_from_slice(tail);
-        for i in 0..LANES {
-            block[i] = f(block[i]);
-            lanes[i] = lanes[i] + if i < tail.len() { block[i] } else { T::ZERO };
-        }
-        tail.copy_from_slice(&block[..tail.len()]);
-    }
-    total(lanes)
-}
-
 /// A whole register's numbers from the slice's beginning on, to be read at once: in place if it has so many, else from `spare`, which
 /// they are copied to. A row shorter than a register is best read so, with the next row's numbers behind its own.
 #[inline(always)]
@@ -178,8 +155,6 @@ mod tests {
             let sum = map(&x, &mut y, |v| v + 1.0);
             assert!(y.iter().enumerate().all(|(i, &v)| v == i as f32 + 1.0), "{y:?}");
             assert_eq!(sum, (n * (n + 1) / 2) as f32);
-            let mut z = x.clone();
-            assert_eq!((map_in_place(&mut z, |v| v + 1.0), &z), (sum, &y));
         }
     }
 

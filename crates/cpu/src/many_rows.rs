@@ -95,10 +95,12 @@ impl<T: Real> ManyRows<T> {
                 pack_rows(at(run.start + rows.start, 0), b.row as usize, size, to, wide * run.len());
             }
         } else {
-            let to = self.packed.part(to + i * wide * run.len(), wide * run.len());
+            let (first, count) = (i * wide, wide.min(n - i * wide));
             // SAFETY: as above.
-            let column = |j: usize| unsafe { std::slice::from_raw_parts(at(run.start, j), run.len()) };
-            pack_turned(run.len(), n, i, column, to);
+            unsafe {
+                let to = self.packed.ptr().add(to + first * run.len());
+                pack_turned(at(run.start, first), b.column as usize, [run.len(), count], to);
+            }
         }
     }
     /// Into how many cells the result is cut, of rows and of columns.

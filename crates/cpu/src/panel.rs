@@ -4,7 +4,7 @@
 //! out\[i, j\] = Σ_p a\[i, p\] · b\[p, j\], with a's numbers spread over a register and b's rows read as registers. Twelve rows of
 //! two registers fill AVX-512's register file: 24 multiply-adds for 14 loads. Six rows of two fill AVX2's.
 
-use crate::simd::prefetch;
+use crate::simd::prefetch_at;
 use crate::vector::{Real, Vector, by_level, lanes};
 
 /// The operands of a product; lengths and distances in numbers.
@@ -40,10 +40,13 @@ pub(crate) const WHOLE: &[usize] = &[0];
 pub(crate) unsafe fn multiply<V: Vector>(p: &Panel<'_, V::T>, columns: usize) {
     debug_assert!(columns.is_multiple_of(V::LANES));
     let most = if V::ROWS == 8 { 12 } else { 6 };
-    // Blocks of about the same height: a block of one row would wait for each of its sums.
-    let height = p.rows.div_ceil(p.rows.div_ceil(most).max(1)).max(1);
+    // Blocks whose heights differ by one row at most: a block of one or two rows would wait for each of its sums.
+    let blocks = p.rows.div_ceil(most);
+    let (height, higher) = (p.rows / blocks.max(1), p.rows % blocks.max(1));
     for column in (0..columns).step_by(2 * V::LANES) {
-        for row in (0..p.rows).step_by(height) {
+        let mut row = 0;
+        for i in 0..blocks {
+            let rows = height + usize::from(i < higher);
             // SAFETY: inside the operands.
             unsafe {
                 let part = Panel {
@@ -51,11 +54,12 @@ pub(crate) unsafe fn multiply<V: Vector>(p: &Panel<'_, V::T>, columns: usize) {
                     b: p.b.add(column),
                     start: if p.start.is_null() { p.start } else { p.start.add(row * p.start_row + column) },
                     out: p.out.add(row * p.out_row + column),
-                    rows: height.min(p.rows - row),
+                    rows,
                     ..*p
                 };
                 block::<V>(&part, columns - column);
             }
+            row += rows;
         }
     }
 }
@@ -65,27 +69,27 @@ pub(crate) fn packed_len<T: Real>(run: usize, columns: usize) -> usize {
     run * columns.next_multiple_of(2 * lanes::<T>())
 }
 
-/// Packs a part of a matrix for [`multiply_packed`], two registers of columns: the part's rows one after another, with zeros beyond the
-/// last column. `column` gives the matrix's columns.
-pub(crate) fn pack_turned<'a, T: Real>(
-    run: usize,
-    columns: usize,
-    part: usize,
-    column: impl Fn(usize) -> &'a [T],
-    out: &mut [T],
-) {
-    let wide = 2 * lanes::<T>();
-    let first = part * wide;
-    let count = wide.min(columns - first);
-    if count < wide {
-        out.fill(T::ZERO);
-    }
-    for from in (0..count).step_by(lanes::<T>()) {
-        let mut some: [&[T]; 16] = [&[]; 16];
-        let len = lanes::<T>().min(count - from);
-        some.iter_mut().take(len).enumerate().for_each(|(i, to)| *to = &column(first + from + i)[..run]);
-        // SAFETY: each of the `run` rows has room for a register from here on.
-        unsafe { turn(&some[..len], out[from..].as_mut_ptr(), wide) }
+by_level! {
+    /// Packs columns, so far apart, of a matrix for [`multiply_packed`]: `[run, columns]` numbers, two registers of columns at most, as rows
+    /// one after another, with zeros beyond the last column.
+    ///
+    /// # Safety
+    /// The columns must lie in live memory, and there must be room for a part.
+    pub(crate) unsafe fn pack_turned<T>(from: *const T, apart: usize, size: [usize; 2], out: *mut T) => pack_turned_of
+}
+
+#[inline(always)]
+unsafe fn pack_turned_of<V: Vector>(from: *const V::T, apart: usize, [run, columns]: [usize; 2], out: *mut V::T) {
+    for first in [0, V::LANES] {
+        let (from, out) = (from.wrapping_add(first * apart), out.wrapping_add(first));
+        // SAFETY: by the caller.
+        unsafe {
+            match columns.saturating_sub(first) {
+                // A number that is known, so that the columns stay in registers.
+                left if left >= V::LANES => turn::<V>(from, apart, [run, V::LANES], out, 2 * V::LANES),
+                left => turn::<V>(from, apart, [run, left], out, 2 * V::LANES),
+            }
+        }
     }
 }
 
@@ -100,8 +104,8 @@ by_level! {
 
 /// So many rows are well packed at a time: they are read side by side.
 pub(crate) const TOGETHER: usize = 16;
-/// So many numbers ahead of those that are packed are fetched.
-const FETCHED: usize = 64;
+/// So many rows ahead of those that are packed are fetched: those after the ones that another thread may be at.
+const AHEAD: usize = 2 * TOGETHER;
 
 #[inline(always)]
 unsafe fn pack_rows_of<V: Vector>(
@@ -117,9 +121,7 @@ unsafe fn pack_rows_of<V: Vector>(
             // SAFETY: by the caller.
             unsafe {
                 let (from, to) = (from.add(row * apart + first), out.add(part * next + row * 2 * V::LANES));
-                if left > FETCHED {
-                    prefetch(std::slice::from_raw_parts(from.add(FETCHED), 1));
-                }
+                prefetch_at(from.wrapping_add(AHEAD * apart));
                 for i in [0, V::LANES] {
                     let some = if i + V::LANES <= left {
                         V::load(from.add(i))
@@ -133,34 +135,33 @@ unsafe fn pack_rows_of<V: Vector>(
     }
 }
 
-by_level! {
-    /// Writes up to a register's columns, of one length, as rows so far apart, each filled up with zeros to a register.
-    ///
-    /// # Safety
-    /// There must be room for the rows.
-    unsafe fn turn<T>(columns: &[&[T]], out: *mut T, apart: usize) => turn_over
-}
-
+/// Writes up to a register's columns, so far apart, as rows, each filled up with zeros to a register.
 #[inline(always)]
-unsafe fn turn_over<V: Vector>(columns: &[&[V::T]], out: *mut V::T, apart: usize) {
-    let run = columns[0].len();
+#[allow(clippy::needless_range_loop)] // the loops must unroll
+unsafe fn turn<V: Vector>(
+    from: *const V::T,
+    apart: usize,
+    [run, columns]: [usize; 2],
+    out: *mut V::T,
+    out_apart: usize,
+) {
     let whole = run - run % V::LANES;
     // SAFETY: by the caller.
     unsafe {
         for row in (0..whole).step_by(V::LANES) {
             let mut v = [V::zero(); 16];
-            for (v, column) in v.iter_mut().zip(columns) {
-                *v = V::load(column.as_ptr().add(row));
+            for i in 0..columns {
+                v[i] = V::load(from.add(i * apart + row));
             }
             V::transpose(&mut v);
-            for (i, v) in v.iter().enumerate().take(V::LANES) {
-                v.store(out.add((row + i) * apart));
+            for i in 0..V::LANES {
+                v[i].store(out.add((row + i) * out_apart));
             }
         }
         for row in whole..run {
-            V::zero().store(out.add(row * apart));
-            for (i, column) in columns.iter().enumerate() {
-                *out.add(row * apart + i) = column[row];
+            V::zero().store(out.add(row * out_apart));
+            for i in 0..columns {
+                *out.add(row * out_apart + i) = *from.add(i * apart + row);
             }
         }
     }

@@ -63,7 +63,7 @@ fn with_sizes(
 impl Sizes {
     /// How many sequences go through the steps together: enough to keep the registers busy, and blocks for several threads.
     fn block(&self) -> usize {
-        self.batch.div_ceil(6).clamp(4, 24)
+        self.batch.div_ceil(4).clamp(4, 24)
     }
     /// The step taken as the `i`-th.
     fn step(&self, i: usize) -> usize {
@@ -96,7 +96,9 @@ impl Sizes {
         for_chunks(self.wide.div_ceil(part), run * self.wide, |i| {
             let mut at = i * part * run;
             for w in all {
-                pack_turned(w.width, self.wide, i, |line| w.row(0, line), out.part(at, part * w.width));
+                let ((from, apart), count) = (w.from(i * part), part.min(self.wide - i * part));
+                // SAFETY: `w` has so many rows, and `out` room for all parts; each is one piece's own.
+                unsafe { pack_turned(from, apart, [w.width, count], out.ptr().add(at)) }
                 at += part * w.width;
             }
         });

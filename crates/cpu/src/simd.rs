@@ -68,17 +68,25 @@ pub(crate) fn prefetch<T>(x: &[T]) {
     let _ = x;
 }
 
+/// Asks for the number at `p`, and those beside it, to be brought to the second cache. There may be none.
+#[inline(always)]
+pub(crate) fn prefetch_at<T>(p: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a prefetch reads nothing that a program could see, and asks for no memory that is not there.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
+}
+
 /// Asks for part `i` of `parts` of these numbers to be brought to the second cache: they are wanted in a while, to be read or written.
 #[inline(always)]
 pub(crate) fn prefetch_part<T>(x: *const [T], i: usize, parts: usize) {
-    #[cfg(target_arch = "x86_64")]
     for at in (x.len() * i / parts..x.len() * (i + 1) / parts).step_by(64 / size_of::<T>()) {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: a prefetch reads nothing that a program could see.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(x.cast::<i8>().wrapping_add(at * size_of::<T>())) }
+        prefetch_at(x.cast::<T>().wrapping_add(at));
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (x, i, parts);
 }
 
 /// Compiles a function's body for each level, and calls the best. The body must be safe code; what it calls must be

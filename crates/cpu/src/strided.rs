@@ -111,9 +111,14 @@ impl Walk {
     #[inline(always)]
     pub(crate) fn scatter<T: Copy>(&self, x: *mut T, start: usize, values: &[T], combine: impl Fn(T, T) -> T) {
         self.rows(start, values.len(), |done, at, len, step| {
-            for (i, &v) in values[done..done + len].iter().enumerate() {
-                // SAFETY: the layout lies inside the buffer (core checked it), and no two threads have the same places.
-                unsafe {
+            let values = &values[done..done + len];
+            // SAFETY: the layout lies inside the buffer (core checked it), and no two threads have the same places.
+            unsafe {
+                if step == 1 {
+                    let row = std::slice::from_raw_parts_mut(x.offset(at), len);
+                    return row.iter_mut().zip(values).for_each(|(p, &v)| *p = combine(*p, v));
+                }
+                for (i, &v) in values.iter().enumerate() {
                     let p = x.offset(at + i as isize * step);
                     *p = combine(*p, v);
                 }

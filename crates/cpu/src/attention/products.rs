@@ -1,6 +1,7 @@
 //! The products of attention's blocks, which are small and many: by [panels](crate::panel), which pack nothing but what has to be turned
 //! over, and that once for all blocks; else by the kernels of `gemm`.
 
+use crate::lanes::LANES;
 use crate::matmul::Matrix;
 use crate::panel::{Panel, WHOLE, multiply_packed, multiply_plain, pack_turned, packed_len};
 use crate::simd::{Level, level};
@@ -9,7 +10,7 @@ use gemm_common::Parallelism;
 use gradus_core::Element;
 
 /// Rows of results are so many numbers apart, or a multiple: whole registers of any instruction set.
-pub(super) const UNIT: usize = 16;
+pub(super) const UNIT: usize = LANES;
 
 /// A float that the `gemm` kernels multiply, and add to what is there.
 pub(super) trait Real: Element + vector::Real {
@@ -91,11 +92,18 @@ impl<T: Real> Right<T> {
             Kind::Rows
         } else if matrix.row == 1 && matrix.column > 0 {
             let wide = 2 * lanes::<T>();
-            let mut packed = vec![T::ZERO; packed_len::<T>(k, n)];
-            // SAFETY: by the caller.
-            let column =
-                |j: usize| unsafe { std::slice::from_raw_parts(matrix.ptr.offset(j as isize * matrix.column), k) };
-            packed.chunks_exact_mut(wide * k).enumerate().for_each(|(i, part)| pack_turned(k, n, i, column, part));
+            let len = packed_len::<T>(k, n);
+            let mut packed: Vec<T> = Vec::with_capacity(len);
+            for first in (0..n).step_by(wide) {
+                // SAFETY: by the caller; there is room for all columns, up to a whole part.
+                unsafe {
+                    let from = matrix.ptr.add(first * matrix.column as usize);
+                    let to = packed.as_mut_ptr().add(first * k);
+                    pack_turned(from, matrix.column as usize, [k, wide.min(n - first)], to);
+                }
+            }
+            // SAFETY: all of it has been written.
+            unsafe { packed.set_len(len) };
             Kind::Packed(k, packed)
         } else {
             Kind::Any
@@ -104,20 +112,43 @@ impl<T: Real> Right<T> {
     }
 }
 
-/// out = a·b (+ out, if `add`) for `out` `[m, n]` whose rows are `pitch` apart, a `[m, k]`, b `[k, n]`. If the pitch is a multiple of
-/// [`UNIT`], numbers behind a row's last, up to such a multiple, may be written, too.
+/// Where a product goes.
+#[derive(Clone, Copy)]
+pub(super) struct To<T> {
+    pub(super) out: *mut T,
+    /// How far apart the rows are.
+    pub(super) pitch: usize,
+    /// Whether it is added to what is there.
+    pub(super) add: bool,
+    /// Whether numbers behind a row's last, up to a multiple of [`UNIT`], may be written, too.
+    pub(super) spare: bool,
+}
+
+impl<T> To<T> {
+    /// Rows of scratch, a multiple of [`UNIT`] apart.
+    pub(super) fn scratch(rows: &mut [T], pitch: usize) -> To<T> {
+        To { out: rows.as_mut_ptr(), pitch, add: false, spare: true }
+    }
+    /// Rows of a result.
+    pub(super) fn rows(out: *mut T, pitch: usize) -> To<T> {
+        To { out, pitch, add: false, spare: false }
+    }
+    /// Rows of a result, from row `row` on.
+    pub(super) fn from(self, row: usize) -> To<T> {
+        To { out: self.out.wrapping_add(row * self.pitch), ..self }
+    }
+    /// Added to what is there.
+    pub(super) fn added(self) -> To<T> {
+        To { add: true, ..self }
+    }
+}
+
+/// to = a·b (+ what is there) for a `[m, k]`, b `[k, n]`.
 ///
 /// # Safety
-/// The matrices' elements must lie in live memory, and `out`'s rows must be held alone.
-pub(super) unsafe fn multiply<T: Real>(
-    out: *mut T,
-    pitch: usize,
-    size: [usize; 3],
-    a: Matrix<T>,
-    b: &Right<T>,
-    add: bool,
-) {
-    let [rows, run, n] = size;
+/// The matrices' elements must lie in live memory, and the rows that are written must be held alone.
+pub(super) unsafe fn multiply<T: Real>(to: To<T>, size: [usize; 3], a: Matrix<T>, b: &Right<T>) {
+    let ([rows, run, n], To { out, pitch, add, spare }) = (size, to);
     let mut panel = Panel {
         rows,
         run,
@@ -136,7 +167,7 @@ pub(super) unsafe fn multiply<T: Real>(
     unsafe {
         match &b.kind {
             Kind::Rows => multiply_plain(&panel, n),
-            Kind::Packed(k, packed) if *k == run && pitch.is_multiple_of(UNIT) => {
+            Kind::Packed(k, packed) if *k == run && (spare || n.is_multiple_of(lanes::<T>())) => {
                 panel.b = packed.as_ptr();
                 multiply_packed(&panel, n);
             }

@@ -160,5 +160,5 @@ fn fused<T: Element + Default>(c: FusedCall<'_, Chain>, loops: Loops<T>) -> Resu
         });
     });
     let outputs = to.into_iter().map(finish).collect::<Result<_>>()?;
-    Ok(Some(Fused { outputs, aux: SmallVec::new() }))
+    Ok(Some(Fused { outputs, ..Fused::default() }))
 }

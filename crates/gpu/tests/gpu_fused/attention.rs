@@ -84,6 +84,19 @@ fn attention_that_no_kernel_covers_runs_by_its_definition() {
 }
 
 #[test]
+fn attention_of_a_query_of_nan_is_nan() {
+    let _turn = turn();
+    for gpu in devices() {
+        let x: Vec<Tensor> = heads([1, 1, 5, 6, 8, 8]).iter().map(|t| t.to(gpu)).collect();
+        let third = Tensor::arange(0i64, 5i64, 1i64, gpu).eq_scalar(2i64).reshape([5, 1]);
+        let q = x[0].masked_fill(&third, f64::NAN);
+        let y = numbers(&q.attention(&x[1], &x[2], &AttentionOptions::causal())).expect("the device works");
+        let rows = y.chunks(8).enumerate();
+        rows.for_each(|(i, y)| assert!(y.iter().all(|y| y.is_nan() == (i == 2)), "row {i}: {y:?}"));
+    }
+}
+
+#[test]
 fn attention_has_the_same_bits_each_time() {
     let _turn = turn();
     for gpu in devices() {

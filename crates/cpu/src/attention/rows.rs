@@ -1,0 +1,126 @@
+//! What is done to the scores of a block of queries, a row each: probabilities forward, gradients backward.
+//!
+//! Rows are taken in whole blocks of lanes: with a loop for the rest of a row of thirty keys, the rest would be half the work. And each step is
+//! done for all rows before the next: one row's maximum, sum and quotient would keep the processor waiting for each other.
+
+use crate::lanes::{LANES, folded, total};
+use crate::math::Float;
+use crate::simd::vectorized;
+use gradus_core::rng::uniform;
+
+/// Queries whose scores are held at once, at most.
+pub(super) const BLOCK: usize = 128;
+
+/// How a block's rows lie, and how many keys each of its queries sees.
+#[derive(Clone, Copy)]
+pub(super) struct Rows {
+    /// How far apart the rows are: whole blocks of lanes.
+    pub(super) pitch: usize,
+    /// The first query sees so many keys, ...
+    pub(super) first: usize,
+    /// ... each other so many more than the one before, ...
+    pub(super) step: usize,
+    /// ... but no more than these.
+    pub(super) keys: usize,
+}
+
+impl Rows {
+    /// How many keys query `i` of the block sees.
+    #[inline(always)]
+    pub(super) fn seen(self, i: usize) -> usize {
+        self.keys.min(self.first + i * self.step)
+    }
+    /// The part of its row that they are in, and how many of the last lanes.
+    #[inline(always)]
+    fn blocks(self, i: usize) -> (usize, usize) {
+        let seen = self.seen(i);
+        (seen.div_ceil(LANES), seen - seen.saturating_sub(1) / LANES * LANES)
+    }
+}
+
+/// Puts `other` into a block's lanes from `from` on.
+#[inline(always)]
+fn put_behind<T: Float>(block: &mut [T; LANES], from: usize, other: T) {
+    let before = *block; // a copy, so that all lanes are chosen at once
+    *block = std::array::from_fn(|i| if (i as u32) < from as u32 { before[i] } else { other });
+}
+
+vectorized! {
+    /// Scores as probabilities, with zeros for the keys that a query does not see; `lse` (empty: nobody wants it) becomes ln Σ e^score, `low`
+    /// where it sees none.
+    pub(super) fn softmax<T: Float>(s: &mut [T], rows: Rows, low: T, lse: &mut [T]) {
+        let (mut most, mut sum) = ([T::ZERO; BLOCK], [T::ZERO; BLOCK]);
+        for (i, (row, most)) in s.chunks_exact_mut(rows.pitch).zip(&mut most).enumerate() {
+            let (blocks, lanes) = rows.blocks(i);
+            let (row, unseen) = row.as_chunks_mut::<LANES>().0.split_at_mut(blocks);
+            let unseen = unseen.as_flattened_mut();
+            let len = unseen.len().min(rows.keys.saturating_sub(blocks * LANES));
+            unseen[..len].fill(T::ZERO);
+            if let Some(last) = row.last_mut() { put_behind(last, lanes, low); }
+            let mut max = [low; LANES];
+            for block in &*row {
+                for i in 0..LANES { max[i] = if block[i] > max[i] { block[i] } else { max[i] }; }
+            }
+            let max = folded(max, |a, b| if b > a { b } else { a });
+            // What sees no key has lows alone: e^(low − 0) is 0. NaN, which is not larger than anything, comes back in the sum.
+            *most = if max == low { T::ZERO } else { max };
+        }
+        for (i, ((row, &most), sum)) in s.chunks_exact_mut(rows.pitch).zip(&most).zip(&mut sum).enumerate() {
+            let mut lanes = [T::ZERO; LANES];
+            for block in &mut row.as_chunks_mut::<LANES>().0[..rows.blocks(i).0] {
+                for i in 0..LANES {
+                    block[i] = (block[i] - most).exp::<FMA>();
+                    lanes[i] = lanes[i] + block[i];
+                }
+            }
+            *sum = total(lanes);
+        }
+        for ((lse, &most), &sum) in lse.iter_mut().zip(&most).zip(&sum) {
+            *lse = if sum == T::ZERO { low } else { most + sum.ln() };
+        }
+        for sum in &mut sum { *sum = if *sum == T::ZERO { T::ZERO } else { T::ONE / *sum }; }
+        for (i, (row, &by)) in s.chunks_exact_mut(rows.pitch).zip(&sum).enumerate() {
+            for block in &mut row.as_chunks_mut::<LANES>().0[..rows.blocks(i).0] {
+                for p in block { *p = *p * by; }
+            }
+        }
+    }
+    /// ds = p·(dp − Σ p·dp / Σ p)·scale, in the place of dp; the mean is 0 where all of p are 0. (The probabilities' sum is 1 but for rounding, which
+    /// would stand before what all of dp have in common.) Zeros for the keys that a query does not see.
+    pub(super) fn score_grads<T: Float>(p: &[T], rows: Rows, scale: T, ds: &mut [T]) {
+        let mut mean = [T::ZERO; BLOCK];
+        for (i, ((p, ds), mean)) in p.chunks_exact(rows.pitch).zip(ds.chunks_exact_mut(rows.pitch)).zip(&mut mean).enumerate() {
+            let (blocks, lanes) = rows.blocks(i);
+            let (ds, unseen) = ds.as_chunks_mut::<LANES>().0.split_at_mut(blocks);
+            let unseen = unseen.as_flattened_mut();
+            let len = unseen.len().min(rows.keys.saturating_sub(blocks * LANES));
+            unseen[..len].fill(T::ZERO);
+            if let Some(last) = ds.last_mut() { put_behind(last, lanes, T::ZERO); }
+            let (mut products, mut sum) = ([T::ZERO; LANES], [T::ZERO; LANES]);
+            for (p, d) in p.as_chunks::<LANES>().0.iter().zip(&*ds) {
+                for i in 0..LANES {
+                    products[i] = products[i] + p[i] * d[i];
+                    sum[i] = sum[i] + p[i];
+                }
+            }
+            let (products, sum) = (total(products), total(sum));
+            *mean = if sum == T::ZERO { T::ZERO } else { products / sum };
+        }
+        for (i, ((p, ds), &mean)) in p.chunks_exact(rows.pitch).zip(ds.chunks_exact_mut(rows.pitch)).zip(&mean).enumerate() {
+            let (blocks, lanes) = rows.blocks(i);
+            let ds = &mut ds.as_chunks_mut::<LANES>().0[..blocks];
+            for (p, d) in p.as_chunks::<LANES>().0.iter().zip(&mut *ds) {
+                for i in 0..LANES { d[i] = p[i] * (d[i] - mean) * scale; }
+            }
+            if let Some(last) = ds.last_mut() { put_behind(last, lanes, T::ZERO); } // 0 · infinity
+        }
+    }
+    /// y = x·factor where the word's uniform number is below the bound, else 0.
+    pub(super) fn drop_row<T: Float>(y: &mut [T], words: &[u32], bound: f32, factor: T) {
+        for (y, &w) in y.iter_mut().zip(words) { *y = if uniform(w) < bound { *y * factor } else { T::ZERO }; }
+    }
+    /// y = x·by
+    pub(super) fn scaled_row<T: Float>(x: &[T], by: T, y: &mut [T]) {
+        for (y, &x) in y.iter_mut().zip(x) { *y = x * by; }
+    }
+}
