@@ -19,7 +19,7 @@ use gradus_core::composite::{Fused, FusedCall, KernelTable};
 use gradus_core::functional::attention::{Attention, AttentionGrad};
 use gradus_core::{DType, Layout, Meta, Result, Shape};
 use products::{Real, Right, To, UNIT, multiply, rows_of, transposed};
-use rows::{BLOCK, Rows, drop_row, scaled_row, score_grads, softmax};
+use rows::{BLOCK, Rows, add_row, drop_row, hide_row, scaled_row, score_grads, softmax};
 use smallvec::smallvec;
 use std::sync::Arc;
 
@@ -66,19 +66,18 @@ impl<T> Operand<T> {
         let ptr = self.x.slice().as_ptr().wrapping_offset(self.at([b, h, row, 0]));
         Matrix { ptr, row: self.strides[2], column: self.strides[3] }
     }
-    /// Writes a row times a number.
-    fn scaled(&self, [b, h]: [usize; 2], row: usize, by: T, to: &mut [T])
+    /// The first `len` numbers of a row: where they lie or, if that is not side by side, copied to `room`.
+    fn row<'a>(&'a self, [b, h]: [usize; 2], row: usize, len: usize, room: &'a mut Vec<T>) -> &'a [T]
     where
-        T: Float,
+        T: Copy,
     {
-        if self.strides[3] == 1 {
-            let at = self.at([b, h, row, 0]) as usize;
-            return scaled_row(&self.x.slice()[at..at + to.len()], by, to);
+        let (all, at, step) = (self.x.slice(), self.at([b, h, row, 0]), self.strides[3]);
+        if step == 1 {
+            return &all[at as usize..][..len];
         }
-        to.iter_mut().enumerate().for_each(|(i, to)| *to = *self.number([b, h, row, i]) * by);
-    }
-    fn number(&self, i: [usize; 4]) -> &T {
-        &self.x.slice()[self.at(i) as usize]
+        room.clear();
+        room.extend((0..len as isize).map(|i| all[(at + i * step) as usize]));
+        room
     }
 }
 
@@ -169,25 +168,18 @@ impl<T: Real> Scores<T> {
         s: &mut [T],
     ) {
         let (width, pitch, scale) = (self.lens[4], rows.pitch, T::from_f64(self.op.scale));
-        let [b, h] = head;
+        let (mut room, mut seen_room) = (Vec::new(), Vec::new());
         for (i, to) in scaled.chunks_exact_mut(width).take(n).enumerate() {
-            self.q.scaled(head, first + i, scale, to);
+            scaled_row(self.q.row(head, first + i, width, &mut room), scale, to);
         }
         // SAFETY: core checked that the layouts lie inside their buffers; `s` holds n rows.
         unsafe { multiply(To::scratch(s, pitch), [n, width, rows.keys], rows_of(scaled, width), k) };
         for (i, row) in s.chunks_exact_mut(pitch).take(n).enumerate() {
-            let query = first + i;
-            let row = &mut row[..rows.seen(i)];
+            let seen = rows.seen(i);
             match &self.mask {
                 Mask::None => {}
-                Mask::Seen(m) => {
-                    for (j, s) in row.iter_mut().enumerate() {
-                        if *m.number([b, h, query, j]) == 0 {
-                            *s = self.low;
-                        }
-                    }
-                }
-                Mask::Added(m) => row.iter_mut().enumerate().for_each(|(j, s)| *s = *s + *m.number([b, h, query, j])),
+                Mask::Seen(m) => hide_row(&mut row[..seen], m.row(head, first + i, seen, &mut seen_room), self.low),
+                Mask::Added(m) => add_row(&mut row[..seen], m.row(head, first + i, seen, &mut room)),
             }
         }
     }
@@ -317,14 +309,9 @@ fn backward<T: Real>(op: &Attention, x: &[View<'_>], low: T) -> Result<Fused> {
     let scores = Scores::of(op, &x[1..4], x.get(6), low)?;
     let [batch, heads, queries, keys, width, values] = scores.lens;
     // A gradient whose rows do not lie in one piece each (one that is the same everywhere) is copied.
-    let (dense, copied) = (
-        Layout::dense(*x[0].shape()),
-        match x[0].layout.strides()[3] {
-            1 => None,
-            _ => Some(copy(x[0])?),
-        },
-    );
-    let g = copied.as_ref().map_or(x[0], |buffer| View { buffer, layout: &dense, dtype: x[0].dtype });
+    let in_pieces = x[0].layout.strides()[3] == 1;
+    let (layout, copied) = (Layout::dense(*x[0].shape()), if in_pieces { None } else { Some(copy(x[0])?) });
+    let g = copied.as_ref().map_or(x[0], |buffer| View { buffer, layout: &layout, ..x[0] });
     let mut reads = x[1..].iter().map(|v| storage(v.buffer)).collect::<Result<Vec<_>>>()?;
     reads.push(storage(g.buffer)?);
     let g = Operand::<T>::of(g)?;

@@ -115,6 +115,14 @@ vectorized! {
             if let Some(last) = ds.last_mut() { put_behind(last, lanes, T::ZERO); } // 0 · infinity
         }
     }
+    /// Scores of keys that are not to be seen become `low`.
+    pub(super) fn hide_row<T: Float>(s: &mut [T], seen: &[u8], low: T) {
+        for (s, &seen) in s.iter_mut().zip(seen) { *s = if seen == 0 { low } else { *s }; }
+    }
+    /// s += x
+    pub(super) fn add_row<T: Float>(s: &mut [T], x: &[T]) {
+        for (s, &x) in s.iter_mut().zip(x) { *s = *s + x; }
+    }
     /// y = x·factor where the word's uniform number is below the bound, else 0.
     pub(super) fn drop_row<T: Float>(y: &mut [T], words: &[u32], bound: f32, factor: T) {
         for (y, &w) in y.iter_mut().zip(words) { *y = if uniform(w) < bound { *y * factor } else { T::ZERO }; }
