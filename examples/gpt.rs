@@ -4,6 +4,7 @@
 //! held back; after every hundred steps the loss on it is shown, and what the model writes by itself.
 
 use clap::{Parser, ValueEnum};
+use gradus::ops::UnaryOp;
 use gradus::prelude::*;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -93,7 +94,7 @@ impl Layer for Block {
     fn forward(&self, x: &Tensor, cx: &Cx) -> Tensor {
         let attended = self.drop.call(&self.attn.call(&self.ln_1.call(x, cx), cx), cx);
         let (normed, x) = self.ln_2.call_add(&attended, x, cx); // of the sum, and the sum
-        let hidden = GeluTanh.call(&self.c_fc.call(&normed, cx), cx);
+        let hidden = self.c_fc.call_then(UnaryOp::GeluTanh, &normed, cx);
         self.drop.call_add(&self.c_proj.call(&hidden, cx), &x, cx)
     }
 }

@@ -1,13 +1,15 @@
 //! The affine layer: one product with bias and activation in its epilogue; its gradients in one call.
 
+use crate::elementwise::finish;
 use crate::matmul::{can_finish, matmul};
-use crate::memory::release;
+use crate::memory::{CpuStorage, release};
+use crate::product::{finish_block, product};
 use crate::reduce::reduce;
-use crate::unary_grad::gradient;
+use crate::unary_grad::{gradient, times_slope};
 use gradus_core::Result;
 use gradus_core::backend::{Dims, MatmulSpec, View};
 use gradus_core::composite::{Fused, FusedCall, KernelTable};
-use gradus_core::functional::linear::{Linear, LinearGrad};
+use gradus_core::functional::linear::{Linear, LinearGrad, keeps_slope};
 use gradus_core::ops::ReduceOp;
 use gradus_core::{DType, Layout};
 
@@ -18,7 +20,14 @@ pub(crate) fn register(table: &KernelTable) {
             return Ok(None);
         }
         let spec = MatmulSpec { bias, activation: c.op.activation };
-        Ok(Some(Fused::one(matmul(x, View { layout: &transposed(w), ..w }, &spec)?)))
+        let turned = transposed(w);
+        let w = View { layout: &turned, ..w };
+        if !c.records || !c.op.activation.is_some_and(keeps_slope) {
+            return Ok(Some(Fused::one(matmul(x, w, &spec)?)));
+        }
+        let slope = CpuStorage::new(c.outputs[0].shape.elements() * size_of::<f32>())?;
+        let y = product::<f32>(x, w, &spec, Some(finish_block), Some(&slope))?;
+        Ok(Some(Fused::one(y).keep(c.outputs[0], finish(slope)?)))
     });
     table.register(|c: FusedCall<'_, LinearGrad>| match c.x[0].dtype {
         DType::F32 => backward(*c.op, c.x),
@@ -33,7 +42,8 @@ fn transposed(x: View<'_>) -> Layout {
 fn backward(op: LinearGrad, x: &[View<'_>]) -> Result<Option<Fused>> {
     let (mut g, dense, mut before) = (x[0], Layout::dense(*x[0].shape()), None);
     if let Some(f) = op.activation {
-        let Some(buffer) = gradient(f, g, x[3])? else { return Ok(None) };
+        let buffer = if keeps_slope(f) { Some(times_slope(g, x[3])?) } else { gradient(f, g, x[3])? };
+        let Some(buffer) = buffer else { return Ok(None) };
         g = View { buffer: before.insert(buffer), layout: &dense, ..g };
     }
     let mut fused = Fused::default();

@@ -6,6 +6,7 @@
 //! of a run stay in the second.
 
 use crate::launch::Out;
+use crate::math::Float;
 use crate::matmul::Matrix;
 use crate::panel::{Panel, TOGETHER, WHOLE, block, pack_rows, pack_turned, packed_len};
 use crate::simd::{Level, level, prefetch};
@@ -43,21 +44,23 @@ pub(crate) fn fits([m, k, n]: [usize; 3], a: [isize; 2], b: [isize; 2]) -> bool 
         && m * k * n > SMALL
 }
 
-/// out `[m, n]` = a·b.
+/// out `[m, n]` = a·b + bias.
 #[derive(Clone, Copy)]
-pub(crate) struct ManyRows<T> {
+pub(crate) struct ManyRows<'a, T> {
     pub(crate) size: [usize; 3],
     pub(crate) a: Matrix<T>,
     pub(crate) b: Matrix<T>,
+    /// What a row's sums begin with, if not with zeros.
+    pub(crate) bias: Option<&'a [T]>,
     /// Room for b, [`room`](ManyRows::room) numbers of it.
     pub(crate) packed: Out<T>,
     pub(crate) out: *mut T,
 }
 
 // SAFETY: pointers to what a kernel reads and writes, which `launch` keeps alive.
-unsafe impl<T: Sync> Sync for ManyRows<T> {}
+unsafe impl<T: Sync> Sync for ManyRows<'_, T> {}
 
-impl<T: Real> ManyRows<T> {
+impl<T: Real> ManyRows<'_, T> {
     /// How many numbers b takes when packed.
     pub(crate) fn room(k: usize, n: usize) -> usize {
         packed_len::<T>(k, n)
@@ -127,16 +130,19 @@ by_level! {
     ///
     /// # Safety
     /// The operands must hold what they name, and the cell of `out` must be held alone.
-    pub(crate) unsafe fn multiply_many<T>(p: &ManyRows<T>, cell: [Range<usize>; 2]) => multiply_cell
+    pub(crate) unsafe fn multiply_many<T>(p: &ManyRows<'_, T>, cell: [Range<usize>; 2]) => multiply_cell
 }
 
 #[inline(always)]
-unsafe fn multiply_cell<V: Vector<T: Real>>(p: &ManyRows<V::T>, [rows, columns]: [Range<usize>; 2]) {
+unsafe fn multiply_cell<V: Vector<T: Real>>(p: &ManyRows<'_, V::T>, [rows, columns]: [Range<usize>; 2]) {
     let (n, wide) = (p.size[2], 2 * V::LANES);
     // The last columns fill no register: these are summed up elsewhere, so that nothing is written behind a row's end.
     let rest = columns.len() % V::LANES;
     let whole = columns.len() - rest;
     let mut last = Vec::with_capacity(if rest > 0 { rows.len() * V::LANES } else { 0 });
+    let bias = p.bias.map(|bias| &bias[columns.clone()]);
+    let mut last_bias = [V::T::ZERO; 16];
+    bias.iter().for_each(|bias| last_bias[..rest].copy_from_slice(&bias[whole..]));
     let turned = p.a.column != 1;
     // A panel's columns are copied by whole registers, so the last one's rest goes beyond it.
     let apart = HEIGHT * p.size[1].min(RUN) + HEIGHT.next_multiple_of(V::LANES) - HEIGHT;
@@ -164,17 +170,17 @@ unsafe fn multiply_cell<V: Vector<T: Real>>(p: &ManyRows<V::T>, [rows, columns]:
                 a_column,
                 b,
                 b_row: wide,
-                start: if i == 0 { std::ptr::null() } else { out },
-                start_row: n,
+                start: if i == 0 { bias.map_or(std::ptr::null(), <[V::T]>::as_ptr) } else { out },
+                start_row: if i == 0 { 0 } else { n },
                 out,
                 out_row: n,
             };
             multiply_blocks::<V>(&panel, whole, next);
             if rest > 0 {
-                let to = last.as_mut_ptr();
-                let start = if i == 0 { std::ptr::null() } else { to };
+                let to: *mut V::T = last.as_mut_ptr();
+                let (start, start_row) = if i == 0 { (last_bias.as_ptr(), 0) } else { (to.cast_const(), V::LANES) };
                 let b = b.add(whole / wide * wide * run.len() + whole % wide);
-                let panel = Panel { b, start, start_row: V::LANES, out: to, out_row: V::LANES, ..panel };
+                let panel = Panel { b, start, start_row, out: to, out_row: V::LANES, ..panel };
                 multiply_blocks::<V>(&panel, V::LANES, next);
             }
         }
@@ -202,7 +208,7 @@ unsafe fn multiply_blocks<V: Vector>(p: &Panel<'_, V::T>, columns: usize, next: 
                     out: p.out.add(row * p.out_row + column),
                     ..*p
                 };
-                if p.start.is_null() {
+                if p.start != p.out {
                     // So that they are there when they are written, for the first time, at the end.
                     for i in 0..part.rows {
                         prefetch(std::slice::from_raw_parts(part.out.add(i * p.out_row), wide));
@@ -260,7 +266,9 @@ mod tests {
             [[48, 16, 16], [64, 300, 65], [97, 128, 24], [210, 257, 300], [50, 20, 600], [61, 520, 33]]
         {
             let (x, y) = (numbers(m * k), numbers(k * n));
-            for flip in 0..4 {
+            let bias = numbers(n);
+            for flip in 0..8 {
+                let bias = (flip & 4 != 0).then_some(&bias[..]);
                 // Each operand as it is, or read as the transpose of what lies there.
                 let a = match flip & 1 {
                     0 => Matrix { ptr: x.as_ptr(), row: k as isize, column: 1 },
@@ -272,7 +280,7 @@ mod tests {
                 };
                 let room = CpuStorage::new(ManyRows::<f32>::room(k, n) * 4).unwrap();
                 let mut out = vec![f32::NAN; m * n];
-                let p = ManyRows { size, a, b, packed: Out::of(&room), out: out.as_mut_ptr() };
+                let p = ManyRows { size, a, b, bias, packed: Out::of(&room), out: out.as_mut_ptr() };
                 (0..p.pieces()).for_each(|i| p.pack(i));
                 let mut seen = vec![0; m * n];
                 for i in 0..p.cells() {
@@ -286,7 +294,11 @@ mod tests {
                 for i in 0..m {
                     for j in 0..n {
                         let want: f32 = (0..k).map(|p| at(&x, a, i, p) * at(&y, b, p, j)).sum();
-                        assert_eq!(out[i * n + j], want, "{size:?}, form {flip}, element {i} {j}");
+                        assert_eq!(
+                            out[i * n + j],
+                            want + bias.map_or(0.0, |bias| bias[j]),
+                            "{size:?}, form {flip}, element {i} {j}"
+                        );
                     }
                 }
             }

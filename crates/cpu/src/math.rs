@@ -29,8 +29,23 @@ pub(crate) trait Float:
     fn trunc(self) -> Self;
     fn round_even(self) -> Self;
     fn copysign(self, s: Self) -> Self;
+    /// self·b + c, in `f32` with `FMA` by one instruction, rounded once.
+    #[inline(always)]
+    fn madd<const FMA: bool>(self, b: Self, c: Self) -> Self {
+        self * b + c
+    }
     /// e^x. (`FMA`, here and below: whether there is a fused multiply-add to compute it with.)
     fn exp<const FMA: bool>(self) -> Self;
+    /// e^x of an x that is not above 0, but for rounding: a third less work than [`exp`](Float::exp), the same bits.
+    #[inline(always)]
+    fn exp_nonpositive<const FMA: bool>(self) -> Self {
+        self.exp::<FMA>()
+    }
+    /// 1 + e^x; ∞ above 88. No more work than [`exp_nonpositive`](Float::exp_nonpositive).
+    #[inline(always)]
+    fn one_plus_exp<const FMA: bool>(self) -> Self {
+        Self::ONE + self.exp::<FMA>()
+    }
     fn ln(self) -> Self;
     fn tanh<const FMA: bool>(self) -> Self;
     fn erf(self) -> Self;
@@ -47,11 +62,9 @@ pub(crate) trait Float:
 
     #[inline(always)]
     fn sigmoid<const FMA: bool>(self) -> Self {
-        // e^−|x| never overflows; for x < 0 the result is e^x/(1 + e^x).
-        let e = (-self.abs()).exp::<FMA>();
-        let top = if self < Self::ZERO { e } else { Self::ONE };
-        let y = top / (Self::ONE + e);
-        if self.is_nan() { self } else { y }
+        // For x < 0 the result is e^x/(1 + e^x): 1/(1 + e^−x) would double the error of a large e^−x.
+        let e = (-self.abs()).exp_nonpositive::<FMA>();
+        (if self < Self::ZERO { e } else { Self::ONE }) / (Self::ONE + e)
     }
     /// Zero in place of a number too small for full precision.
     #[inline(always)]
@@ -68,7 +81,8 @@ macro_rules! rounding {
     ($t:ty) => {
         #[inline(always)]
         fn gelu_share<const FMA: bool>(self) -> Self {
-            1.0 / (1.0 + Float::exp::<FMA>(self * (self * self * 0.044_715 + 1.0) * -1.595_769_121_605_730_8))
+            const BY: $t = -1.595_769_121_605_730_8;
+            1.0 / (self * (self * self).madd::<FMA>(0.044_715 * BY, BY)).one_plus_exp::<FMA>()
         }
         const ZERO: Self = 0.0;
         const ONE: Self = 1.0;
@@ -167,7 +181,7 @@ fn madd<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
-/// e^x as y·2ⁿ: x = n·ln 2 + r with |r| ≤ ln 2/2, y = e^r by a polynomial. For NaN y is NaN, and n any number.
+/// e^x as (1 + q)·2ⁿ: x = n·ln 2 + r with |r| ≤ ln 2/2, q = e^r − 1 by a polynomial. For NaN q is NaN, and n any number.
 #[inline(always)]
 fn exponential<const FMA: bool>(x: f32) -> (f32, i32) {
     let shifted = madd::<FMA>(x, std::f32::consts::LOG2_E, 12_582_912.0); // the nearest integer, in the last bits
@@ -178,8 +192,7 @@ fn exponential<const FMA: bool>(x: f32) -> (f32, i32) {
     let (high, low) =
         (madd::<FMA>(1.987_569_15e-4, r, 1.398_199_95e-3), madd::<FMA>(8.333_451_9e-3, r, 4.166_579_6e-2));
     let p = madd::<FMA>(madd::<FMA>(high, r2, low), r2, madd::<FMA>(1.666_666_55e-1, r, 5.000_000_1e-1));
-    let y = madd::<FMA>(p, r2, r) + 1.0;
-    (y, (shifted.to_bits() as i32).wrapping_sub(0x4b40_0000)) // 0x4b400000: 12582912
+    (madd::<FMA>(p, r2, r), (shifted.to_bits() as i32).wrapping_sub(0x4b40_0000)) // 0x4b400000: 12582912
 }
 
 #[inline(always)]
@@ -190,15 +203,36 @@ fn power_of_two(n: i32) -> f32 {
 impl Float for f32 {
     rounding!(f32);
 
+    #[inline(always)]
+    fn madd<const FMA: bool>(self, b: Self, c: Self) -> Self {
+        madd::<FMA>(self, b, c)
+    }
+
     /// e^x, the power of two in two steps, so that subnormals come out right.
     #[inline(always)]
     fn exp<const FMA: bool>(self) -> Self {
         // Beyond these the result is 0 or infinite.
         let x = if self > 89.0 { 89.0 } else { self };
         let x = if x < -104.0 { -104.0 } else { x };
-        let (y, n) = exponential::<FMA>(x); // n lies within ±151
+        let (q, n) = exponential::<FMA>(x); // n lies within ±151
         let half = n >> 1;
-        y * power_of_two(half) * power_of_two(n.wrapping_sub(half))
+        let unit = power_of_two(half);
+        madd::<FMA>(q, unit, unit) * power_of_two(n.wrapping_sub(half))
+    }
+
+    #[inline(always)]
+    fn exp_nonpositive<const FMA: bool>(self) -> Self {
+        const SCALE: i32 = 64; // so that nothing is subnormal but, perhaps, the result
+        let (q, n) = exponential::<FMA>(if self < -104.0 { -104.0 } else { self });
+        let unit = power_of_two(n.wrapping_add(SCALE));
+        madd::<FMA>(q, unit, unit) * power_of_two(-SCALE)
+    }
+    #[inline(always)]
+    fn one_plus_exp<const FMA: bool>(self) -> Self {
+        let (q, n) = exponential::<FMA>(if self < -87.0 { -87.0 } else { self });
+        let unit = power_of_two(n);
+        // The sum of 1 and the unit is exact where e^x has many digits.
+        if self > 88.0 { f32::INFINITY } else { madd::<FMA>(q, unit, 1.0 + unit) }
     }
 
     /// ln x: x = m·2^e with √½ ≤ m < √2, ln m by a polynomial of m − 1.
@@ -239,9 +273,8 @@ impl Float for f32 {
         let p = madd::<FMA>(p, z, 1.333_144_2e-1);
         let p = madd::<FMA>(p, z, -3.333_328_2e-1);
         let near = madd::<FMA>(self, z * p, self).copysign(self); // −0 stays
-        let far = (1.0 - 2.0 / (Float::exp::<FMA>(a + a) + 1.0)).copysign(self);
-        let y = if a < 0.625 { near } else { far };
-        if self.is_nan() { self } else { y }
+        let far = (1.0 - 2.0 / (a + a).one_plus_exp::<FMA>()).copysign(self);
+        if a < 0.625 { near } else { far } // NaN goes through
     }
 
     /// Near 0 by an odd polynomial, else 1 − e^q(|x|) with x's sign. (Polynomials: N. Juffa.)
@@ -271,8 +304,7 @@ impl Float for f32 {
     #[inline(always)]
     fn normal<const FMA: bool>(self) -> (Self, Self) {
         let square = self * self * -0.5;
-        let (y, n) = exponential::<FMA>(if square < -87.0 { -87.0 } else { square });
-        let density = if square < -87.0 { 0.0 } else { y * power_of_two(n) };
+        let density = square.exp_nonpositive::<FMA>();
         let t = 1.0 / madd::<FMA>(self.abs(), 0.3, 1.0);
         // By pairs and pairs of pairs: a chain of ten would keep the processor waiting.
         let (t2, t4) = (t * t, (t * t) * (t * t));
@@ -385,8 +417,15 @@ mod tests {
     fn f32_functions_are_within_two_ulp() {
         let [e, fused_e] = [Float::exp::<false>, Float::exp::<true>].map(|f| worst(f, f64::exp, -87.0..88.7));
         let [t, fused_t] = [Float::tanh::<false>, Float::tanh::<true>].map(|f| worst(f, f64::tanh, -12.0..12.0));
+        let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+        let [s, fused_s] = [Float::sigmoid::<false>, Float::sigmoid::<true>].map(|f| worst(f, sigmoid, -87.0..40.0));
+        let down = |f: fn(f32) -> f32| worst(f, f64::exp, -87.0..0.001);
+        let [d, fused_d] = [Float::exp_nonpositive::<false>, Float::exp_nonpositive::<true>].map(down);
         let l = worst(Float::ln, f64::ln, 1e-30..40.0);
         let f = worst(Float::erf, libm::erf, -5.0..5.0);
+        println!("worst ulp: sigmoid {s:.2}, {fused_s:.2}, exp of x ≤ 0 {d:.2}, {fused_d:.2}");
+        assert!([d, fused_d].iter().all(|&worst| worst <= 2.0));
+        assert!([s, fused_s].iter().all(|&worst| worst <= 2.1)); // e^x is rounded, 1 + e^x, and their quotient
         println!("worst ulp: exp {e:.2}, {fused_e:.2}, ln {l:.2}, tanh {t:.2}, {fused_t:.2}, erf {f:.2}");
         assert!([e, fused_e, l, t, fused_t, f].iter().all(|&worst| worst <= 2.0));
     }
@@ -436,7 +475,19 @@ mod tests {
         assert!(Float::ln(-1.0f32).is_nan() && Float::ln(f32::NAN).is_nan() && Float::exp::<FMA>(f32::NAN).is_nan());
         assert!(Float::tanh::<FMA>(f32::NAN).is_nan() && Float::sigmoid::<FMA>(f32::NAN).is_nan());
         assert_eq!(Float::tanh::<FMA>(f32::INFINITY), 1.0);
-        assert_eq!(Float::sigmoid::<FMA>(f32::NEG_INFINITY), 0.0);
+        assert_eq!(Float::tanh::<FMA>(-0.0f32).to_bits(), (-0.0f32).to_bits());
+        for (x, y) in [(f32::NEG_INFINITY, 0.0), (-105.0, 0.0), (f32::INFINITY, 1.0), (0.0, 0.5)] {
+            assert_eq!(Float::sigmoid::<FMA>(x), y, "sigmoid {x}");
+        }
+        for i in 0..=1200 {
+            let x = -0.1 * i as f32;
+            assert_eq!(Float::exp_nonpositive::<FMA>(x), Float::exp::<FMA>(x), "e^{x}");
+        }
+        assert_eq!(Float::exp_nonpositive::<FMA>(f32::NEG_INFINITY), 0.0);
+        assert!(Float::exp_nonpositive::<FMA>(f32::NAN).is_nan() && Float::gelu_share::<FMA>(f32::NAN).is_nan());
+        for (x, y) in [(f32::NEG_INFINITY, 0.0), (-12.0, 0.0), (f32::INFINITY, 1.0), (0.0, 0.5)] {
+            assert_eq!(Float::gelu_share::<FMA>(x), y, "the share below {x}");
+        }
         assert_eq!((Float::erf(f32::INFINITY), Float::erf(-40.0f32)), (1.0, -1.0));
         assert_eq!(Float::erf(-0.0f32).to_bits(), (-0.0f32).to_bits());
         assert!(Float::erf(f32::NAN).is_nan());

@@ -121,7 +121,8 @@ real!(f64, gemm_f64::gemm::f64::get_gemm_fn);
 
 /// Whether [`matmul`] can do this epilogue.
 pub(crate) fn can_finish(dtype: DType, activation: Option<UnaryOp>) -> bool {
-    dtype == DType::F32 && matches!(activation, None | Some(UnaryOp::Relu | UnaryOp::Tanh | UnaryOp::Sigmoid))
+    use UnaryOp::{Gelu, GeluTanh, Relu, Sigmoid, Silu, Tanh};
+    dtype == DType::F32 && matches!(activation, None | Some(Relu | Tanh | Sigmoid | Gelu | GeluTanh | Silu))
 }
 
 pub(crate) fn matmul(a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>) -> Result<Buffer> {
@@ -129,8 +130,8 @@ pub(crate) fn matmul(a: View<'_>, b: View<'_>, spec: &MatmulSpec<'_>) -> Result<
         return Err(refused("this matmul epilogue", a.dtype));
     }
     match a.dtype {
-        DType::F32 => product::<f32>(a, b, spec, Some(finish_block)),
-        DType::F64 => product::<f64>(a, b, spec, None),
+        DType::F32 => product::<f32>(a, b, spec, Some(finish_block), None),
+        DType::F64 => product::<f64>(a, b, spec, None, None),
         DType::F16 | DType::Bf16 => halves(a, b, spec),
         DType::I64 => integers::<i64>(a, b),
         DType::I32 => integers::<i32>(a, b),

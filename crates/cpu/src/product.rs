@@ -10,6 +10,7 @@ use crate::memory::CpuStorage;
 use crate::simd::vectorized;
 use crate::tall::{Tall, multiply_tall};
 use crate::threads::{for_chunks, in_pool};
+use crate::unary_grad::{gelu, gelu_tanh, silu};
 use crate::{rows_by_rows, small_matmul};
 use gemm_common::Parallelism;
 use gradus_core::backend::{MatmulSpec, View};
@@ -73,14 +74,34 @@ pub(crate) struct Block {
     row: usize,
 }
 
-/// What is done to a part of a product: the bias of its columns (empty: none) added, then the activation.
-pub(crate) type Epilogue<T> = fn(Out<T>, Block, &[T], Option<UnaryOp>);
+/// What is done to a part of a product: the bias of its columns (empty: none) added, then the activation, whose slope is written
+/// besides if there is room for it.
+pub(crate) type Epilogue<T> = fn(Out<T>, Option<Out<T>>, Block, &[T], Option<UnaryOp>);
+
+/// y = f(y), where f gives its slope as well.
+macro_rules! with_slope {
+    ($f:ident, $y:ident, $slope:ident) => {
+        match $slope {
+            None => {
+                for y in $y.iter_mut() {
+                    *y = $f::<FMA>(*y).0;
+                }
+            }
+            Some(slope) => {
+                for (y, slope) in $y.iter_mut().zip(slope) {
+                    (*y, *slope) = $f::<FMA>(*y);
+                }
+            }
+        }
+    };
+}
 
 vectorized! {
     /// [`Epilogue`] of `f32`.
-    pub(crate) fn finish_block(y: Out<f32>, block: Block, bias: &[f32], f: Option<UnaryOp>) {
+    pub(crate) fn finish_block(y: Out<f32>, slope: Option<Out<f32>>, block: Block, bias: &[f32], f: Option<UnaryOp>) {
         for r in 0..block.rows {
-            let y = y.part(block.start + r * block.row, block.columns);
+            let at = block.start + r * block.row;
+            let (y, slope) = (y.part(at, block.columns), slope.as_ref().map(|s| s.part(at, block.columns)));
             if !bias.is_empty() {
                 for (y, &b) in y.iter_mut().zip(bias) { *y += b; }
             }
@@ -88,6 +109,9 @@ vectorized! {
                 Some(UnaryOp::Relu) => for y in y.iter_mut() { *y = if *y < 0.0 { 0.0 } else { *y }; },
                 Some(UnaryOp::Tanh) => for y in y.iter_mut() { *y = Float::tanh::<FMA>(*y); },
                 Some(UnaryOp::Sigmoid) => for y in y.iter_mut() { *y = Float::sigmoid::<FMA>(*y); },
+                Some(UnaryOp::Gelu) => with_slope!(gelu, y, slope),
+                Some(UnaryOp::GeluTanh) => with_slope!(gelu_tanh, y, slope),
+                Some(UnaryOp::Silu) => with_slope!(silu, y, slope),
                 _ => {}
             }
         }
@@ -137,6 +161,8 @@ struct Product<T> {
     a: Side<T>,
     b: Side<T>,
     out: Out<T>,
+    /// Where the activation's slope goes, if it is wanted.
+    slope: Option<Out<T>>,
     /// Where the right operand is packed, if it is for all threads.
     room: Option<Out<T>>,
     /// With the place of its first number.
@@ -203,13 +229,14 @@ impl<T: Real> Product<T> {
         let [m, k, n] = self.size;
         let Some(packed) = self.room else { return };
         let (a, b) = self.operands(0, &Part::whole(m, n));
-        let p = ManyRows { size: self.size, a, b, packed, out: self.out.ptr() };
+        let bias = self.bias_of(&Part::whole(m, n));
+        let p = ManyRows { size: self.size, a, b, bias, packed, out: self.out.ptr() };
         for_chunks(p.pieces(), k * n / 2, |i| p.pack(i));
         for_chunks(p.cells(), work, |i| {
             let [rows, columns] = p.cell(i);
             // SAFETY: core checked that the layouts lie inside their buffers; a cell is its own.
             unsafe { multiply_many(&p, [rows.clone(), columns.clone()]) }
-            self.finish(0, &Part { rows, columns });
+            self.activate(0, &Part { rows, columns }, &[]);
         });
     }
 
@@ -270,19 +297,25 @@ impl<T: Real> Product<T> {
 
     /// Adds the bias to a part, and applies the activation: by the thread that has it in its cache.
     fn finish(&self, i: usize, part: &Part) {
-        let Some(epilogue) = self.epilogue.filter(|_| self.bias.is_some() || self.activation.is_some()) else { return };
+        self.activate(i, part, self.bias_of(part).unwrap_or_default());
+    }
+    /// The same with another bias (empty: none).
+    fn activate(&self, i: usize, part: &Part, bias: &[T]) {
+        let Some(epilogue) = self.epilogue.filter(|_| !bias.is_empty() || self.activation.is_some()) else { return };
         let (rows, columns, row) = (part.rows.len(), part.columns.len(), self.size[2]);
         let block = Block { start: self.at(i, part), rows, columns, row };
-        epilogue(self.out, block, self.bias_of(part).unwrap_or_default(), self.activation);
+        epilogue(self.out, self.slope, block, bias, self.activation);
     }
 }
 
-/// f(a·b + bias), with what `spec` asks for; an epilogue is needed for anything but the product itself.
+/// f(a·b + bias), with what `spec` asks for, and f's slope where there is room for it; an epilogue is needed for anything but the
+/// product itself.
 pub(crate) fn product<T: Real>(
     a: View<'_>,
     b: View<'_>,
     spec: &MatmulSpec<'_>,
     epilogue: Option<Epilogue<T>>,
+    slope: Option<&CpuStorage>,
 ) -> Result<Buffer> {
     let (ra, rb) = (a.shape().rank(), b.shape().rank());
     let size = [a.shape()[ra - 2], a.shape()[ra - 1], b.shape()[rb - 1]];
@@ -302,10 +335,11 @@ pub(crate) fn product<T: Real>(
         Way::ManyRows => Some(CpuStorage::new(ManyRows::<T>::room(size[1], size[2]) * size_of::<T>())?),
         _ => None,
     };
-    let writes = [&*to, room.as_deref().unwrap_or(&to)];
-    let writes = &writes[..1 + usize::from(room.is_some())];
-    let room = room.as_deref().map(Out::of);
-    let product = Product { way, size, batch, a: sa, b: sb, out, room, bias, activation, epilogue };
-    launch(&reads, writes, move || product.run());
+    let mut writes = [&*to; 3];
+    let used = [room.as_deref(), slope];
+    let count = 1 + used.iter().flatten().zip(&mut writes[1..]).map(|(&from, to)| *to = from).count();
+    let (room, slope) = (room.as_deref().map(Out::of), slope.map(Out::of));
+    let product = Product { way, size, batch, a: sa, b: sb, out, slope, room, bias, activation, epilogue };
+    launch(&reads, &writes[..count], move || product.run());
     finish(to)
 }

@@ -31,21 +31,33 @@ pub(crate) fn table(op: UnaryOp) -> Option<Fn2> {
         UnaryOp::Sqrt => grad!(|g, y| g / (y * 2.0)),
         UnaryOp::Log => grad!(|g, x| g / x),
         UnaryOp::Square => grad!(|g, x| g * x * 2.0),
-        UnaryOp::Silu => grad!(|g, x| {
-            let s = Float::sigmoid::<FMA>(x);
-            g * (s * (x * (1.0 - s) + 1.0))
-        }),
-        UnaryOp::Gelu => grad!(|g, x| {
-            let (cdf, density) = Float::normal::<FMA>(x);
-            g * (cdf + x * density * 0.398_942_3)
-        }),
-        UnaryOp::GeluTanh => grad!(|g, x| {
-            let x2 = x * x;
-            let s = Float::gelu_share::<FMA>(x);
-            g * (s + x * (s * (1.0 - s)) * (x2 * (3.0 * 0.044_715) + 1.0) * (2.0 * 0.797_884_6))
-        }),
+        UnaryOp::Silu => grad!(|g, x| g * silu::<FMA>(x).1),
+        UnaryOp::Gelu => grad!(|g, x| g * gelu::<FMA>(x).1),
+        UnaryOp::GeluTanh => grad!(|g, x| g * gelu_tanh::<FMA>(x).1),
         _ => return None,
     })
+}
+
+/// x·sigmoid(x) and its slope.
+#[inline(always)]
+pub(crate) fn silu<const FMA: bool>(x: f32) -> (f32, f32) {
+    let s = Float::sigmoid::<FMA>(x);
+    (x * s, s * x.madd::<FMA>(1.0 - s, 1.0))
+}
+
+/// x·Φ(x) and its slope.
+#[inline(always)]
+pub(crate) fn gelu<const FMA: bool>(x: f32) -> (f32, f32) {
+    let (cdf, density) = Float::normal::<FMA>(x);
+    (x * cdf, (x * density).madd::<FMA>(0.398_942_3, cdf))
+}
+
+/// The approximation of [`gelu`] by tanh, and its slope.
+#[inline(always)]
+pub(crate) fn gelu_tanh<const FMA: bool>(x: f32) -> (f32, f32) {
+    let (s, x2) = (Float::gelu_share::<FMA>(x), x * x);
+    const BY: f32 = 2.0 * 0.797_884_6;
+    (x * s, (x * (s * (1.0 - s))).madd::<FMA>(x2.madd::<FMA>(3.0 * 0.044_715 * BY, BY), s))
 }
 
 pub(crate) fn register(kernels: &KernelTable) {
@@ -59,7 +71,15 @@ pub(crate) fn register(kernels: &KernelTable) {
 
 /// The gradient before an op, of the one behind it and what the op saves, of `f32`; `None` for an op without a loop here.
 pub(crate) fn gradient(op: UnaryOp, g: View<'_>, saved: View<'_>) -> Result<Option<Buffer>> {
-    let Some(f) = table(op) else { return Ok(None) };
+    table(op).map(|f| pairwise(f, g, saved)).transpose()
+}
+
+/// The same, of an op's slope.
+pub(crate) fn times_slope(g: View<'_>, slope: View<'_>) -> Result<Buffer> {
+    pairwise(grad!(|g, slope| g * slope), g, slope)
+}
+
+fn pairwise(f: Fn2, g: View<'_>, saved: View<'_>) -> Result<Buffer> {
     let n = g.elements();
     let ((g, sg), (v, sv)) = (source_of::<f32>(g)?, source_of::<f32>(saved)?);
     let to = CpuStorage::new(n * 4)?;
@@ -73,5 +93,5 @@ pub(crate) fn gradient(op: UnaryOp, g: View<'_>, saved: View<'_>) -> Result<Opti
             }
         });
     });
-    Ok(Some(finish(to)?))
+    finish(to)
 }

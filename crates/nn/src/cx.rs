@@ -182,6 +182,11 @@ impl Cx {
         y
     }
 
+    /// Whether hooks or an observer want to see what layers give.
+    pub fn is_watched(&self) -> bool {
+        !self.hooks.is_empty() || self.observer.is_some()
+    }
+
     /// A context that gives the keys that this one would give from here on.
     fn fork(&self) -> Cx {
         let given = Mutex::new(lock(&self.given).clone());

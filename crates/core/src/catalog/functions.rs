@@ -68,7 +68,20 @@ fn affine() -> Vec<Entry> {
         )
         .case(reals(&[&[3, 2], &[3, 4], &[2, 4], &[3, 2]]), {
             composed(LinearGrad { activation: Some(UnaryOp::Tanh), wanted: [true, true, true] })
+        })
+        .case(reals(&[&[3, 2], &[3, 4], &[2, 4], &[3, 2]]), {
+            composed(LinearGrad { activation: Some(UnaryOp::Gelu), wanted: [true, true, true] })
         });
+    let then = [UnaryOp::Gelu, UnaryOp::GeluTanh, UnaryOp::Silu, UnaryOp::Relu, UnaryOp::Square].into_iter().fold(
+        Entry::new("linear_then", "torch.nn.functional.linear", "f(x·Wᵀ + b)."),
+        |entry, f| {
+            let run = move |x: &[Tensor]| x[0].try_linear_then(&x[1], x.get(2), f);
+            entry
+                .one(reals(&[&[3, 4], &[2, 4], &[2]]), run)
+                .one(reals(&[&[3, 4], &[2, 4]]), run)
+                .large(reals(&[&[130, 97], &[150, 97], &[150]]), run)
+        },
+    );
     rows.into_iter()
         .map(|(name, doc, run)| {
             Entry::new(name, "torch.nn.functional.linear", doc)
@@ -78,7 +91,7 @@ fn affine() -> Vec<Entry> {
                 .one(reals(&[&[4], &[3, 4], &[3]]), move |x| run(&x[0], &x[1], Some(&x[2])))
                 .large(reals(&[&[130, 97], &[150, 97], &[150]]), move |x| run(&x[0], &x[1], Some(&x[2])))
         })
-        .chain([grad])
+        .chain([then, grad])
         .collect()
 }
 

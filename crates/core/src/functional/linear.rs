@@ -12,8 +12,14 @@ use smallvec::smallvec;
 /// f(x·Wᵀ + b): x `[rows, in]`, W `[out, in]`, b `[out]` (optional) → `[rows, out]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Linear {
-    /// f: an activation whose gradient needs its output alone (relu, sigmoid, tanh), or none.
+    /// f: an activation, or none. Of one whose gradient needs its input (gelu, silu) a fused kernel keeps the slope f′ there,
+    /// `[rows, out]`: it costs little beside f, and the input need not be kept.
     pub activation: Option<UnaryOp>,
+}
+
+/// Whether backward needs an activation's slope, as its output does not tell it.
+pub fn keeps_slope(f: UnaryOp) -> bool {
+    !f.saves().has_outputs()
 }
 
 impl Composite for Linear {
@@ -41,23 +47,37 @@ impl Composite for Linear {
         Ok(one(x[0].dtype, shape.with(1, w[0])))
     }
     fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
-        let mut y = x[0].try_matmul(&x[1].try_t()?)?;
-        if let Some(b) = x.get(2) {
-            y = y.try_add(b)?;
-        }
         if let Some(f) = self.activation {
-            y = y.try_unary(f)?;
+            // A device may have a kernel for the product alone.
+            let mut y = Tensor::try_compose(Linear { activation: None }, x)?;
+            y[0] = y[0].try_unary(f)?;
+            return Ok(y);
         }
-        Ok(smallvec![y])
+        let y = x[0].try_matmul(&x[1].try_t()?)?;
+        Ok(smallvec![x.get(2).map_or_else(|| Ok(y.clone()), |b| y.try_add(b))?])
     }
     fn saves(&self) -> Saves {
-        let saves = Saves::NOTHING.input(0).input(1);
-        if self.activation.is_some() { saves.output() } else { saves }
+        let operands = Saves::NOTHING.input(0).input(1);
+        match self.activation {
+            None => operands,
+            Some(f) if keeps_slope(f) => Saves::INPUTS, // for the definition, to which gradients of gradients go
+            Some(_) => operands.output(),
+        }
     }
     fn vjp(&self, cx: &Vjp<'_>) -> Option<Grads> {
+        let slope = match self.activation.filter(|&f| keeps_slope(f)) {
+            Some(_) if cx.graph() => return None, // the slope is a constant
+            Some(_) => Some(cx.aux(0)?),
+            None => None,
+        };
         let wanted = [cx.needs(0), cx.needs(1), cx.inputs() == 3 && cx.needs(2)];
         let op = LinearGrad { activation: self.activation, wanted };
-        let all = [cx.grad_ref(), cx.x_ref(0), cx.x_ref(1), self.activation.map_or(cx.x_ref(1), |_| cx.y_ref())];
+        let kept = match (self.activation, &slope) {
+            (None, _) => cx.x_ref(1), // not read
+            (Some(_), Some(slope)) => slope,
+            (Some(_), None) => cx.y_ref(),
+        };
+        let all = [cx.grad_ref(), cx.x_ref(0), cx.x_ref(1), kept];
         let inputs = &all[..3 + usize::from(self.activation.is_some())];
         // With a graph by its ops, which know their gradients; a composite's would come from computing it again.
         let grads = if cx.graph() { or_raise(op.define(inputs)) } else { Tensor::compose(op, inputs) };
@@ -68,7 +88,8 @@ impl Composite for Linear {
 }
 
 /// The gradients of [`Linear`] with respect to x, W and b, of those that are wanted: with g′ the gradient before the activation,
-/// g′·W, g′ᵀ·x and Σ g′ over the rows. Inputs: g `[rows, out]`, x, W and, if there is an activation, its output.
+/// g′·W, g′ᵀ·x and Σ g′ over the rows. Inputs: g `[rows, out]`, x, W and, if there is an activation, its output, or its slope for one
+/// that [keeps it](keeps_slope).
 #[derive(Clone, Copy, Debug)]
 pub struct LinearGrad {
     /// f, as in [`Linear`].
@@ -93,7 +114,7 @@ impl Composite for LinearGrad {
         };
         if x.len() != 3 + usize::from(self.activation.is_some()) || !fits(x) {
             return Err(Error::misuse(
-                "needs g [rows, out], x [rows, in], a weight [out, in] and, for an activation, its output",
+                "needs g [rows, out], x [rows, in], a weight [out, in] and, for an activation, its output or slope",
             ));
         }
         let bias = Meta::new(x[0].dtype, x[0].shape.without(0));
@@ -107,6 +128,7 @@ impl Composite for LinearGrad {
     }
     fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
         let g = match self.activation {
+            Some(f) if keeps_slope(f) => x[0].try_mul(x[3])?,
             Some(f) => Tensor::try_compose1(UnaryGrad(f), &[x[0], x[3]])?,
             None => x[0].clone(),
         };
@@ -141,6 +163,10 @@ impl Tensor {
         /// sigmoid(x·Wᵀ + b), in one pass where the device can.
         pub fn linear_sigmoid | try_linear_sigmoid(&self, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
             affine(self, weight, bias, Some(UnaryOp::Sigmoid))
+        }
+        /// f(x·Wᵀ + b), in one pass where the device can (relu, tanh, sigmoid, gelu in both its forms, silu).
+        pub fn linear_then | try_linear_then(&self, weight: &Tensor, bias: Option<&Tensor>, f: UnaryOp) -> Tensor {
+            affine(self, weight, bias, Some(f))
         }
     }
 }

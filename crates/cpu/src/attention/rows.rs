@@ -41,8 +41,21 @@ impl Rows {
 /// Puts `other` into a block's lanes from `from` on.
 #[inline(always)]
 fn put_behind<T: Float>(block: &mut [T; LANES], from: usize, other: T) {
-    let before = *block; // a copy, so that all lanes are chosen at once
-    *block = std::array::from_fn(|i| if (i as u32) < from as u32 { before[i] } else { other });
+    let (before, from) = (*block, from as i32); // a copy, so that all lanes are chosen at once; signed, as registers are compared
+    *block = std::array::from_fn(|i| if (i as i32) < from { before[i] } else { other });
+}
+
+/// The part of row `i` that its query sees, in blocks, with `other` behind its last number; the blocks behind it become zeros.
+#[inline(always)]
+fn seen_blocks<T: Float>(row: &mut [T], rows: Rows, i: usize, other: T) -> &mut [[T; LANES]] {
+    let (blocks, lanes) = rows.blocks(i);
+    let (row, unseen) = row.as_chunks_mut::<LANES>().0.split_at_mut(blocks);
+    let all = rows.keys.div_ceil(LANES);
+    unseen[..all - blocks].as_flattened_mut().fill(T::ZERO);
+    if let Some(last) = row.last_mut() {
+        put_behind(last, lanes, other);
+    }
+    row
 }
 
 vectorized! {
@@ -51,12 +64,7 @@ vectorized! {
     pub(super) fn softmax<T: Float>(s: &mut [T], rows: Rows, low: T, lse: &mut [T]) {
         let (mut most, mut sum) = ([T::ZERO; BLOCK], [T::ZERO; BLOCK]);
         for (i, (row, most)) in s.chunks_exact_mut(rows.pitch).zip(&mut most).enumerate() {
-            let (blocks, lanes) = rows.blocks(i);
-            let (row, unseen) = row.as_chunks_mut::<LANES>().0.split_at_mut(blocks);
-            let unseen = unseen.as_flattened_mut();
-            let len = unseen.len().min(rows.keys.saturating_sub(blocks * LANES));
-            unseen[..len].fill(T::ZERO);
-            if let Some(last) = row.last_mut() { put_behind(last, lanes, low); }
+            let row = seen_blocks(row, rows, i, low);
             let mut max = [low; LANES];
             for block in &*row {
                 for i in 0..LANES { max[i] = if block[i] > max[i] { block[i] } else { max[i] }; }
@@ -69,7 +77,7 @@ vectorized! {
             let mut lanes = [T::ZERO; LANES];
             for block in &mut row.as_chunks_mut::<LANES>().0[..rows.blocks(i).0] {
                 for i in 0..LANES {
-                    block[i] = (block[i] - most).exp::<FMA>();
+                    block[i] = (block[i] - most).exp_nonpositive::<FMA>();
                     lanes[i] = lanes[i] + block[i];
                 }
             }
@@ -90,12 +98,7 @@ vectorized! {
     pub(super) fn score_grads<T: Float>(p: &[T], rows: Rows, scale: T, ds: &mut [T]) {
         let mut mean = [T::ZERO; BLOCK];
         for (i, ((p, ds), mean)) in p.chunks_exact(rows.pitch).zip(ds.chunks_exact_mut(rows.pitch)).zip(&mut mean).enumerate() {
-            let (blocks, lanes) = rows.blocks(i);
-            let (ds, unseen) = ds.as_chunks_mut::<LANES>().0.split_at_mut(blocks);
-            let unseen = unseen.as_flattened_mut();
-            let len = unseen.len().min(rows.keys.saturating_sub(blocks * LANES));
-            unseen[..len].fill(T::ZERO);
-            if let Some(last) = ds.last_mut() { put_behind(last, lanes, T::ZERO); }
+            let ds = seen_blocks(ds, rows, i, T::ZERO);
             let (mut products, mut sum) = ([T::ZERO; LANES], [T::ZERO; LANES]);
             for (p, d) in p.as_chunks::<LANES>().0.iter().zip(&*ds) {
                 for i in 0..LANES {

@@ -6,6 +6,7 @@ use crate::launch::{Steps, folded, lengths};
 use crate::runtime::GpuRuntime;
 use gradus_core::backend::MatmulSpec;
 use gradus_core::composite::Fused;
+use gradus_core::functional::linear::keeps_slope;
 use gradus_core::ops::UnaryOp;
 use gradus_core::{Result, View};
 use gradus_kernels::unary_grad::{UnaryGrad, unary_grad_kernel};
@@ -66,7 +67,7 @@ impl<R: GpuRuntime> Gpu<R> {
     }
 
     pub(super) fn linear(&self, activation: Option<UnaryOp>, x: &[View<'_>]) -> Result<Option<Fused>> {
-        if !covered(x[0].dtype) {
+        if !covered(x[0].dtype) || activation.is_some_and(keeps_slope) {
             return Ok(None);
         }
         let turned = x[1].layout.permute(&[1, 0]); // [in, out]

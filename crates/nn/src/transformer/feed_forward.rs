@@ -39,7 +39,7 @@ pub(super) fn feed_forward(
     options: &TransformerOptions,
     cx: &Cx,
 ) -> Result<Tensor> {
-    let hidden = options.activation.of(&linear1.call(x, cx))?;
+    let hidden = linear1.try_call_then(options.activation.op(), x, cx)?;
     Ok(outer.call(&linear2.call(&inner.call(&hidden, cx), cx), cx))
 }
 

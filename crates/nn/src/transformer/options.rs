@@ -1,6 +1,6 @@
 //! What the layers of a transformer are made by.
 
-use gradus_core::{Result, Tensor};
+use gradus_core::ops::UnaryOp;
 
 /// The function between the two matrices of a feed-forward block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -13,10 +13,10 @@ pub enum FeedForwardActivation {
 }
 
 impl FeedForwardActivation {
-    pub(super) fn of(self, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn op(self) -> UnaryOp {
         match self {
-            FeedForwardActivation::Relu => x.try_relu(),
-            FeedForwardActivation::Gelu => x.try_gelu(),
+            FeedForwardActivation::Relu => UnaryOp::Relu,
+            FeedForwardActivation::Gelu => UnaryOp::Gelu,
         }
     }
 }

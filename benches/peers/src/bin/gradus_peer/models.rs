@@ -2,9 +2,10 @@
 
 use gradus::Tensor;
 use gradus::nn::{
-    BatchNorm2d, Conv2d, Cx, Dropout, Embedding, GeluTanh, Init, Layer, LayerNorm, Linear, Lstm, MaxPool2d, Module,
+    BatchNorm2d, Conv2d, Cx, Dropout, Embedding, Init, Layer, LayerNorm, Linear, Lstm, MaxPool2d, Module,
     MultiheadAttention, RecurrentOptions, Sequential,
 };
+use gradus::ops::UnaryOp;
 
 #[derive(Module)]
 pub struct Mlp {
@@ -178,7 +179,7 @@ impl Layer for Block {
     fn forward(&self, x: &Tensor, cx: &Cx) -> Tensor {
         let attended = self.attn.call(&self.ln_1.call(x, cx), cx);
         let (normed, x) = self.ln_2.call_add(&attended, x, cx);
-        let hidden = GeluTanh.call(&self.c_fc.call(&normed, cx), cx);
+        let hidden = self.c_fc.call_then(UnaryOp::GeluTanh, &normed, cx);
         x + self.c_proj.call(&hidden, cx)
     }
 }
