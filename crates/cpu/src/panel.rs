@@ -4,7 +4,6 @@
 //! out\[i, j\] = Σ_p a\[i, p\] · b\[p, j\], with a's numbers spread over a register and b's rows read as registers. Twelve rows of
 //! two registers fill AVX-512's register file: 24 multiply-adds for 14 loads. Six rows of two fill AVX2's.
 
-use crate::simd::prefetch_at;
 use crate::vector::{Real, Vector, by_level, lanes};
 
 /// The operands of a product; lengths and distances in numbers.
@@ -104,8 +103,6 @@ by_level! {
 
 /// So many rows are well packed at a time: they are read side by side.
 pub(crate) const TOGETHER: usize = 16;
-/// So many rows ahead of those that are packed are fetched: those after the ones that another thread may be at.
-const AHEAD: usize = 2 * TOGETHER;
 
 #[inline(always)]
 unsafe fn pack_rows_of<V: Vector>(
@@ -121,7 +118,6 @@ unsafe fn pack_rows_of<V: Vector>(
             // SAFETY: by the caller.
             unsafe {
                 let (from, to) = (from.add(row * apart + first), out.add(part * next + row * 2 * V::LANES));
-                prefetch_at(from.wrapping_add(AHEAD * apart));
                 for i in [0, V::LANES] {
                     let some = if i + V::LANES <= left {
                         V::load(from.add(i))
