@@ -92,3 +92,55 @@ pub(crate) fn bias_like(weight: &Tensor, init: &Init, key: &gradus_core::Key) ->
 pub(crate) fn uniform_bias(n: usize, bound: f64, init: &Init, key: &gradus_core::Key) -> Result<Param> {
     Param::try_new(Initializer::Uniform { low: -bound, high: bound }.try_draw([n], init.place(), key.fold("bias"))?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Layer;
+    use gradus_core::{Backward, grad};
+    use std::sync::Mutex;
+
+    /// A layer and the activation behind it, in one call and in two: outputs, gradients, and gradients of gradients.
+    #[test]
+    fn an_activation_behind_a_layer_is_the_same_in_one_call() {
+        let device = gradus_cpu::device();
+        let mut init = Init::new(device, 3);
+        let fc = Linear::new(20, 70, &mut init);
+        let x = Initializer::Normal { mean: 0.0, std: 2.0 }.try_draw([90, 20], init.place(), init.next_key());
+        let x = x.expect("it can be drawn").requires_grad();
+        for f in [UnaryOp::Gelu, UnaryOp::GeluTanh, UnaryOp::Silu, UnaryOp::Relu, UnaryOp::Square] {
+            let cx = Cx::eval();
+            let run = |y: Tensor| {
+                let options = Backward { create_graph: true, ..Backward::default() };
+                let first = grad(&[&y.square().sum()], &[&x, &fc.weight], options);
+                let second = grad(&[&first[0].square().sum()], &[&x], Backward::default());
+                [y, first[0].clone(), first[1].clone(), second[0].clone()].map(|t| t.detach())
+            };
+            let (one, two) = (run(fc.call_then(f, &x, &cx)), run(or_raise(fc.call(&x, &cx).try_unary(f))));
+            for (one, two) in one.iter().zip(&two) {
+                let off = (one - two).abs().max().item::<f64>().expect("one number");
+                let most = two.abs().max().item::<f64>().expect("one number");
+                assert!(off <= 1e-5 * most, "{f:?}: {off} of {most}");
+            }
+            let plain = |y: Tensor| grad(&[&y.square().sum()], &[&x], Backward::default())[0].to_vec::<f32>();
+            let (one, two) = (plain(fc.call_then(f, &x, &cx)), plain(or_raise(fc.call(&x, &cx).try_unary(f))));
+            assert_eq!(one.expect("computed"), two.expect("computed"), "{f:?}: a gradient has the same bits");
+        }
+    }
+
+    #[test]
+    fn an_observer_sees_a_layer_before_the_activation_behind_it() {
+        let device = gradus_cpu::device();
+        let fc = Linear::new(3, 4, &mut Init::new(device, 0));
+        let x = Tensor::ones([2, 3], device);
+        let seen = std::sync::Arc::new(Mutex::new(Vec::new()));
+        let to = seen.clone();
+        let cx = Cx::eval().observing(move |call| {
+            to.lock().expect("nobody panicked").push(call.output.to_vec::<f32>().expect("computed"));
+        });
+        let y = fc.call_then(UnaryOp::Relu, &x, &cx);
+        let before = fc.call(&x, &Cx::eval());
+        assert_eq!(*seen.lock().expect("nobody panicked"), [before.to_vec::<f32>().expect("computed")]);
+        assert_eq!(y.to_vec::<f32>().expect("computed"), before.relu().to_vec::<f32>().expect("computed"));
+    }
+}
