@@ -85,10 +85,10 @@ vectorized! {
             if classes <= LANES {
                 let (mut spare, mut y) = ([T::ZERO; LANES], [T::ZERO; LANES]);
                 let x = whole(x, &mut spare);
-                for i in 0..LANES { y[i] = (x[i] - lse).exp_nonpositive::<FMA>() * g; }
+                for i in 0..LANES { y[i] = (x[i] - lse).exp_share::<FMA>() * g; }
                 put(y, classes, dx);
             } else {
-                map(&x[..classes], &mut dx[..classes], |x| (x - lse).exp_nonpositive::<FMA>() * g);
+                map(&x[..classes], &mut dx[..classes], |x| (x - lse).exp_share::<FMA>() * g);
             }
             dx[class] = dx[class] - g;
         }
@@ -115,7 +115,7 @@ fn max_and_sum<T: Float, const FMA: bool>(x: &[T], n: usize, low: T) -> (T, T) {
     }
     let max = folded(most, |a, b| if b > a { b } else { a });
     for i in 0..LANES {
-        let y = (x[i] - max).exp_nonpositive::<FMA>();
+        let y = (x[i] - max).exp_share::<FMA>();
         e[i] = if i < n { y } else { T::ZERO };
     }
     (max, total(e))

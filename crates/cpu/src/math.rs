@@ -41,6 +41,11 @@ pub(crate) trait Float:
     fn exp_nonpositive<const FMA: bool>(self) -> Self {
         self.exp::<FMA>()
     }
+    /// The same for shares of a sum: 0 below e^−87, as subnormal results, and those of −∞, can take many times as long.
+    #[inline(always)]
+    fn exp_share<const FMA: bool>(self) -> Self {
+        self.exp::<FMA>()
+    }
     /// 1 + e^x; ∞ above 88. No more work than [`exp_nonpositive`](Float::exp_nonpositive).
     #[inline(always)]
     fn one_plus_exp<const FMA: bool>(self) -> Self {
@@ -228,6 +233,12 @@ impl Float for f32 {
         madd::<FMA>(q, unit, unit) * power_of_two(-SCALE)
     }
     #[inline(always)]
+    fn exp_share<const FMA: bool>(self) -> Self {
+        let (q, n) = exponential::<FMA>(if self < -87.0 { -87.0 } else { self });
+        let unit = power_of_two(n);
+        if self < -87.0 { 0.0 } else { madd::<FMA>(q, unit, unit) }
+    }
+    #[inline(always)]
     fn one_plus_exp<const FMA: bool>(self) -> Self {
         let (q, n) = exponential::<FMA>(if self < -87.0 { -87.0 } else { self });
         let unit = power_of_two(n);
@@ -304,7 +315,7 @@ impl Float for f32 {
     #[inline(always)]
     fn normal<const FMA: bool>(self) -> (Self, Self) {
         let square = self * self * -0.5;
-        let density = square.exp_nonpositive::<FMA>();
+        let density = square.exp_share::<FMA>();
         let t = 1.0 / madd::<FMA>(self.abs(), 0.3, 1.0);
         // By pairs and pairs of pairs: a chain of ten would keep the processor waiting.
         let (t2, t4) = (t * t, (t * t) * (t * t));
@@ -482,7 +493,10 @@ mod tests {
         for i in 0..=1200 {
             let x = -0.1 * i as f32;
             assert_eq!(Float::exp_nonpositive::<FMA>(x), Float::exp::<FMA>(x), "e^{x}");
+            let exact = if x < -87.0 { 0.0 } else { f64::from(x).exp() };
+            assert!(ulps(Float::exp_share::<FMA>(x), exact) <= 2.0, "the share e^{x}");
         }
+        assert!(Float::exp_share::<FMA>(f32::NAN).is_nan());
         assert_eq!(Float::exp_nonpositive::<FMA>(f32::NEG_INFINITY), 0.0);
         assert!(Float::exp_nonpositive::<FMA>(f32::NAN).is_nan() && Float::gelu_share::<FMA>(f32::NAN).is_nan());
         for (x, y) in [(f32::NEG_INFINITY, 0.0), (-12.0, 0.0), (f32::INFINITY, 1.0), (0.0, 0.5)] {

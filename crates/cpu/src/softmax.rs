@@ -44,7 +44,7 @@ vectorized! {
     }
     /// y = e^(x − max); gives Σ y, lane by lane.
     pub(crate) fn row_exp<T: Float>(x: &[T], max: T, y: &mut [T]) -> T {
-        map(x, y, |x| (x - max).exp_nonpositive::<FMA>())
+        map(x, y, |x| (x - max).exp_share::<FMA>())
     }
     fn row_scale<T: Float>(y: &mut [T], by: T) {
         for y in y { *y = *y * by; }
@@ -60,7 +60,7 @@ vectorized! {
         for ((d, &g), &y) in dx.iter_mut().zip(g).zip(y) { *d = y * (g - inner); }
     }
     fn row_log_grad<T: Float>(g: &[T], y: &[T], total: T, dx: &mut [T]) {
-        for ((d, &g), &y) in dx.iter_mut().zip(g).zip(y) { *d = g - y.exp_nonpositive::<FMA>() * total; }
+        for ((d, &g), &y) in dx.iter_mut().zip(g).zip(y) { *d = g - y.exp_share::<FMA>() * total; }
     }
 }
 

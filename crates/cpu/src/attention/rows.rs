@@ -77,7 +77,7 @@ vectorized! {
             let mut lanes = [T::ZERO; LANES];
             for block in &mut row.as_chunks_mut::<LANES>().0[..rows.blocks(i).0] {
                 for i in 0..LANES {
-                    block[i] = (block[i] - most).exp_nonpositive::<FMA>();
+                    block[i] = (block[i] - most).exp_share::<FMA>();
                     lanes[i] = lanes[i] + block[i];
                 }
             }
