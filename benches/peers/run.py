@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures Gradus against PyTorch, Burn and candle: one command, one table.
 
-    python3 run.py                       # every case, two threads; builds the peers first
+    python3 run.py                       # every case, two threads; builds the peers first, installs PyTorch if need be
     python3 run.py --case C1 --case C2 --rounds 5
     python3 run.py --without burn --without candle
     python3 run.py --torch-only          # PyTorch's figures alone
@@ -16,15 +16,14 @@ rules.
 import argparse
 import json
 import pathlib
-import statistics
 import subprocess
 import sys
 import time
 
 from cases import ALL, CASES, GPU_CASES
 from machine import OtherWork, describe
-from make_inputs import write_inputs
 from peers import PEERS, environment
+from python_env import ensure
 from table import summarize, table
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -43,6 +42,8 @@ class Bench:
     """Runs peers on one case's files, and judges whether the machine was idle beside them."""
 
     def __init__(self, name: str, args: argparse.Namespace, commands: dict[str, list[str]]) -> None:
+        from make_inputs import write_inputs  # needs NumPy, which is there once `ensure` has returned
+
         self.name, self.case, self.args, self.commands = name, ALL[name], args, commands
         self.weights, self.data = write_inputs(name, args.out / "inputs")
 
@@ -166,6 +167,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--torch-only", action="store_true")
     parser.add_argument("--device", default="cpu", help="wgpu:0: Gradus and Burn on a Vulkan device, cases G4 and G6")
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "out", help="where table.md and report.json go")
+    parser.add_argument(
+        "--python-env",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="where PyTorch and NumPy are installed when this Python lacks them (default: ~/.cache/gradus-peers/…)",
+    )
     parser.add_argument("--max-other", type=float, default=0.02, help="share of the CPU that others may use")
     parser.add_argument("--wait", type=float, default=0.0, help="seconds to wait for an idle machine before each run")
     parser.add_argument("--retries", type=int, default=3, help="how often a disturbed run is tried again")
@@ -181,6 +188,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
+    ensure(args.python_env)
     args.out.mkdir(parents=True, exist_ok=True)
     built = {peer: [str(pathlib.Path(path).resolve())] for peer in PEERS if (path := getattr(args, peer, None))}
     # PyTorch always runs: its losses are the expected ones.

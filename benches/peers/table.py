@@ -83,6 +83,54 @@ def means(reports: list[dict], peers: list[str]) -> list[str]:
     return lines
 
 
+def tried_row(report: dict, row: str) -> list[str]:
+    """PyTorch's variants of one row: eager ones, then compiled ones, each by time; the best of both kinds in bold."""
+    own = report["rows"][row].get("gradus", {}).get("median_us")
+    ran = {variant: gave for variant, gave in report["tried"]["torch"].items() if not isinstance(gave, str)}
+    lines = []
+    for kind, compiled in (("eager", False), ("compile", True)):
+        group = [variant for variant in ran if ("compile" in variant) == compiled]
+        group.sort(key=lambda variant: ran[variant]["rows"][row]["median_us"])
+        for variant in group:
+            cuts, seconds = ran[variant]["rows"][row], ran[variant]["first_step_took_s"]
+            ratio = f"{cuts['median_us'] / own:.2f}" if own else "–"
+            best = variant == group[0]
+            line = [report["case"], row, kind, variant, micro(cuts), f"**{ratio}**" if best and own else ratio]
+            lines.append([*line, "–" if seconds is None else f"{seconds:.2f}"])
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def brief(reason: str) -> str:
+    """What a cell can hold of a failure: the last line (of a traceback, the error itself); report.json has all of it."""
+    last = reason.strip().splitlines()[-1].replace("|", "\\|")
+    return last if len(last) <= 160 else last[:159] + "…"
+
+
+def tried_table(reports: list[dict]) -> list[str]:
+    """Each of PyTorch's variants beside Gradus, where more than one was tried: its eager best and its compiler apart."""
+    lines = []
+    for report in reports:
+        if tried := report.get("tried", {}).get("torch"):
+            for row in report["rows"]:
+                lines += tried_row(report, row)
+            for variant, reason in tried.items():
+                if isinstance(reason, str):
+                    kind = "compile" if "compile" in variant else "eager"
+                    lines.append(f"| {report['case']} | – | {kind} | {variant} | failed: {brief(reason)} | – | – |")
+    if not lines:
+        return []
+    head = ["case", "row", "kind", "variant", "PyTorch", "PyTorch / Gradus", "first step s"]
+    return [
+        "PyTorch's variants: microseconds a step in the run that chose among them, over Gradus's median above (bold: the best",
+        "eager and the best compiled one); first step: from inputs loaded to first loss, compilation included (less where the",
+        "compiler's cache on disk has a part of it).",
+        "",
+        "| " + " | ".join(head) + " |",
+        "|" + "---|" * len(head),
+        *lines,
+    ]
+
+
 def table(reports: list[dict], about: dict, peers: list[str]) -> str:
     titles = [PEERS[peer].title for peer in peers]
     lines = [f"{key}: {value}  " for key, value in about.items()]
@@ -102,4 +150,6 @@ def table(reports: list[dict], about: dict, peers: list[str]) -> str:
     for report in reports:
         for peer, reason in report.get("absent", {}).items():
             lines.append(f"{report['case']} without {PEERS[peer].title}: {reason}  ")
+    if variants := tried_table(reports):
+        lines += ["", *variants]
     return "\n".join(lines) + "\n"

@@ -64,20 +64,19 @@ class Training:
         return loss
 
 
-def first_losses(case: Case, weights: dict, data: dict, variant: str) -> tuple[list[float], float, float]:
-    """Ten losses with dropout off, the moment (Unix seconds) the first was there, and how long the first step took."""
-    before = time.perf_counter()
+def first_losses(case: Case, weights: dict, data: dict, variant: str) -> tuple[list[float], float]:
+    """Ten losses with dropout off, and the moment (Unix seconds) the first was there."""
     training = Training(case, weights, data, variant, dropout=False)
     losses = [training.step(0).item()]
-    at, took = time.time(), time.perf_counter() - before
+    at = time.time()
     losses += [training.step(i).item() for i in range(1, LOSSES)]
-    return losses, at, took
+    return losses, at
 
 
 def train(case: Case, weights: dict, data: dict, variant: str, steps: int) -> dict:
-    losses, at, took = first_losses(case, weights, data, variant)
+    losses, at = first_losses(case, weights, data, variant)
     rows = {"step": sample(Training(case, weights, data, variant, dropout=True).step, steps, warmup=case.warmup)}
-    return {"variant": variant, "losses": losses, "first_step_at": at, "first_step_took_s": took, "rows": rows}
+    return {"variant": variant, "losses": losses, "first_step_at": at, "rows": rows}
 
 
 def epoch(case: Case, weights: dict, data: dict, variant: str, steps: int) -> dict:
@@ -85,7 +84,7 @@ def epoch(case: Case, weights: dict, data: dict, variant: str, steps: int) -> di
     x, y = data["x"][0], data["y"][0]
     rows = 64
     first = {"x": x[: LOSSES * rows].view(LOSSES, rows, -1), "y": y[: LOSSES * rows].view(LOSSES, rows)}
-    losses, at, _ = first_losses(case, weights, first, variant)
+    losses, at = first_losses(case, weights, first, variant)
     training = Training(case, weights, first, variant, dropout=True)
     dataset = TensorDataset(x, y)
     # Batches of indices: the samples are taken in one piece, and not one by one.

@@ -5,6 +5,7 @@ use gradus_core::{Device, Result, Tensor};
 use gradus_cpu::with_threads;
 use gradus_nn::*;
 use gradus_optim::*;
+use std::sync::{Mutex, PoisonError};
 
 fn cpu() -> Device {
     gradus_cpu::device()
@@ -117,6 +118,9 @@ fn trained<M: Layer>(make: fn(&mut Init) -> M, draw: Draw) -> Result<Vec<(String
 }
 
 fn same_on_any_number_of_threads<M: Layer>(make: fn(&mut Init) -> M, draw: Draw) -> Result<()> {
+    // One after another: beside another training a kernel would find the threads taken, and run on one.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let start = make(&mut Init::new(cpu(), 5)).with_paths().state_dict();
     let one = with_threads(1, || trained(make, draw))?;
     for (name, bytes) in &one {

@@ -10,6 +10,7 @@
 //!
 //! Every kernel cuts its work by shape alone, so results have the same bits for any number of threads.
 
+mod activation;
 mod attention;
 mod batch_norm;
 mod bf16_matmul;

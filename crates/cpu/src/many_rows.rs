@@ -10,7 +10,7 @@ use crate::math::Float;
 use crate::matmul::Matrix;
 use crate::panel::{Panel, TOGETHER, WHOLE, block, pack_rows, pack_turned, packed_len};
 use crate::simd::{Level, level, prefetch};
-use crate::vector::{Real, Vector, by_level, lanes};
+use crate::vector::{Real, Vector, by_level, height, lanes};
 use std::ops::Range;
 
 /// So many steps of the sum at most are a run.
@@ -18,8 +18,6 @@ const RUN: usize = 256;
 /// A cell's rows and columns, at most.
 const ROWS: usize = 96;
 const COLUMNS: usize = 256;
-/// The blocks' height: whole ones but for a cell's last.
-const HEIGHT: usize = 6;
 /// So many columns ahead are fetched while one is copied: they lie pages apart.
 const AHEAD: usize = 4;
 /// Fewer rows do not repay the packing.
@@ -30,13 +28,12 @@ const SMALL: usize = 1 << 17;
 const MOST: usize = 1 << 22;
 
 /// Whether a product `[m, k] × [k, n]` of matrices whose rows and columns are so far apart is one for these kernels.
-///
-/// With AVX-512 it is not: the kernels of `gemm` were measured as two and a half times as fast as PyTorch's there, these not at all.
+/// (Without AVX they were not measured.)
 pub(crate) fn fits([m, k, n]: [usize; 3], a: [isize; 2], b: [isize; 2]) -> bool {
     let in_pieces = |[row, column]: [isize; 2]| column == 1 && row >= 0 || row == 1 && column >= 0;
     in_pieces(a)
         && in_pieces(b)
-        && level() == Level::Avx2
+        && level() >= Level::Avx2
         && m >= FEWEST
         && k >= 16
         && n >= 16
@@ -121,7 +118,7 @@ impl<T: Real> ManyRows<'_, T> {
             at(i)..at(i + 1)
         };
         let ([m, _, n], [rows, columns]) = (self.size, self.cuts());
-        [cut(m, HEIGHT, i % rows, rows), cut(n, 2 * lanes::<T>(), i / rows, columns)]
+        [cut(m, height::<T>(), i % rows, rows), cut(n, 2 * lanes::<T>(), i / rows, columns)]
     }
 }
 
@@ -144,9 +141,10 @@ unsafe fn multiply_cell<V: Vector<T: Real>>(p: &ManyRows<'_, V::T>, [rows, colum
     let mut last_bias = [V::T::ZERO; 16];
     bias.iter().for_each(|bias| last_bias[..rest].copy_from_slice(&bias[whole..]));
     let turned = p.a.column != 1;
+    let height = V::HEIGHT;
     // A panel's columns are copied by whole registers, so the last one's rest goes beyond it.
-    let apart = HEIGHT * p.size[1].min(RUN) + HEIGHT.next_multiple_of(V::LANES) - HEIGHT;
-    let mut panels = Vec::with_capacity(if turned { rows.len().div_ceil(HEIGHT) * apart } else { 0 });
+    let apart = height * p.size[1].min(RUN) + height.next_multiple_of(V::LANES) - height;
+    let mut panels = Vec::with_capacity(if turned { rows.len().div_ceil(height) * apart } else { 0 });
     for i in 0..p.runs() {
         let run = p.run(i);
         // SAFETY: by the caller.
@@ -156,8 +154,8 @@ unsafe fn multiply_cell<V: Vector<T: Real>>(p: &ManyRows<'_, V::T>, [rows, colum
                 copy_columns::<V>(a, p.a.column as usize, [run.len(), rows.len()], panels.as_mut_ptr(), apart);
             }
             let (a, a_row, a_column, next) = match turned {
-                true => (panels.as_ptr(), 1, HEIGHT, apart),
-                false => (a, p.a.row as usize, 1, HEIGHT * p.a.row as usize),
+                true => (panels.as_ptr(), 1, height, apart),
+                false => (a, p.a.row as usize, 1, height * p.a.row as usize),
             };
             let b = p.packed.whole().as_ptr().add(run.start * n.next_multiple_of(wide) + columns.start * run.len());
             let out = p.out.add(rows.start * n + columns.start);
@@ -197,12 +195,12 @@ unsafe fn multiply_cell<V: Vector<T: Real>>(p: &ManyRows<'_, V::T>, [rows, colum
 unsafe fn multiply_blocks<V: Vector>(p: &Panel<'_, V::T>, columns: usize, next: usize) {
     for column in (0..columns).step_by(2 * V::LANES) {
         let wide = (2 * V::LANES).min(columns - column);
-        for row in (0..p.rows).step_by(HEIGHT) {
+        for row in (0..p.rows).step_by(V::HEIGHT) {
             // SAFETY: by the caller.
             unsafe {
                 let part = Panel {
-                    rows: HEIGHT.min(p.rows - row),
-                    a: p.a.add(row / HEIGHT * next),
+                    rows: V::HEIGHT.min(p.rows - row),
+                    a: p.a.add(row / V::HEIGHT * next),
                     b: p.b.add(column * p.run),
                     start: if p.start.is_null() { p.start } else { p.start.add(row * p.start_row + column) },
                     out: p.out.add(row * p.out_row + column),
@@ -229,6 +227,7 @@ unsafe fn copy_columns<V: Vector>(
     to: *mut V::T,
     next: usize,
 ) {
+    let height = V::HEIGHT;
     for column in 0..count {
         // SAFETY: by the caller, here and below. What is written beyond a panel's column is its next one, to be written after it.
         unsafe {
@@ -236,9 +235,9 @@ unsafe fn copy_columns<V: Vector>(
             if column + AHEAD < count {
                 prefetch(std::slice::from_raw_parts(from.add(AHEAD * apart), len));
             }
-            for (panel, at) in (0..len).step_by(HEIGHT).enumerate() {
-                let (from, to, left) = (from.add(at), to.add(panel * next + column * HEIGHT), len - at);
-                for i in (0..HEIGHT).step_by(V::LANES) {
+            for (panel, at) in (0..len).step_by(height).enumerate() {
+                let (from, to, left) = (from.add(at), to.add(panel * next + column * height), len - at);
+                for i in (0..height).step_by(V::LANES) {
                     if i + V::LANES <= left {
                         V::load(from.add(i)).store(to.add(i));
                     } else if i < left {

@@ -38,9 +38,8 @@ pub(crate) const WHOLE: &[usize] = &[0];
 #[inline(always)]
 pub(crate) unsafe fn multiply<V: Vector>(p: &Panel<'_, V::T>, columns: usize) {
     debug_assert!(columns.is_multiple_of(V::LANES));
-    let most = if V::ROWS == 8 { 12 } else { 6 };
     // Blocks whose heights differ by one row at most: a block of one or two rows would wait for each of its sums.
-    let blocks = p.rows.div_ceil(most);
+    let blocks = p.rows.div_ceil(V::HEIGHT);
     let (height, higher) = (p.rows / blocks.max(1), p.rows % blocks.max(1));
     for column in (0..columns).step_by(2 * V::LANES) {
         let mut row = 0;
@@ -216,7 +215,7 @@ unsafe fn rows<V: Vector, const N: usize>(p: &Panel<'_, V::T>) {
             3 => tile::<V, 3, N>(p),
             4 => tile::<V, 4, N>(p),
             5 => tile::<V, 5, N>(p),
-            _ if V::ROWS < 8 => tile::<V, 6, N>(p), // of the most rows there: see `multiply`
+            _ if V::HEIGHT == 6 => tile::<V, 6, N>(p),
             6 => tile::<V, 6, N>(p),
             7 => tile::<V, 7, N>(p),
             8 => tile::<V, 8, N>(p),

@@ -1,6 +1,7 @@
 //! A matrix product, ready to run: which kernels compute it, how it is cut among the threads, and what is done to each part as soon as
 //! it is there. Both are chosen by the shape alone, once, so a recorded product is run without choosing again.
 
+use crate::activation::Activation;
 use crate::elementwise::finish;
 use crate::launch::{In, Out, launch, storage};
 use crate::many_rows::{self, ManyRows, multiply_many};
@@ -10,7 +11,6 @@ use crate::memory::CpuStorage;
 use crate::simd::vectorized;
 use crate::tall::{Tall, multiply_tall};
 use crate::threads::{for_chunks, in_pool};
-use crate::unary_grad::{gelu, gelu_tanh, silu};
 use crate::{rows_by_rows, small_matmul};
 use gemm_common::Parallelism;
 use gradus_core::backend::{MatmulSpec, View};
@@ -84,12 +84,12 @@ macro_rules! with_slope {
         match $slope {
             None => {
                 for y in $y.iter_mut() {
-                    *y = $f::<FMA>(*y).0;
+                    *y = y.$f::<FMA>().0;
                 }
             }
             Some(slope) => {
                 for (y, slope) in $y.iter_mut().zip(slope) {
-                    (*y, *slope) = $f::<FMA>(*y);
+                    (*y, *slope) = y.$f::<FMA>();
                 }
             }
         }

@@ -1,8 +1,8 @@
 //! silu(gate)·up and its gradients, each in one pass.
 
+use crate::activation::Activation;
 use crate::elementwise::{CHUNK, finish, source};
 use crate::launch::{Out, launch, storage};
-use crate::math::Float;
 use crate::memory::CpuStorage;
 use crate::simd::vectorized;
 use crate::strided::{BLOCK, Scratch};
@@ -14,15 +14,15 @@ use smallvec::smallvec;
 
 vectorized! {
     fn forward(gate: &[f32], up: &[f32], y: &mut [f32]) {
-        for ((y, &x), &up) in y.iter_mut().zip(gate).zip(up) { *y = x * Float::sigmoid::<FMA>(x) * up; }
+        for ((y, &x), &up) in y.iter_mut().zip(gate).zip(up) { *y = x.silu::<FMA>().0 * up; }
     }
     /// The gradients of gate and up.
     fn backward(of: [&[f32]; 3], d_gate: &mut [f32], d_up: &mut [f32]) {
         let [g, gate, up] = of;
         for ((((dx, du), &g), &x), &up) in d_gate.iter_mut().zip(d_up).zip(g).zip(gate).zip(up) {
-            let s = Float::sigmoid::<FMA>(x);
-            *dx = g * up * (s * (x * (1.0 - s) + 1.0));
-            *du = g * (x * s);
+            let (y, slope) = x.silu::<FMA>();
+            *dx = g * up * slope;
+            *du = g * y;
         }
     }
 }

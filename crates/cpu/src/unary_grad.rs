@@ -1,8 +1,8 @@
 //! Gradients of the commonest activations in one pass.
 
+use crate::activation::Activation;
 use crate::elementwise::{CHUNK, finish, source_of};
 use crate::launch::{Out, launch};
-use crate::math::Float;
 use crate::memory::CpuStorage;
 use crate::simd::vectorized;
 use crate::strided::{BLOCK, Scratch};
@@ -31,33 +31,11 @@ pub(crate) fn table(op: UnaryOp) -> Option<Fn2> {
         UnaryOp::Sqrt => grad!(|g, y| g / (y * 2.0)),
         UnaryOp::Log => grad!(|g, x| g / x),
         UnaryOp::Square => grad!(|g, x| g * x * 2.0),
-        UnaryOp::Silu => grad!(|g, x| g * silu::<FMA>(x).1),
-        UnaryOp::Gelu => grad!(|g, x| g * gelu::<FMA>(x).1),
-        UnaryOp::GeluTanh => grad!(|g, x| g * gelu_tanh::<FMA>(x).1),
+        UnaryOp::Silu => grad!(|g, x| g * x.silu::<FMA>().1),
+        UnaryOp::Gelu => grad!(|g, x| g * x.gelu::<FMA>().1),
+        UnaryOp::GeluTanh => grad!(|g, x| g * x.gelu_tanh::<FMA>().1),
         _ => return None,
     })
-}
-
-/// x·sigmoid(x) and its slope.
-#[inline(always)]
-pub(crate) fn silu<const FMA: bool>(x: f32) -> (f32, f32) {
-    let s = Float::sigmoid::<FMA>(x);
-    (x * s, s * x.madd::<FMA>(1.0 - s, 1.0))
-}
-
-/// x·Φ(x) and its slope.
-#[inline(always)]
-pub(crate) fn gelu<const FMA: bool>(x: f32) -> (f32, f32) {
-    let (cdf, density) = Float::normal::<FMA>(x);
-    (x * cdf, (x * density).madd::<FMA>(0.398_942_3, cdf))
-}
-
-/// The approximation of [`gelu`] by tanh, and its slope.
-#[inline(always)]
-pub(crate) fn gelu_tanh<const FMA: bool>(x: f32) -> (f32, f32) {
-    let (s, x2) = (Float::gelu_share::<FMA>(x), x * x);
-    const BY: f32 = 2.0 * 0.797_884_6;
-    (x * s, (x * (s * (1.0 - s))).madd::<FMA>(x2.madd::<FMA>(3.0 * 0.044_715 * BY, BY), s))
 }
 
 pub(crate) fn register(kernels: &KernelTable) {

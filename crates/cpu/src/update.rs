@@ -159,13 +159,24 @@ vectorized! {
             *p = q - (*m * s.step) / (v.sqrt() * s.rsqrt + s.eps);
         }
     }
+    /// With the largest v so far, `n`, in place of v.
+    fn amsgrad_row<T: Float>(s: Adam<T>, targets: [&mut [T]; 4], g: &[T]) {
+        let [p, m, v, n] = targets;
+        for ((((p, m), v), n), &g) in p.iter_mut().zip(m).zip(v).zip(n).zip(g) {
+            let g = g * s.factor;
+            let g = if s.penalty != T::ZERO { g + *p * s.penalty } else { g };
+            let q = *p * s.decay;
+            *m = (*m + (g - *m) * s.gain1).flushed();
+            *v = (*v * s.beta2 + (g * s.gain2) * g).flushed();
+            *n = if *n > *v || n.is_nan() { *n } else { *v };
+            *p = q - (*m * s.step) / (n.sqrt() * s.rsqrt + s.eps);
+        }
+    }
 }
 
-fn adam<T: Float + Element>(c: UpdateCall<'_, '_, AdamUpdate>) -> Result<bool> {
-    let op = c.op.clone();
-    // AMSGrad's fourth target: by definition.
-    blocks::<T, _, 3>(&c, move |factor, [p, m, v], g| {
-        let s = Adam::<T> {
+impl<T: Float + Element> Adam<T> {
+    fn of(op: &AdamUpdate, factor: T) -> Adam<T> {
+        Adam {
             gain1: number(&op.one_minus_beta1),
             beta2: T::from_f64(op.beta2),
             gain2: T::from_f64(1.0 - op.beta2),
@@ -176,9 +187,16 @@ fn adam<T: Float + Element>(c: UpdateCall<'_, '_, AdamUpdate>) -> Result<bool> {
             // A product with 1 changes no bit.
             decay: op.decay.as_ref().map_or(T::ONE, number),
             factor: signed(factor, op.maximize),
-        };
-        adam_row(s, p, m, v, g);
-    })
+        }
+    }
+}
+
+fn adam<T: Float + Element>(c: UpdateCall<'_, '_, AdamUpdate>) -> Result<bool> {
+    let op = c.op.clone();
+    if c.targets.len() == 4 {
+        return blocks::<T, _, 4>(&c, move |factor, targets, g| amsgrad_row(Adam::of(&op, factor), targets, g));
+    }
+    blocks::<T, _, 3>(&c, move |factor, [p, m, v], g| adam_row(Adam::of(&op, factor), p, m, v, g))
 }
 
 #[derive(Clone, Copy)]

@@ -17,6 +17,8 @@ pub(crate) trait Vector: Copy {
     const LANES: usize;
     /// How many rows of a product a kernel keeps in registers at once (of up to three vectors each).
     const ROWS: usize;
+    /// How many rows of a block of two registers' columns fill the register file, beside those two and a number in every lane.
+    const HEIGHT: usize;
     /// How many taps the weight's gradient keeps in registers at once (for each of up to four rows).
     const TAPS: usize;
     /// Zeros.
@@ -108,6 +110,15 @@ pub(crate) fn lanes<T: Real>() -> usize {
     }
 }
 
+/// Their [`HEIGHT`](Vector::HEIGHT).
+pub(crate) fn height<T: Real>() -> usize {
+    match level() {
+        Level::Avx512 => T::Avx512::HEIGHT,
+        Level::Avx2 => T::Avx2::HEIGHT,
+        Level::Baseline => T::Baseline::HEIGHT,
+    }
+}
+
 /// Calls a generic kernel with the vector of this processor's level, compiled for it.
 macro_rules! by_level {
     ($(#[$meta:meta])* $vis:vis unsafe fn $name:ident<T>($($arg:ident: $ty:ty),*) => $body:ident) => {
@@ -148,6 +159,7 @@ impl<T: Float, const N: usize> Vector for Plain<T, N> {
     type T = T;
     const LANES: usize = N;
     const ROWS: usize = 4;
+    const HEIGHT: usize = 6;
     const TAPS: usize = 3;
     #[inline(always)]
     unsafe fn zero() -> Self {

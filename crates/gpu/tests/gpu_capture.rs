@@ -16,6 +16,9 @@ const EVERY_CASE: bool = false;
 /// So many steps are compared with eager ones.
 const STEPS: u64 = 60;
 
+/// Whether a pooling layer can be replayed unchecked: its tables are made on the host here, which such replays refuse.
+const UNCHECKED_POOLS: bool = false;
+
 /// So many steps may not take more memory than a hundred.
 const LONG: u64 = 400;
 

@@ -8,6 +8,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// So many steps are compared with eager ones.
 const STEPS: u64 = 200;
 
+/// Whether a pooling layer can be replayed unchecked.
+const UNCHECKED_POOLS: bool = true;
+
 /// So many steps may not take more memory than a hundred.
 const LONG: u64 = 3000;
 

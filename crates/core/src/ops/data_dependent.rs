@@ -117,6 +117,7 @@ impl Tensor {
     }
 }
 
+#[track_caller]
 fn flat_nonzero(x: &Tensor) -> Result<Vec<i64>> {
     let truth = x.detach().to_vec::<bool>()?;
     Ok(truth.iter().enumerate().filter_map(|(i, &t)| t.then_some(i as i64)).collect())

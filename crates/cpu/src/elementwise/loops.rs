@@ -1,5 +1,6 @@
 //! The loop of each op for each type, vectorized for each instruction set.
 
+use crate::activation::Activation;
 use crate::math::{Float, erfinv};
 use crate::simd::vectorized;
 use gradus_core::ops::{BinaryOp, UnaryOp};
@@ -88,9 +89,9 @@ macro_rules! float_tables {
                 UnaryOp::Softplus => loop1!(T, |x| x.through(|x| x.max(0.0) + (-x.abs()).exp().ln_1p() + if x.is_nan() { x } else { 0.0 })),
                 UnaryOp::Relu => loop1!(T, |x| if x < 0.0 { 0.0 } else { x }), // NaN stays
                 UnaryOp::Relu6 => loop1!(T, |x| { let y = if x < 0.0 { 0.0 } else { x }; if y > 6.0 { 6.0 } else { y } }),
-                UnaryOp::Gelu => loop1!(T, |x| x * Float::normal::<FMA>(x).0),
-                UnaryOp::GeluTanh => loop1!(T, |x| x * Float::gelu_share::<FMA>(x)),
-                UnaryOp::Silu => loop1!(T, |x| x * Float::sigmoid::<FMA>(x)), // NaN at −∞, as in PyTorch
+                UnaryOp::Gelu => loop1!(T, |x| x.gelu::<FMA>().0),
+                UnaryOp::GeluTanh => loop1!(T, |x| x.gelu_tanh::<FMA>().0),
+                UnaryOp::Silu => loop1!(T, |x| x.silu::<FMA>().0),
                 UnaryOp::Mish => loop1!(T, |x| x.through(|x| x * (x.max(0.0) + (-x.abs()).exp().ln_1p()).tanh())),
                 UnaryOp::Softsign => loop1!(T, |x| x / (1.0 + Float::abs(x))),
                 UnaryOp::HardSigmoid => loop1!(T, |x| { let y = x / 6.0 + 0.5; let y = if y < 0.0 { 0.0 } else { y }; if y > 1.0 { 1.0 } else { y } }),

@@ -93,6 +93,7 @@ macro_rules! avx512 {
             type T = $t;
             const LANES: usize = $lanes;
             const ROWS: usize = 8;
+            const HEIGHT: usize = 12;
             const TAPS: usize = 6;
             #[inline(always)]
             unsafe fn zero() -> Self {
@@ -209,6 +210,7 @@ macro_rules! avx2 {
             type T = $t;
             const LANES: usize = $lanes;
             const ROWS: usize = 4;
+            const HEIGHT: usize = 6;
             const TAPS: usize = 3;
             #[inline(always)]
             unsafe fn zero() -> Self {

@@ -8,7 +8,7 @@ use gradus::data::{InMemory, Loader};
 use gradus::nn::{Cx, Init, Layer, Mode, Module};
 use gradus::optim::{Adam, AdamW, Optimizer, OptimizerBuilder, Sgd};
 use gradus::rng::Key;
-use gradus::{DType, Device, Devices, Error, Result, Slot, Tensor};
+use gradus::{DType, Device, Devices, Error, Result, Slot, Tensor, cpu};
 use serde_json::json;
 use std::collections::BTreeMap;
 
@@ -52,6 +52,7 @@ impl Training {
         model.load_state_dict(&weights.0)?;
         let optimizer = optimizer.build(&model)?;
         let captured = match variant {
+            "guarded" if options.variant == "same-bits" => Some(Captured::new().memory(usize::MAX)), // whatever it takes
             "guarded" => Some(Captured::new()),
             "unchecked" => Some(Captured::unchecked()),
             _ => None,
@@ -141,10 +142,47 @@ pub fn same_bits(options: &Options, weights: &Tensors, data: &Tensors) -> Result
     }
     let weights = trainings.iter().map(|t| t.weights()).collect::<Result<Vec<_>>>()?;
     for (variant, others) in variants.iter().zip(&weights).skip(1) {
-        if let Some((name, _)) = weights[0].iter().find(|&(name, bits)| others.get(name) != Some(bits)) {
+        if let Some(name) = differing(&weights[0], others) {
             return Err(Error::data(format!("{name} differs after {} steps: eager and {variant}", options.steps())));
         }
     }
+    let replays = trainings.iter().map(|t| t.captured.as_ref().map_or(0, Captured::replays)).collect::<Vec<_>>();
+    if replays[1..].iter().any(|&replays| (replays as usize) + 10 < options.steps()) {
+        return Err(Error::data(format!("of {} steps so many were replays: {variants:?} {replays:?}", options.steps())));
+    }
+    losses.truncate(LOSSES);
+    Ok(Outcome { losses, first_step_at, rows: json!({}) })
+}
+
+/// A weight that has not the same bits in both.
+fn differing<'a>(weights: &'a BTreeMap<String, Vec<u32>>, others: &BTreeMap<String, Vec<u32>>) -> Option<&'a str> {
+    weights.iter().find(|&(name, bits)| others.get(name) != Some(bits)).map(|(name, _)| name.as_str())
+}
+
+/// Trains on one, two and four threads, one after another, with dropout on: the same bits in each loss, and in all weights at the end.
+pub fn same_threads(options: &Options, weights: &Tensors, data: &Tensors) -> Result<Outcome> {
+    let batches: Vec<_> = data.unbind("x")?.into_iter().zip(data.unbind("y")?).collect();
+    let (mut first, mut first_step_at) = (None, 0.0);
+    for threads in [1, 2, 4] {
+        let (losses, weights) = cpu::with_threads(threads, || -> Result<_> {
+            let mut training = Training::variant("eager", options, weights, batches.clone(), true)?;
+            let losses = (0..options.steps()).map(|i| training.step(i)?.item::<f32>()).collect::<Result<Vec<_>>>()?;
+            Ok((losses, training.weights()?))
+        })?;
+        let Some((one, weights_of_one)) = &first else {
+            first_step_at = now();
+            first = Some((losses, weights));
+            continue;
+        };
+        if let Some(i) = (0..options.steps()).find(|&i| losses[i].to_bits() != f32::to_bits(one[i])) {
+            let (one, loss) = (one[i], losses[i]);
+            return Err(Error::data(format!("step {i}: the loss is {one:e} on one thread, and {loss:e} on {threads}")));
+        }
+        if let Some(name) = differing(weights_of_one, &weights) {
+            return Err(Error::data(format!("{name} differs after {} steps on {threads} threads", options.steps())));
+        }
+    }
+    let mut losses = first.map_or_else(Vec::new, |(losses, _)| losses);
     losses.truncate(LOSSES);
     Ok(Outcome { losses, first_step_at, rows: json!({}) })
 }
