@@ -333,9 +333,9 @@ fn functions_whose_shapes_depend_on_data_are_errors_at_their_line_in_unchecked_s
     type Function = fn(&Tensor) -> Result<Tensor>;
     let functions: [(u32, Function); 4] = [
         (line!(), |x| x.try_nonzero()),
-        (line!(), |x| x.try_masked_select(&x.try_gt(1.0)?)),
+        (line!(), |x| x.try_masked_select(&x.try_gt_scalar(1.0)?)),
         (line!(), |x| Ok(x.try_unique()?.0)),
-        (line!(), |x| x.try_repeat_each(0, &x.try_to_dtype(DType::I64)?)),
+        (line!(), |x| x.try_repeat_each(&x.try_to_dtype(DType::I64)?, 0)),
     ];
     for (line, f) in functions {
         let mut captured = Captured::unchecked();
