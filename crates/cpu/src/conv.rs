@@ -6,6 +6,7 @@
 
 mod depthwise;
 mod direct;
+mod epilogue;
 mod phases;
 mod pixels;
 mod planes;
@@ -14,41 +15,23 @@ mod tiles;
 mod transforms;
 mod winograd;
 
+use self::epilogue::Epilogue;
 use crate::elementwise::copy;
 use crate::launch::{In, storage};
 use crate::vector::Real;
 use gradus_core::backend::View;
 use gradus_core::composite::{Fused, FusedCall, KernelTable};
-use gradus_core::functional::conv::{Conv, ConvInputGrad, ConvWeightGrad};
+use gradus_core::functional::conv::{Conv, ConvInputGrad, ConvThen, ConvWeightGrad};
+use gradus_core::ops::UnaryOp;
 use gradus_core::{Buffer, DType, Result};
 use smallvec::smallvec;
 use std::cell::RefCell;
 
 pub(crate) fn register(table: &KernelTable) {
-    table.register(|c: FusedCall<'_, Conv>| {
-        by_dtype(c.x, |x, dtype| match dtype {
-            _ if depthwise::fits(c.op, x[0].shape()[1], x[1].shape()[0]) => depthwise::forward(c.op, x).map(Some),
-            DType::F32 if winograd::fits(c.op, x[0].shape()[1], x[1].shape()[0]) => {
-                winograd::forward::<f32>(c.op, x).map(Some)
-            }
-            DType::F32 if direct::fits(c.op) => direct::forward::<f32>(c.op, x).map(Some),
-            DType::F32 => shifted::forward::<f32>(c.op, x).map(Some),
-            _ => shifted::forward::<f64>(c.op, x).map(Some),
-        })
-    });
-    table.register(|c: FusedCall<'_, ConvInputGrad>| {
-        by_dtype(c.x, |x, dtype| match dtype {
-            _ if depthwise::fits(&c.op.0, x[0].shape()[1], x[1].shape()[1] * c.op.0.groups) => {
-                depthwise::transposed(&c.op.0, x).map(Some)
-            }
-            DType::F32 if winograd::fits(&c.op.0, x[0].shape()[1], x[1].shape()[1]) => {
-                winograd::transposed::<f32>(&c.op.0, x).map(Some)
-            }
-            DType::F32 if direct::fits(&c.op.0) => direct::transposed::<f32>(&c.op.0, x).map(Some),
-            DType::F32 => shifted::transposed::<f32>(&c.op.0, x).map(Some),
-            _ => shifted::transposed::<f64>(&c.op.0, x).map(Some),
-        })
-    });
+    table.register(|c: FusedCall<'_, Conv>| forward(c.op, c.x, None));
+    table.register(|c: FusedCall<'_, ConvInputGrad>| transposed(&c.op.0, c.x, None));
+    table.register(|c: FusedCall<'_, ConvThen<Conv>>| forward(&c.op.conv, c.x, Some(c.op.activation)));
+    table.register(|c: FusedCall<'_, ConvThen<ConvInputGrad>>| transposed(&c.op.conv.0, c.x, Some(c.op.activation)));
     table.register(|c: FusedCall<'_, ConvWeightGrad>| {
         by_dtype(c.x, |x, dtype| match dtype {
             _ if depthwise::fits(&c.op.conv, x[0].shape()[1], x[1].shape()[1]) => {
@@ -64,6 +47,59 @@ pub(crate) fn register(table: &KernelTable) {
             _ => shifted::weight_grad::<f64>(&c.op.conv, c.op.bias, x).map(Some),
         })
     });
+}
+
+/// Which kernels compute a convolution, or its transpose.
+enum Way {
+    Depthwise,
+    Winograd,
+    Direct,
+    Shifted,
+}
+
+impl Way {
+    fn of(conv: &Conv, reads: usize, writes: usize, dtype: DType) -> Way {
+        match dtype {
+            _ if depthwise::fits(conv, reads, writes) => Way::Depthwise,
+            DType::F32 if winograd::fits(conv, reads, writes) => Way::Winograd,
+            DType::F32 if direct::fits(conv) => Way::Direct,
+            _ => Way::Shifted,
+        }
+    }
+}
+
+/// y from x, with the activation behind it.
+fn forward(conv: &Conv, x: &[View<'_>], then: Option<UnaryOp>) -> Result<Option<Fused>> {
+    let (reads, writes) = (x[0].shape()[1], x[1].shape()[0]);
+    by_dtype(x, |x, dtype| match (dtype, Way::of(conv, reads, writes, dtype)) {
+        (DType::F32, Way::Depthwise) => with_epilogue(then, |then| depthwise::forward::<f32>(conv, x, then)),
+        (DType::F32, Way::Winograd) => with_epilogue(then, |then| winograd::forward::<f32>(conv, x, then)),
+        (DType::F32, Way::Direct) => with_epilogue(then, |then| direct::forward::<f32>(conv, x, then)),
+        (DType::F32, Way::Shifted) => with_epilogue(then, |then| shifted::forward::<f32>(conv, x, then)),
+        (_, Way::Depthwise) => with_epilogue(then, |then| depthwise::forward::<f64>(conv, x, then)),
+        _ => with_epilogue(then, |then| shifted::forward::<f64>(conv, x, then)),
+    })
+}
+
+/// x from y, with the activation behind it.
+fn transposed(conv: &Conv, x: &[View<'_>], then: Option<UnaryOp>) -> Result<Option<Fused>> {
+    let (reads, writes) = (x[0].shape()[1], x[1].shape()[1] * conv.groups);
+    by_dtype(x, |x, dtype| match (dtype, Way::of(conv, reads, writes, dtype)) {
+        (DType::F32, Way::Depthwise) => with_epilogue(then, |then| depthwise::transposed::<f32>(conv, x, then)),
+        (DType::F32, Way::Winograd) => with_epilogue(then, |then| winograd::transposed::<f32>(conv, x, then)),
+        (DType::F32, Way::Direct) => with_epilogue(then, |then| direct::transposed::<f32>(conv, x, then)),
+        (DType::F32, Way::Shifted) => with_epilogue(then, |then| shifted::transposed::<f32>(conv, x, then)),
+        (_, Way::Depthwise) => with_epilogue(then, |then| depthwise::transposed::<f64>(conv, x, then)),
+        _ => with_epilogue(then, |then| shifted::transposed::<f64>(conv, x, then)),
+    })
+}
+
+/// Runs a kernel with an activation; one that it does not have goes by definition.
+fn with_epilogue<T: Real>(
+    then: Option<UnaryOp>,
+    run: impl FnOnce(Epilogue<T>) -> Result<Fused>,
+) -> Result<Option<Fused>> {
+    then.map_or(Some(Epilogue::Nothing), Epilogue::of).map(run).transpose()
 }
 
 /// The gradients of the taps, and of the bias if there is one.

@@ -3,12 +3,13 @@
 use crate::init::{Init, Initializer, fans};
 use crate::layer::layer;
 use crate::linear::{bias_like, uniform_bias};
-use crate::{Module, Param, Site};
+use crate::{Cx, Module, Param, Site};
 use gradus_core::error::or_raise;
 use gradus_core::functional::convolution::{ConvOptions, Padding};
 use gradus_core::functional::window::PerDim;
-use gradus_core::ops::PadMode;
+use gradus_core::ops::{PadMode, UnaryOp};
 use gradus_core::{Error, Result, Tensor};
+use std::borrow::Cow;
 
 /// The options that change no parameter, as builder methods.
 macro_rules! convolution_options {
@@ -40,8 +41,39 @@ macro_rules! convolution_options {
     };
 }
 
+/// The call with an activation behind the layer.
+macro_rules! activation_behind {
+    ($t:ident) => {
+        /// f(y), in one pass where the device can (relu, tanh, sigmoid): as an activation layer behind this one. Hooks and an observer
+        /// see y.
+        ///
+        /// ```
+        /// use gradus_core::Tensor;
+        /// use gradus_core::ops::UnaryOp;
+        /// use gradus_nn::{Conv2d, Cx, Init};
+        /// let device = gradus_cpu::device();
+        /// let conv = Conv2d::new(3, 8, 3, &mut Init::new(device, 0));
+        /// let y = conv.call_then(UnaryOp::Relu, &Tensor::ones([2, 3, 6, 6], device), &Cx::eval());
+        /// assert_eq!(y.dims(), [2, 8, 4, 4]);
+        /// ```
+        #[track_caller]
+        pub fn call_then(&self, f: UnaryOp, x: &Tensor, cx: &Cx) -> Tensor {
+            or_raise(self.try_call_then(f, x, cx))
+        }
+        /// As [`call_then`](Self::call_then), with misuse returned as an error.
+        #[track_caller]
+        pub fn try_call_then(&self, f: UnaryOp, x: &Tensor, cx: &Cx) -> Result<Tensor> {
+            let _scope = cx.enter(self);
+            if cx.is_watched() {
+                return cx.passed(self, self.convolve(x, &self.weight, None)?).try_unary(f);
+            }
+            self.convolve(x, &self.weight, Some(f))
+        }
+    };
+}
+
 macro_rules! convolutions {
-    ($($t:ident, $try_conv:ident, $rank:literal, $shape:literal;)*) => {$(
+    ($($t:ident, $try_conv:ident, $try_conv_then:ident, $rank:literal, $shape:literal;)*) => {$(
         #[doc = concat!("The convolution of x `[batch, inputs, ", $shape, "]` (or without the batch) with `outputs` kernels. In PyTorch: `torch.nn.", stringify!($t), "`.")]
         ///
         /// The weight `[outputs, inputs/groups, kernel..]` and the bias `[outputs]` start uniform on ±1/√(inputs/groups · places of the
@@ -100,32 +132,37 @@ macro_rules! convolutions {
                 self.options = self.options.same();
                 self
             }
+            activation_behind!($t);
             fn described(&self) -> String {
                 let (out, inputs) = (self.weight.dim(0), self.weight.dim(1) * self.options.groups);
                 described(inputs, out, &self.weight, &self.options, self.bias.is_some())
             }
-            /// With another tensor in the weight's place.
+            /// With another tensor in the weight's place, and perhaps an activation behind.
             #[track_caller]
-            pub(crate) fn convolve(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-                let Some(mode) = self.padding_mode else {
-                    return x.$try_conv(weight, self.bias.as_deref(), &self.options);
-                };
-                let amounts = amounts(weight, &self.options, $rank)?;
-                x.try_pad(&amounts, mode)?.$try_conv(weight, self.bias.as_deref(), &self.options.padding(0))
+            pub(crate) fn convolve(&self, x: &Tensor, weight: &Tensor, f: Option<UnaryOp>) -> Result<Tensor> {
+                let (mut x, mut options, bias) = (Cow::Borrowed(x), self.options, self.bias.as_deref());
+                if let Some(mode) = self.padding_mode {
+                    x = Cow::Owned(x.try_pad(&amounts(weight, &options, $rank)?, mode)?);
+                    options = options.padding(0);
+                }
+                match f {
+                    Some(f) => x.$try_conv_then(weight, bias, &options, f),
+                    None => x.$try_conv(weight, bias, &options),
+                }
             }
         }
 
-        layer!($t, |self, x, _cx| self.convolve(x, &self.weight));
+        layer!($t, |self, x, _cx| self.convolve(x, &self.weight, None));
     )*};
 }
 convolutions! {
-    Conv1d, try_conv1d, 1, "length";
-    Conv2d, try_conv2d, 2, "height, width";
-    Conv3d, try_conv3d, 3, "depth, height, width";
+    Conv1d, try_conv1d, try_conv1d_then, 1, "length";
+    Conv2d, try_conv2d, try_conv2d_then, 2, "height, width";
+    Conv3d, try_conv3d, try_conv3d_then, 3, "depth, height, width";
 }
 
 macro_rules! transposed_convolutions {
-    ($($t:ident, $try_conv:ident, $rank:literal, $shape:literal;)*) => {$(
+    ($($t:ident, $try_conv:ident, $try_conv_then:ident, $rank:literal, $shape:literal;)*) => {$(
         #[doc = concat!("The transposed convolution of x `[batch, inputs, ", $shape, "]` (or without the batch): the adjoint of a convolution, used to enlarge. In PyTorch: `torch.nn.", stringify!($t), "`.")]
         ///
         /// The weight `[inputs, outputs/groups, kernel..]` and the bias `[outputs]` start uniform on ±1/√(outputs/groups · places of
@@ -176,24 +213,29 @@ macro_rules! transposed_convolutions {
                 self.options = self.options.output_padding(places);
                 self
             }
+            activation_behind!($t);
             fn described(&self) -> String {
                 let (inputs, out) = (self.weight.dim(0), self.weight.dim(1) * self.options.groups);
                 described(inputs, out, &self.weight, &self.options, self.bias.is_some())
             }
-            /// With another tensor in the weight's place.
+            /// With another tensor in the weight's place, and perhaps an activation behind.
             #[track_caller]
-            pub(crate) fn convolve(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-                x.$try_conv(weight, self.bias.as_deref(), &self.options)
+            pub(crate) fn convolve(&self, x: &Tensor, weight: &Tensor, f: Option<UnaryOp>) -> Result<Tensor> {
+                let bias = self.bias.as_deref();
+                match f {
+                    Some(f) => x.$try_conv_then(weight, bias, &self.options, f),
+                    None => x.$try_conv(weight, bias, &self.options),
+                }
             }
         }
 
-        layer!($t, |self, x, _cx| self.convolve(x, &self.weight));
+        layer!($t, |self, x, _cx| self.convolve(x, &self.weight, None));
     )*};
 }
 transposed_convolutions! {
-    ConvTranspose1d, try_conv_transpose1d, 1, "length";
-    ConvTranspose2d, try_conv_transpose2d, 2, "height, width";
-    ConvTranspose3d, try_conv_transpose3d, 3, "depth, height, width";
+    ConvTranspose1d, try_conv_transpose1d, try_conv_transpose1d_then, 1, "length";
+    ConvTranspose2d, try_conv_transpose2d, try_conv_transpose2d_then, 2, "height, width";
+    ConvTranspose3d, try_conv_transpose3d, try_conv_transpose3d_then, 3, "depth, height, width";
 }
 
 /// What the options put before and after each spatial dimension.
@@ -261,4 +303,100 @@ fn noted(what: &str, given: PerDim, rank: usize, usual: usize) -> String {
 /// `3×3`.
 pub(crate) fn by(lens: &[usize]) -> String {
     lens.iter().map(usize::to_string).collect::<Vec<_>>().join("×")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Layer;
+    use gradus_core::{Backward, DType, Device, grad};
+    use std::sync::Mutex;
+
+    fn drawn(shape: &[usize], dtype: DType, device: Device, init: &mut Init) -> Tensor {
+        let x = Initializer::Normal { mean: 0.0, std: 2.0 }.try_draw(shape, device, init.next_key());
+        x.expect("it can be drawn").to_dtype(dtype).requires_grad()
+    }
+
+    /// A layer and the activation behind it, in one call and in two, along each path of the kernels: outputs, gradients, and gradients
+    /// of gradients.
+    #[test]
+    fn an_activation_behind_a_convolution_is_the_same_in_one_call() {
+        let device = gradus_cpu::device();
+        for dtype in [DType::F32, DType::F64] {
+            let mut init = Init::new(device, 3);
+            let mut check = |call: &dyn Fn(&Tensor, Option<UnaryOp>) -> Tensor, weight: &Param, shape: &[usize]| {
+                let x = drawn(shape, dtype, device, &mut init);
+                for f in [UnaryOp::Relu, UnaryOp::Tanh, UnaryOp::Sigmoid, UnaryOp::Gelu] {
+                    let run = |y: Tensor| {
+                        let first = grad(&[&y.square().sum()], &[&x, weight], Backward::graph());
+                        let second = grad(&[&first[0].square().sum()], &[&x], Backward::default());
+                        [y, first[0].clone(), first[1].clone(), second[0].clone()].map(|t| t.detach())
+                    };
+                    let plain = |y: Tensor| grad(&[&y.square().sum()], &[&x, weight], Backward::default());
+                    let two = || or_raise(call(&x, None).try_unary(f));
+                    for (one, two) in run(call(&x, Some(f))).iter().zip(&run(two())) {
+                        let off = (one - two).abs().max().item::<f64>().expect("one number");
+                        let most = two.abs().max().item::<f64>().expect("one number");
+                        assert!(off <= 1e-5 * most, "{f:?} of {shape:?}, {dtype}: {off} of {most}");
+                    }
+                    for (one, two) in plain(call(&x, Some(f))).iter().zip(&plain(two())) {
+                        let bits = |t: &Tensor| t.to_dtype(DType::F64).to_vec::<f64>().expect("computed");
+                        assert_eq!(bits(one), bits(two), "{f:?} of {shape:?}, {dtype}: a gradient has the same bits");
+                    }
+                }
+            };
+            let init = &mut Init::new(device, 4);
+            macro_rules! check {
+                ($conv:expr, $shape:expr) => {{
+                    let mut conv = $conv;
+                    conv.weight = Param::try_new(conv.weight.detach().to_dtype(dtype)).expect("a parameter");
+                    let bias =
+                        conv.bias.take().map(|b| Param::try_new(b.detach().to_dtype(dtype)).expect("a parameter"));
+                    conv.bias = bias;
+                    let cx = Cx::eval();
+                    let call = |x: &Tensor, f: Option<UnaryOp>| match f {
+                        Some(f) => conv.call_then(f, x, &cx),
+                        None => conv.call(x, &cx),
+                    };
+                    check(&call, &conv.weight, &$shape);
+                }};
+            }
+            check!(Conv2d::new(8, 20, 3, init).padding(1), [3, 8, 9, 7]); // Winograd's
+            check!(Conv2d::new(16, 16, 3, init).bias(false), [2, 16, 6, 6]);
+            check!(Conv2d::new(1, 20, 3, init), [3, 1, 9, 7]); // direct
+            check!(Conv2d::new(5, 9, 3, init).stride(2), [2, 5, 9, 8]);
+            check!(Conv2d::new(3, 4, 3, init).padding(1).padding_mode(PadMode::Reflect), [2, 3, 6, 6]);
+            check!(Conv1d::new(3, 8, 5, init), [2, 3, 20]);
+            check!(Conv2d::grouped(19, 19, 3, 19, init).padding(1), [2, 19, 6, 5]); // of each channel by itself
+            check!(Conv2d::grouped(4, 6, 3, 2, init), [2, 4, 6, 5]); // shifted
+            check!(Conv3d::new(2, 9, 2, init), [2, 2, 4, 5, 3]);
+            check!(ConvTranspose2d::new(9, 12, 3, init), [2, 9, 5, 6]);
+            check!(ConvTranspose2d::new(3, 4, 2, init).stride(3), [2, 3, 4, 4]); // with places that no tap reaches
+            check!(ConvTranspose3d::new(2, 3, 2, init).stride(2), [1, 2, 3, 2, 3]);
+        }
+    }
+
+    #[test]
+    fn an_observer_sees_a_convolution_before_the_activation_behind_it() {
+        let device = gradus_cpu::device();
+        let conv = Conv2d::new(3, 4, 3, &mut Init::new(device, 0));
+        let x = Tensor::ones([2, 3, 5, 5], device);
+        let seen = std::sync::Arc::new(Mutex::new(Vec::new()));
+        let to = seen.clone();
+        let cx = Cx::eval().observing(move |call| {
+            to.lock().expect("nobody panicked").push(call.output.to_vec::<f32>().expect("computed"));
+        });
+        let y = conv.call_then(UnaryOp::Relu, &x, &cx);
+        let before = conv.call(&x, &Cx::eval());
+        assert_eq!(*seen.lock().expect("nobody panicked"), [before.to_vec::<f32>().expect("computed")]);
+        assert_eq!(y.to_vec::<f32>().expect("computed"), before.relu().to_vec::<f32>().expect("computed"));
+    }
+
+    #[test]
+    fn an_activation_of_no_number_is_none() {
+        let conv = Conv2d::new(8, 8, 3, &mut Init::new(gradus_cpu::device(), 0));
+        let x = Tensor::full([1, 8, 4, 4], f32::NAN, gradus_cpu::device());
+        let y = conv.call_then(UnaryOp::Relu, &x, &Cx::eval()).to_vec::<f32>().expect("computed");
+        assert!(y.iter().all(|y| y.is_nan()));
+    }
 }

@@ -10,10 +10,12 @@ use crate::functional::interpolate::{InterpolateMode, InterpolateOptions};
 use crate::functional::pool::{AvgPool, AvgPoolGrad, MaxPool, MaxPoolGrad};
 use crate::functional::pooling::PoolOptions;
 use crate::functional::window::Window;
+use crate::ops::UnaryOp;
 use crate::tensor::Tensor;
 
 pub(super) fn entries() -> Vec<Entry> {
     let mut entries = convolutions();
+    entries.extend(with_activations());
     entries.extend(transposed());
     entries.extend(gradients());
     entries.extend(pools());
@@ -57,6 +59,49 @@ fn convolutions() -> Vec<Entry> {
                 x[0].try_conv3d(&x[1], None, &ConvOptions::default().stride([1, 2, 2]).padding([0, 1, 1]).groups(2))
             }),
     ]
+}
+
+/// Convolutions with an activation behind, by every path of a device's kernels.
+fn with_activations() -> Vec<Entry> {
+    let fs = [UnaryOp::Relu, UnaryOp::Tanh, UnaryOp::Sigmoid, UnaryOp::Gelu];
+    let (doc, plain) = ("f(y) of the convolution.", ConvOptions::default());
+    let mut conv1d = Entry::new("conv1d_then", "torch.nn.functional.conv1d", doc);
+    let mut conv2d = Entry::new("conv2d_then", "torch.nn.functional.conv2d", doc);
+    let mut conv3d = Entry::new("conv3d_then", "torch.nn.functional.conv3d", doc);
+    let doc = "f(y) of the transposed convolution.";
+    let mut transposed1d = Entry::new("conv_transpose1d_then", "torch.nn.functional.conv_transpose1d", doc);
+    let mut transposed2d = Entry::new("conv_transpose2d_then", "torch.nn.functional.conv_transpose2d", doc);
+    let mut transposed3d = Entry::new("conv_transpose3d_then", "torch.nn.functional.conv_transpose3d", doc);
+    for f in fs {
+        conv1d = conv1d
+            .one(reals(&[&[2, 3, 6], &[4, 3, 3], &[4]]), move |x| x[0].try_conv1d_then(&x[1], Some(&x[2]), &plain, f));
+        let run = move |x: &[Tensor]| x[0].try_conv2d_then(&x[1], x.get(2), &plain, f);
+        conv2d = conv2d
+            .one(reals(&[&[2, 2, 4, 3], &[3, 2, 2, 3], &[3]]), run)
+            .one(reals(&[&[2, 2, 3], &[2, 2, 1, 2]]), run)
+            .one(reals(&[&[2, 3, 3, 3], &[3, 1, 2, 2], &[3]]), move |x| {
+                x[0].try_conv2d_then(&x[1], Some(&x[2]), &plain.padding(1).groups(3), f)
+            })
+            .large(reals(&[&[9, 5, 23, 19], &[37, 5, 3, 3], &[37]]), run)
+            .large(reals(&[&[9, 16, 12, 12], &[24, 16, 3, 3], &[24]]), run);
+        conv3d = conv3d.one(reals(&[&[1, 2, 2, 3, 2], &[2, 2, 2, 2, 1], &[2]]), move |x| {
+            x[0].try_conv3d_then(&x[1], Some(&x[2]), &plain, f)
+        });
+        transposed1d = transposed1d.one(reals(&[&[2, 3, 4], &[3, 2, 3], &[2]]), move |x| {
+            x[0].try_conv_transpose1d_then(&x[1], Some(&x[2]), &plain, f)
+        });
+        transposed2d = transposed2d
+            .one(reals(&[&[1, 2, 3, 2], &[2, 2, 1, 2], &[2]]), move |x| {
+                x[0].try_conv_transpose2d_then(&x[1], Some(&x[2]), &plain.stride(2), f)
+            })
+            .large(reals(&[&[9, 37, 11, 9], &[37, 5, 3, 3], &[5]]), move |x| {
+                x[0].try_conv_transpose2d_then(&x[1], Some(&x[2]), &plain, f)
+            });
+        transposed3d = transposed3d.one(reals(&[&[1, 2, 2, 2, 1], &[2, 1, 2, 1, 2], &[1]]), move |x| {
+            x[0].try_conv_transpose3d_then(&x[1], Some(&x[2]), &plain, f)
+        });
+    }
+    vec![conv1d, conv2d, conv3d, transposed1d, transposed2d, transposed3d]
 }
 
 fn transposed() -> Vec<Entry> {

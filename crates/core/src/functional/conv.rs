@@ -2,13 +2,15 @@
 //!
 //! Three composites are closed under differentiation: [`Conv`] takes x and w to y, [`ConvInputGrad`] y and w to x (which is the
 //! transposed convolution), [`ConvWeightGrad`] x and y to w. Each is linear in either input, and each one's gradients are the
-//! other two, so gradients of any order run fused. [`convolution`](super::convolution) has what users call.
+//! other two, so gradients of any order run fused. [`ConvThen`] is one of the first two with an activation in its epilogue.
+//! [`convolution`](super::convolution) has what users call.
 
 use super::window::{Window, spatial};
 use crate::autodiff::{Grads, Vjp};
 use crate::composite::Composite;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, or_raise};
 use crate::op::{Meta, Metas, Saves, Tensors, one};
+use crate::ops::{UnaryGrad, UnaryOp};
 use crate::precision::Autocast;
 use crate::shape::Shape;
 use crate::tensor::Tensor;
@@ -40,6 +42,18 @@ pub struct ConvWeightGrad {
     pub conv: Conv,
     /// Whether the bias's gradient is a second output.
     pub bias: bool,
+}
+
+/// f(y), for y of a [`Conv`] or [`ConvInputGrad`], whose inputs it has.
+///
+/// A fused kernel is for an activation whose output tells its slope (relu, tanh, sigmoid): that output is what backward keeps. Others
+/// go by definition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ConvThen<C> {
+    /// The convolution.
+    pub conv: C,
+    /// f.
+    pub activation: UnaryOp,
 }
 
 fn vector_for(t: &Tensor, rank: usize) -> Result<Tensor> {
@@ -140,23 +154,34 @@ impl Composite for Conv {
         Saves::NOTHING.input(0).input(1)
     }
     fn vjp(&self, cx: &Vjp<'_>) -> Option<Grads> {
-        let g = cx.grad();
-        let dx = cx.needs(0).then(|| Tensor::compose(ConvInputGrad(*self), &[&g, &cx.x(1)]).swap_remove(0));
+        Some(self.gradients(cx, cx.grad_ref()))
+    }
+}
+
+/// What an activation can stand behind: [`Conv`] and [`ConvInputGrad`].
+pub trait Convolution: Composite + Copy {
+    /// The composite's name with one behind it.
+    const THEN: &'static str;
+    /// The gradients with respect to the inputs, from the gradient g of the output.
+    #[track_caller]
+    fn gradients(&self, cx: &Vjp<'_>, g: &Tensor) -> Grads;
+}
+
+impl Convolution for Conv {
+    const THEN: &'static str = "conv_then";
+    fn gradients(&self, cx: &Vjp<'_>, g: &Tensor) -> Grads {
+        let dx = cx.needs(0).then(|| Tensor::compose(ConvInputGrad(*self), &[g, cx.x_ref(1)]).swap_remove(0));
         let bias = cx.inputs() == 3 && cx.needs(2);
         let (dw, db) = match (cx.needs(1), bias) {
             (false, false) => (None, None),
-            (false, true) => (None, Some(bias_grad(&g))),
+            (false, true) => (None, Some(bias_grad(g))),
             (true, _) => {
-                let mut out = Tensor::compose(ConvWeightGrad { conv: *self, bias }, &[&cx.x(0), &g]);
+                let mut out = Tensor::compose(ConvWeightGrad { conv: *self, bias }, &[cx.x_ref(0), g]);
                 let db = if bias { out.pop() } else { None };
                 (out.pop(), db)
             }
         };
-        let mut grads: Grads = smallvec![dx, dw];
-        if cx.inputs() == 3 {
-            grads.push(db);
-        }
-        Some(grads)
+        Grads::from_buf_and_len([dx, dw, db], cx.inputs())
     }
 }
 
@@ -209,15 +234,52 @@ impl Composite for ConvInputGrad {
         Saves::NOTHING.input(0).input(1)
     }
     fn vjp(&self, cx: &Vjp<'_>) -> Option<Grads> {
-        let g = cx.grad(); // of x's shape
-        let dy = cx.needs(0).then(|| Tensor::compose(self.0, &[&g, &cx.x(1)]).swap_remove(0));
+        Some(self.gradients(cx, cx.grad_ref()))
+    }
+}
+
+impl Convolution for ConvInputGrad {
+    const THEN: &'static str = "conv_transpose_then";
+    /// Here g is of x's shape.
+    fn gradients(&self, cx: &Vjp<'_>, g: &Tensor) -> Grads {
+        let dy = cx.needs(0).then(|| Tensor::compose(self.0, &[g, cx.x_ref(1)]).swap_remove(0));
         let weight = ConvWeightGrad { conv: self.0, bias: false };
-        let dw = cx.needs(1).then(|| Tensor::compose(weight, &[&g, &cx.x(0)]).swap_remove(0));
-        let mut grads: Grads = smallvec![dy, dw];
-        if cx.inputs() == 3 {
-            grads.push(cx.needs(2).then(|| bias_grad(&g)));
-        }
-        Some(grads)
+        let dw = cx.needs(1).then(|| Tensor::compose(weight, &[g, cx.x_ref(0)]).swap_remove(0));
+        let db = (cx.inputs() == 3 && cx.needs(2)).then(|| bias_grad(g));
+        Grads::from_buf_and_len([dy, dw, db], cx.inputs())
+    }
+}
+
+impl<C: Convolution> ConvThen<C> {
+    fn output_tells_slope(&self) -> bool {
+        self.activation.saves() == Saves::OUTPUT
+    }
+}
+
+impl<C: Convolution> Composite for ConvThen<C> {
+    fn name(&self) -> &'static str {
+        C::THEN
+    }
+    fn autocast(&self) -> Autocast {
+        self.conv.autocast()
+    }
+    fn infer(&self, x: &[Meta]) -> Result<Metas> {
+        self.conv.infer(x)
+    }
+    fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
+        // A device may have a kernel for the convolution alone.
+        let mut y = Tensor::try_compose(self.conv, x)?;
+        y[0] = y[0].try_unary(self.activation)?;
+        Ok(y)
+    }
+    fn saves(&self) -> Saves {
+        if self.output_tells_slope() { self.conv.saves().output() } else { Saves::INPUTS }
+    }
+    fn vjp(&self, cx: &Vjp<'_>) -> Option<Grads> {
+        self.output_tells_slope().then(|| {
+            let g = Tensor::try_compose1(UnaryGrad(self.activation), &[cx.grad_ref(), cx.y_ref()]);
+            self.conv.gradients(cx, &or_raise(g))
+        })
     }
 }
 

@@ -1,9 +1,10 @@
 //! Convolutions as they are called: their options, and the checks that a composite's geometry needs.
 
-use super::conv::{Conv, ConvInputGrad};
+use super::conv::{Conv, ConvInputGrad, ConvThen};
 use super::window::{Geometry, PerDim, batched, spatial};
 use crate::composite::first;
 use crate::error::{Error, Result};
+use crate::ops::UnaryOp;
 use crate::tensor::Tensor;
 
 /// What is put around the input of a convolution.
@@ -108,15 +109,17 @@ impl ConvOptions {
     }
 }
 
-#[track_caller]
-fn convolve(
-    x: &Tensor,
-    w: &Tensor,
-    bias: Option<&Tensor>,
-    options: &ConvOptions,
+/// Which of the convolutions.
+#[derive(Clone, Copy)]
+struct Kind {
     rank: usize,
     transposed: bool,
-) -> Result<Tensor> {
+    activation: Option<UnaryOp>,
+}
+
+#[track_caller]
+fn convolve(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, options: &ConvOptions, kind: Kind) -> Result<Tensor> {
+    let Kind { rank, transposed, activation } = kind;
     let name = if transposed { "conv_transpose" } else { "conv" };
     let named = |e: Error| e.in_op(name, [x, w].into_iter().chain(bias).map(|t| (t.dtype(), *t.shape())));
     let (batch, had_batch) = batched(x, rank, name).map_err(named)?;
@@ -126,37 +129,53 @@ fn convolve(
     let inputs: Vec<&Tensor> = [&batch, w].into_iter().chain(bias).collect();
     let y = if transposed {
         let window = geometry.under(lens, extra).map_err(named)?;
-        Tensor::try_compose(ConvInputGrad(Conv { window, groups: options.groups }), &inputs)
+        let conv = ConvInputGrad(Conv { window, groups: options.groups });
+        match activation {
+            Some(activation) => Tensor::try_compose(ConvThen { conv, activation }, &inputs),
+            None => Tensor::try_compose(conv, &inputs),
+        }
     } else if extra != [0; 3] {
         Err(Error::misuse("only a transposed convolution has output padding"))
     } else {
         let window = geometry.over(lens, false).map_err(named)?;
-        Tensor::try_compose(Conv { window, groups: options.groups }, &inputs)
+        let conv = Conv { window, groups: options.groups };
+        match activation {
+            Some(activation) => Tensor::try_compose(ConvThen { conv, activation }, &inputs),
+            None => Tensor::try_compose(conv, &inputs),
+        }
     };
     let y = first(name, y.map_err(named))?;
     if had_batch { Ok(y) } else { y.try_squeeze(0) }
 }
 
 macro_rules! convolutions {
-    ($($rank:literal: $conv:ident | $try_conv:ident, $transpose:ident | $try_transpose:ident, $lens:literal;)*) => {
+    ($($rank:literal: $conv:ident | $try_conv:ident, $conv_then:ident | $try_conv_then:ident, $transpose:ident | $try_transpose:ident, $transpose_then:ident | $try_transpose_then:ident, $lens:literal;)*) => {
         impl Tensor {
             crate::fallible! {$(
                 #[doc = concat!("The convolution of this tensor `[batch, in, ", $lens, "]` (or without the batch) with a weight `[out, in/groups, ", $lens, " of the kernel]` and a bias `[out]`.")]
                 #[doc = concat!("∂ = (transposed convolution of g with w, correlation of x with g, Σ g). In PyTorch: `torch.nn.functional.", stringify!($conv), "`.")]
                 pub fn $conv | $try_conv(&self, weight: &Tensor, bias: Option<&Tensor>, options: &ConvOptions) -> Tensor {
-                    convolve(self, weight, bias, options, $rank, false)
+                    convolve(self, weight, bias, options, Kind { rank: $rank, transposed: false, activation: None })
+                }
+                #[doc = concat!("f of [`", stringify!($conv), "`](Self::", stringify!($conv), "), in one pass where the device can (relu, tanh, sigmoid).")]
+                pub fn $conv_then | $try_conv_then(&self, weight: &Tensor, bias: Option<&Tensor>, options: &ConvOptions, f: UnaryOp) -> Tensor {
+                    convolve(self, weight, bias, options, Kind { rank: $rank, transposed: false, activation: Some(f) })
                 }
                 #[doc = concat!("The transposed convolution of this tensor `[batch, in, ", $lens, "]` (or without the batch) with a weight `[in, out/groups, ", $lens, " of the kernel]` and a bias `[out]`:")]
                 #[doc = concat!("the adjoint of [`", stringify!($conv), "`](Self::", stringify!($conv), "). A length L becomes (L − 1)·stride − 2·padding + dilation·(size − 1) + output_padding + 1. In PyTorch: `torch.nn.functional.", stringify!($transpose), "`.")]
                 pub fn $transpose | $try_transpose(&self, weight: &Tensor, bias: Option<&Tensor>, options: &ConvOptions) -> Tensor {
-                    convolve(self, weight, bias, options, $rank, true)
+                    convolve(self, weight, bias, options, Kind { rank: $rank, transposed: true, activation: None })
+                }
+                #[doc = concat!("f of [`", stringify!($transpose), "`](Self::", stringify!($transpose), "), in one pass where the device can (relu, tanh, sigmoid).")]
+                pub fn $transpose_then | $try_transpose_then(&self, weight: &Tensor, bias: Option<&Tensor>, options: &ConvOptions, f: UnaryOp) -> Tensor {
+                    convolve(self, weight, bias, options, Kind { rank: $rank, transposed: true, activation: Some(f) })
                 }
             )*}
         }
     };
 }
 convolutions! {
-    1: conv1d | try_conv1d, conv_transpose1d | try_conv_transpose1d, "length";
-    2: conv2d | try_conv2d, conv_transpose2d | try_conv_transpose2d, "height, width";
-    3: conv3d | try_conv3d, conv_transpose3d | try_conv_transpose3d, "depth, height, width";
+    1: conv1d | try_conv1d, conv1d_then | try_conv1d_then, conv_transpose1d | try_conv_transpose1d, conv_transpose1d_then | try_conv_transpose1d_then, "length";
+    2: conv2d | try_conv2d, conv2d_then | try_conv2d_then, conv_transpose2d | try_conv_transpose2d, conv_transpose2d_then | try_conv_transpose2d_then, "height, width";
+    3: conv3d | try_conv3d, conv3d_then | try_conv3d_then, conv_transpose3d | try_conv_transpose3d, conv_transpose3d_then | try_conv_transpose3d_then, "depth, height, width";
 }

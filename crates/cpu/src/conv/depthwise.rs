@@ -6,6 +6,7 @@
 
 use super::Dense;
 use super::direct::{Pass, Plan, sum_parts};
+use super::epilogue::Epilogue;
 use super::pixels::{from_pixels, to_pixels, with_parts};
 use crate::elementwise::finish;
 use crate::launch::{Out, launch, storage};
@@ -95,7 +96,7 @@ by_level! {
     ///
     /// # Safety
     /// `weights` and `room` are of these layers.
-    unsafe fn convolve<T>(l: &Layers, x: &[T], weights: &[T], room: [&mut [T]; 2], y: &mut [T]) => convolve_of
+    unsafe fn convolve<T>(l: &Layers, x: &[T], weights: &[T], then: Epilogue<T>, room: [&mut [T]; 2], y: &mut [T]) => convolve_of
 }
 
 #[inline(always)]
@@ -103,6 +104,7 @@ unsafe fn convolve_of<V: Vector>(
     l: &Layers,
     x: &[V::T],
     weights: &[V::T],
+    then: Epilogue<V::T>,
     [canvas, target]: [&mut [V::T]; 2],
     y: &mut [V::T],
 ) {
@@ -128,7 +130,7 @@ unsafe fn convolve_of<V: Vector>(
                 }
             }
         }
-        from_pixels::<V>(target.as_ptr(), &p.write_places, V::LANES, y.len() / p.write_places.len(), y);
+        from_pixels::<V>(target.as_ptr(), &p.write_places, V::LANES, y.len() / p.write_places.len(), then, y);
     }
 }
 
@@ -164,25 +166,19 @@ impl<V: Vector> Row<'_, V> {
 }
 
 /// y from x.
-pub(super) fn forward(conv: &Conv, x: &[View<'_>]) -> Result<Fused> {
-    match x[0].dtype {
-        DType::F64 => run::<f64>(conv, x, Plan::forward),
-        _ => run::<f32>(conv, x, Plan::forward),
-    }
+pub(super) fn forward<T: Real>(conv: &Conv, x: &[View<'_>], then: Epilogue<T>) -> Result<Fused> {
+    run(conv, x, Plan::forward, then)
 }
 
 /// x from y.
-pub(super) fn transposed(conv: &Conv, x: &[View<'_>]) -> Result<Fused> {
-    match x[0].dtype {
-        DType::F64 => run::<f64>(conv, x, Plan::transposed),
-        _ => run::<f32>(conv, x, Plan::transposed),
-    }
+pub(super) fn transposed<T: Real>(conv: &Conv, x: &[View<'_>], then: Epilogue<T>) -> Result<Fused> {
+    run(conv, x, Plan::transposed, then)
 }
 
 /// A plan for so many images, channels read and written, and lanes.
 type Planner = fn(&Window, usize, usize, usize, usize) -> Plan;
 
-fn run<T: Real>(conv: &Conv, x: &[View<'_>], plan: Planner) -> Result<Fused> {
+fn run<T: Real>(conv: &Conv, x: &[View<'_>], plan: Planner, then: Epilogue<T>) -> Result<Fused> {
     let (images, lanes) = (x[0].shape()[0], lanes::<T>());
     let l = Layers::new(plan(&conv.window, images, lanes, lanes, lanes), conv.groups, lanes);
     let (size, [plane, result]) = (size_of::<T>(), [l.plan.read_places.len(), l.plan.write_places.len()]);
@@ -202,7 +198,7 @@ fn run<T: Real>(conv: &Conv, x: &[View<'_>], plan: Planner) -> Result<Fused> {
             let y = out.part(channel * result, count * result);
             let weights = packed.whole().chunks_exact(l.packed() / registers).nth(register).unwrap_or(&[]);
             // SAFETY: the weights are the register's, and the room is as large as asked for.
-            with_parts(l.room(), |room| unsafe { convolve(&l, x, weights, room, y) })
+            with_parts(l.room(), |room| unsafe { convolve(&l, x, weights, then, room, y) })
         });
     });
     Ok(Fused::one(finish(to)?))

@@ -6,6 +6,7 @@
 //! the other way: taps × windows × outputs. Work is cut by images, whatever the number of threads.
 
 use super::Dense;
+use super::epilogue::Epilogue;
 use super::phases::{Phase, Phases};
 use super::pixels::{fetch_ahead, from_pixels, places, to_pixels, with_parts};
 use crate::elementwise::finish;
@@ -233,6 +234,7 @@ struct Job<'a, T> {
     weights: &'a [T],
     /// A number for each written channel, up to a multiple of a register, or none.
     bias: &'a [T],
+    then: Epilogue<T>,
     /// Images, from and to.
     images: (usize, usize),
     /// The written channels, from a multiple of a register on.
@@ -294,24 +296,24 @@ unsafe fn convolve_images_of<V: Vector>(j: Job<'_, V::T>, room: [&mut [V::T]; 2]
                 }
             }
             let planes = out.part((image * p.writes + first) * plane, count * plane);
-            from_pixels::<V>(target.as_ptr(), &p.write_places, wide, count, planes);
+            from_pixels::<V>(target.as_ptr(), &p.write_places, wide, count, j.then, planes);
         }
     }
 }
 
 /// y from x.
-pub(super) fn forward<T: Real>(conv: &Conv, x: &[View<'_>]) -> Result<Fused> {
+pub(super) fn forward<T: Real>(conv: &Conv, x: &[View<'_>], then: Epilogue<T>) -> Result<Fused> {
     let (images, reads, writes) = (x[0].shape()[0], x[0].shape()[1], x[1].shape()[0]);
-    convolve::<T>(x, Plan::forward(&conv.window, images, reads, writes, lanes::<T>()))
+    convolve::<T>(x, Plan::forward(&conv.window, images, reads, writes, lanes::<T>()), then)
 }
 
 /// x from y.
-pub(super) fn transposed<T: Real>(conv: &Conv, x: &[View<'_>]) -> Result<Fused> {
+pub(super) fn transposed<T: Real>(conv: &Conv, x: &[View<'_>], then: Epilogue<T>) -> Result<Fused> {
     let (images, reads, writes) = (x[0].shape()[0], x[0].shape()[1], x[1].shape()[1]);
-    convolve::<T>(x, Plan::transposed(&conv.window, images, reads, writes, lanes::<T>()))
+    convolve::<T>(x, Plan::transposed(&conv.window, images, reads, writes, lanes::<T>()), then)
 }
 
-fn convolve<T: Real>(x: &[View<'_>], p: Plan) -> Result<Fused> {
+fn convolve<T: Real>(x: &[View<'_>], p: Plan, then: Epilogue<T>) -> Result<Fused> {
     let (size, results) = (size_of::<T>(), p.writes * p.write_places.len());
     let (to, room) = (CpuStorage::new(p.images * results * size)?, CpuStorage::new((p.packed() + p.wide) * size)?);
     let (out, packed) = (Out::<T>::of(&to), Out::<T>::of(&room));
@@ -334,8 +336,8 @@ fn convolve<T: Real>(x: &[View<'_>], p: Plan) -> Result<Fused> {
             let (chunk, cut) = (i / cuts, i % cuts);
             let images = (p.images * chunk / chunks, p.images * (chunk + 1) / chunks);
             let channels = (blocks * cut / cuts * block, blocks * (cut + 1) / cuts * block);
-            let job =
-                Job { p: &p, from: inputs[0].slice(), weights: &packed.slice()[..p.packed()], bias, images, channels };
+            let (from, weights) = (inputs[0].slice(), &packed.slice()[..p.packed()]);
+            let job = Job { p: &p, from, weights, bias, then, images, channels };
             let sizes = [p.canvas_room(), p.write_places.len() * job.wide()];
             // SAFETY: each call has planes of its own.
             with_parts(sizes, |room| unsafe { convolve_images(job, room, &out) })

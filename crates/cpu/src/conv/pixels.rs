@@ -3,6 +3,7 @@
 //! Rows of images are seldom a multiple of a register, and masks and scalar rests cost more than the arithmetic around them. In
 //! this layout every register holds the channels of one place, so a kernel never sees where a row ends.
 
+use super::epilogue::Epilogue;
 use super::with_room;
 use crate::simd::prefetch_part;
 use crate::vector::{Real, Vector};
@@ -66,7 +67,7 @@ pub(super) unsafe fn to_pixels<V: Vector>(
     }
 }
 
-/// The way back: `image[c, p] = pixels[places[p]·pitch + c]` for `channels` channels.
+/// The way back: `image[c, p] = pixels[places[p]·pitch + c]` for `channels` channels, with an activation.
 ///
 /// # Safety
 /// As [`to_pixels`]; a place holds channels up to a multiple of a register.
@@ -77,9 +78,10 @@ pub(super) unsafe fn from_pixels<V: Vector>(
     places: &[u32],
     pitch: usize,
     channels: usize,
+    then: Epilogue<V::T>,
     image: &mut [V::T],
 ) {
-    let (lanes, plane) = (V::LANES, places.len());
+    let (lanes, plane, relu) = (V::LANES, places.len(), matches!(then, Epilogue::Relu));
     debug_assert!(image.len() >= channels * plane);
     for first in (0..channels).step_by(lanes) {
         let count = lanes.min(channels - first);
@@ -94,6 +96,11 @@ pub(super) unsafe fn from_pixels<V: Vector>(
                     for i in 0..V::LANES {
                         v[i] = V::load(pixels.add(*places.get_unchecked(p + i) as usize * pitch + first));
                     }
+                    if relu {
+                        for i in 0..V::LANES {
+                            v[i] = v[i].relu();
+                        }
+                    }
                     V::transpose(&mut v);
                     for i in 0..V::LANES {
                         v[i].store(image.as_mut_ptr().add((first + i) * plane + p));
@@ -104,6 +111,9 @@ pub(super) unsafe fn from_pixels<V: Vector>(
                 let mut v = [V::zero(); 16];
                 for (v, &place) in v.iter_mut().zip(&places[p..p + n]) {
                     *v = V::load(pixels.add(place as usize * pitch + first));
+                    if relu {
+                        *v = v.relu();
+                    }
                 }
                 V::transpose(&mut v);
                 for (i, v) in v.iter().enumerate().take(count) {
@@ -112,6 +122,9 @@ pub(super) unsafe fn from_pixels<V: Vector>(
                 }
             }
             p += lanes;
+        }
+        if let Epilogue::Each(f) = then {
+            f(&mut image[first * plane..(first + count) * plane]);
         }
     }
 }

@@ -5,6 +5,7 @@
 //! stride ([`phases`](super::phases)). Work is cut by images (and, for the weight's gradient, output channels) whatever the number of threads; sums over
 //! images are added in a fixed order.
 
+use super::epilogue::Epilogue;
 use super::phases::{Phase, Phases};
 use super::planes::{Planes, Vectors, copy_planes, copy_vectors};
 use super::tiles::{Correlation, PACK, Product, SLACK, correlations, products};
@@ -224,20 +225,20 @@ fn taps(planes: &Planes, channels: usize, at: impl Iterator<Item = usize> + Clon
 }
 
 /// y from x.
-pub(super) fn forward<T: Real>(conv: &Conv, x: &[View<'_>]) -> Result<Fused> {
+pub(super) fn forward<T: Real>(conv: &Conv, x: &[View<'_>], then: Epilogue<T>) -> Result<Fused> {
     let conv = in_rows(conv);
     let s = Sizes::new(&conv, x[0].shape()[0], x[0].shape()[1], x[1].shape()[0]);
-    convolve::<T>(x, s, Plan::forward(&conv.window, &s, lanes::<T>()))
+    convolve::<T>(x, s, Plan::forward(&conv.window, &s, lanes::<T>()), then)
 }
 
 /// x from y.
-pub(super) fn transposed<T: Real>(conv: &Conv, x: &[View<'_>]) -> Result<Fused> {
+pub(super) fn transposed<T: Real>(conv: &Conv, x: &[View<'_>], then: Epilogue<T>) -> Result<Fused> {
     let conv = in_rows(conv);
     let s = Sizes::new(&conv, x[0].shape()[0], x[1].shape()[1] * conv.groups, x[1].shape()[0]);
-    convolve::<T>(x, s, Plan::transposed(&conv.window, &s, lanes::<T>()))
+    convolve::<T>(x, s, Plan::transposed(&conv.window, &s, lanes::<T>()), then)
 }
 
-fn convolve<T: Real>(x: &[View<'_>], s: Sizes, plan: Plan) -> Result<Fused> {
+fn convolve<T: Real>(x: &[View<'_>], s: Sizes, plan: Plan, then: Epilogue<T>) -> Result<Fused> {
     let (size, image, result) =
         (size_of::<T>(), plan.groups * plan.reads * plan.in_channel, plan.groups * plan.writes * plan.out_channel);
     let (to, room) = (CpuStorage::new(s.images * result * size)?, CpuStorage::new(plan.packed() * size)?);
@@ -256,6 +257,7 @@ fn convolve<T: Real>(x: &[View<'_>], s: Sizes, plan: Plan) -> Result<Fused> {
             let len = (range.len() * PACK).min(plan.writes - range.start * PACK) * plan.out_channel * plan.groups;
             let out = out.part(n * result + range.start * PACK * plan.out_channel, len);
             plan.run(&inputs[0].slice()[n * image..][..image], packed.slice(), bias, out, range);
+            then.finish(out);
         });
     });
     Ok(Fused::one(finish(to)?))

@@ -13,6 +13,7 @@ mod weight_grad;
 pub(super) use weight_grad::{fits_weight_grad, weight_grad};
 
 use super::Dense;
+use super::epilogue::Epilogue;
 use super::pixels::{blanks, fetch_ahead, from_pixels, places, to_pixels, with_parts};
 use super::transforms::{gather_output, load_square, spread_input, spread_taps, store_square};
 use crate::elementwise::finish;
@@ -226,6 +227,7 @@ struct Pass<'a, T> {
     taps: &'a [T],
     /// A number for each written channel, or none.
     bias: &'a [T],
+    then: Epilogue<T>,
     /// The gangs, from and to.
     gangs: (usize, usize),
     /// The written channels, from a multiple of a register on.
@@ -289,7 +291,8 @@ unsafe fn convolve_gangs_of<V: Vector>(p: Pass<'_, V::T>, room: [&mut [V::T]; 4]
             }
             for (i, image) in images.enumerate() {
                 let planes = out.part((image * t.writes + from) * t.write_plane, (to - from) * t.write_plane);
-                from_pixels::<V>(target.as_ptr().add(i * t.target * wide), &t.write_places, wide, to - from, planes);
+                let pixels = target.as_ptr().add(i * t.target * wide);
+                from_pixels::<V>(pixels, &t.write_places, wide, to - from, p.then, planes);
             }
         }
     }
@@ -343,20 +346,20 @@ unsafe fn transform_output<V: Vector>(
 }
 
 /// y from x.
-pub(super) fn forward<T: Real>(conv: &Conv, x: &[View<'_>]) -> Result<Fused> {
+pub(super) fn forward<T: Real>(conv: &Conv, x: &[View<'_>], then: Epilogue<T>) -> Result<Fused> {
     let (images, reads, writes) = (x[0].shape()[0], x[0].shape()[1], x[1].shape()[0]);
     let t = Tiling::forward::<T>(&conv.window, images, reads, writes);
-    convolve::<T>(x, t, Filters { read_step: 9, write_step: 9 * reads, turned: false })
+    convolve::<T>(x, t, Filters { read_step: 9, write_step: 9 * reads, turned: false }, then)
 }
 
 /// x from y.
-pub(super) fn transposed<T: Real>(conv: &Conv, x: &[View<'_>]) -> Result<Fused> {
+pub(super) fn transposed<T: Real>(conv: &Conv, x: &[View<'_>], then: Epilogue<T>) -> Result<Fused> {
     let (images, reads, writes) = (x[0].shape()[0], x[0].shape()[1], x[1].shape()[1]);
     let t = Tiling::backward::<T>(&conv.window, images, reads, writes);
-    convolve::<T>(x, t, Filters { read_step: 9 * writes, write_step: 9, turned: true })
+    convolve::<T>(x, t, Filters { read_step: 9 * writes, write_step: 9, turned: true }, then)
 }
 
-fn convolve<T: Real>(x: &[View<'_>], t: Tiling, filters: Filters) -> Result<Fused> {
+fn convolve<T: Real>(x: &[View<'_>], t: Tiling, filters: Filters, then: Epilogue<T>) -> Result<Fused> {
     let size = size_of::<T>();
     let (to, room) =
         (CpuStorage::new(t.images * t.writes * t.write_plane * size)?, CpuStorage::new(16 * t.c * t.o * size)?);
@@ -374,7 +377,7 @@ fn convolve<T: Real>(x: &[View<'_>], t: Tiling, filters: Filters) -> Result<Fuse
         for_chunks(t.chunks() * cuts, t.work(), |i| {
             let (gangs, cut) = (t.chunk(i / cuts, t.chunks()), i % cuts);
             let channels = (blocks * cut / cuts * block, t.writes.min(blocks * (cut + 1) / cuts * block));
-            let pass = Pass { t: &t, from: inputs[0].slice(), taps: taps.slice(), bias, gangs, channels };
+            let pass = Pass { t: &t, from: inputs[0].slice(), taps: taps.slice(), bias, then, gangs, channels };
             // SAFETY: each call has planes of its own.
             with_parts(pass.room(), |room| unsafe { convolve_gangs(pass, room, &out) })
         });

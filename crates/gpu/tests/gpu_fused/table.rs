@@ -5,7 +5,7 @@ use gradus_core::functional::all_finite::AllFinite;
 use gradus_core::functional::attention::{Attention, AttentionGrad};
 use gradus_core::functional::batch_norm::{BatchNorm, BatchNormGrad, BatchNormRelu, BatchNormReluGrad, ChannelAffine};
 use gradus_core::functional::chain::Chain;
-use gradus_core::functional::conv::{Conv, ConvInputGrad, ConvWeightGrad};
+use gradus_core::functional::conv::{Conv, ConvInputGrad, ConvThen, ConvWeightGrad};
 use gradus_core::functional::dropout::{Dropout, DropoutGrad};
 use gradus_core::functional::global_norm::GlobalNorm;
 use gradus_core::functional::group_norm::{GroupNorm, GroupNormGrad, GroupNormRelu, GroupNormReluGrad};
@@ -41,7 +41,7 @@ fn the_table_of_fused_kernels_in_the_documentation_is_current() {
         page += &format!("| `{name}` | {cpu} | {gpu} |\n");
     };
     macro_rules! composites {
-        ($($name:ident),*) => { $(row(stringify!($name), [cpu.has::<$name>(), gpu.has::<$name>()]);)* };
+        ($($name:ty),*) => { $(row(stringify!($name), [cpu.has::<$name>(), gpu.has::<$name>()]);)* };
     }
     composites!(
         AddLayerNorm,
@@ -59,6 +59,8 @@ fn the_table_of_fused_kernels_in_the_documentation_is_current() {
         ChannelAffine,
         Conv,
         ConvInputGrad,
+        ConvThen<Conv>,
+        ConvThen<ConvInputGrad>,
         ConvWeightGrad,
         CrossEntropy,
         CrossEntropyGrad,

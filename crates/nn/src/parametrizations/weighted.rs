@@ -42,7 +42,7 @@ macro_rules! convolutions {
                 &mut self.weight
             }
             fn try_forward_with(&self, x: &Tensor, weight: &Tensor, _cx: &Cx) -> Result<Tensor> {
-                self.convolve(x, weight)
+                self.convolve(x, weight, None)
             }
         }
     )*};

@@ -55,8 +55,8 @@ impl Cnn {
 
 impl Layer for Cnn {
     fn forward(&self, x: &Tensor, cx: &Cx) -> Tensor {
-        let x = self.conv1.call(x, cx).relu(); // [64, 32, 26, 26]
-        let x = self.conv2.call(&x, cx).relu(); // [64, 64, 24, 24]
+        let x = self.conv1.call_then(UnaryOp::Relu, x, cx); // [64, 32, 26, 26]
+        let x = self.conv2.call_then(UnaryOp::Relu, &x, cx); // [64, 64, 24, 24]
         let x = self.dropout1.call(&self.pool.call(&x, cx), cx).flatten(1, -1); // [64, 9216]
         let x = x.linear_relu(&self.fc1.weight, self.fc1.bias.as_deref());
         self.fc2.call(&self.dropout2.call(&x, cx), cx)

@@ -121,70 +121,55 @@ pub fn train(options: &Options, weights: &Tensors, data: &Tensors) -> Result<Out
     Ok(Outcome { losses, first_step_at, rows: json!({"step": step}) })
 }
 
-/// Trains eagerly, guarded and unchecked side by side, with dropout on: the same bits in each loss, and in all weights at the end.
+/// What a training came to: the losses, the weights at the end, and how many steps were replays.
+type Trained = (Vec<f32>, BTreeMap<String, Vec<u32>>, u64);
+
+/// Trains for all steps, with dropout on.
+fn trained(variant: &str, options: &Options, weights: &Tensors, batches: &[(Tensor, Tensor)]) -> Result<Trained> {
+    let mut training = Training::variant(variant, options, weights, batches.to_vec(), true)?;
+    let losses = (0..options.steps()).map(|i| training.step(i)?.item::<f32>()).collect::<Result<Vec<_>>>()?;
+    Ok((losses, training.weights()?, training.captured.as_ref().map_or(0, Captured::replays)))
+}
+
+/// An error unless two trainings have the same bits in each loss, and in all weights at the end.
+fn same(one: &Trained, other: &Trained, names: [&str; 2]) -> Result<()> {
+    let [a, b] = names;
+    if let Some(i) = (0..one.0.len()).find(|&i| one.0[i].to_bits() != other.0[i].to_bits()) {
+        return Err(Error::data(format!("step {i}: the loss is {:e} {a}, and {:e} {b}", one.0[i], other.0[i])));
+    }
+    match one.1.iter().find(|&(name, bits)| other.1.get(name) != Some(bits)) {
+        Some((name, _)) => Err(Error::data(format!("{name} differs after {} steps: {a} and {b}", one.0.len()))),
+        None => Ok(()),
+    }
+}
+
+fn outcome((mut losses, ..): Trained) -> Outcome {
+    losses.truncate(LOSSES);
+    Outcome { losses, first_step_at: now(), rows: json!({}) }
+}
+
+/// Trains eagerly, guarded and unchecked, one after another: the same bits, and all but the first few steps of the last two replays.
 pub fn same_bits(options: &Options, weights: &Tensors, data: &Tensors) -> Result<Outcome> {
     let batches: Vec<_> = data.unbind("x")?.into_iter().zip(data.unbind("y")?).collect();
-    let variants = ["eager", "guarded", "unchecked"];
-    let start = |variant: &&str| Training::variant(variant, options, weights, batches.clone(), true);
-    let mut trainings = variants.iter().map(start).collect::<Result<Vec<_>>>()?;
-    let (mut losses, mut first_step_at) = (Vec::new(), 0.0);
-    for i in 0..options.steps() {
-        let bits = trainings.iter_mut().map(|t| Ok(t.step(i)?.item::<f32>()?.to_bits())).collect::<Result<Vec<_>>>()?;
-        let loss = f32::from_bits(bits[0]);
-        if let Some(other) = bits.iter().position(|&b| b != bits[0]) {
-            let (variant, other) = (variants[other], f32::from_bits(bits[other]));
-            return Err(Error::data(format!("step {i}: the loss is {loss:e} eagerly, and {other:e} {variant}")));
-        }
-        if i == 0 {
-            first_step_at = now();
-        }
-        losses.push(loss);
-    }
-    let weights = trainings.iter().map(|t| t.weights()).collect::<Result<Vec<_>>>()?;
-    for (variant, others) in variants.iter().zip(&weights).skip(1) {
-        if let Some(name) = differing(&weights[0], others) {
-            return Err(Error::data(format!("{name} differs after {} steps: eager and {variant}", options.steps())));
+    let eager = trained("eager", options, weights, &batches)?;
+    for variant in ["guarded", "unchecked"] {
+        let other = trained(variant, options, weights, &batches)?;
+        same(&eager, &other, ["eagerly", variant])?;
+        if other.2 as usize + 10 < options.steps() {
+            return Err(Error::data(format!("{variant}: only {} of {} steps were replays", other.2, options.steps())));
         }
     }
-    let replays = trainings.iter().map(|t| t.captured.as_ref().map_or(0, Captured::replays)).collect::<Vec<_>>();
-    if replays[1..].iter().any(|&replays| (replays as usize) + 10 < options.steps()) {
-        return Err(Error::data(format!("of {} steps so many were replays: {variants:?} {replays:?}", options.steps())));
-    }
-    losses.truncate(LOSSES);
-    Ok(Outcome { losses, first_step_at, rows: json!({}) })
+    Ok(outcome(eager))
 }
 
-/// A weight that has not the same bits in both.
-fn differing<'a>(weights: &'a BTreeMap<String, Vec<u32>>, others: &BTreeMap<String, Vec<u32>>) -> Option<&'a str> {
-    weights.iter().find(|&(name, bits)| others.get(name) != Some(bits)).map(|(name, _)| name.as_str())
-}
-
-/// Trains on one, two and four threads, one after another, with dropout on: the same bits in each loss, and in all weights at the end.
+/// Trains on one, two and four threads, one after another: the same bits.
 pub fn same_threads(options: &Options, weights: &Tensors, data: &Tensors) -> Result<Outcome> {
     let batches: Vec<_> = data.unbind("x")?.into_iter().zip(data.unbind("y")?).collect();
-    let (mut first, mut first_step_at) = (None, 0.0);
-    for threads in [1, 2, 4] {
-        let (losses, weights) = cpu::with_threads(threads, || -> Result<_> {
-            let mut training = Training::variant("eager", options, weights, batches.clone(), true)?;
-            let losses = (0..options.steps()).map(|i| training.step(i)?.item::<f32>()).collect::<Result<Vec<_>>>()?;
-            Ok((losses, training.weights()?))
-        })?;
-        let Some((one, weights_of_one)) = &first else {
-            first_step_at = now();
-            first = Some((losses, weights));
-            continue;
-        };
-        if let Some(i) = (0..options.steps()).find(|&i| losses[i].to_bits() != f32::to_bits(one[i])) {
-            let (one, loss) = (one[i], losses[i]);
-            return Err(Error::data(format!("step {i}: the loss is {one:e} on one thread, and {loss:e} on {threads}")));
-        }
-        if let Some(name) = differing(weights_of_one, &weights) {
-            return Err(Error::data(format!("{name} differs after {} steps on {threads} threads", options.steps())));
-        }
-    }
-    let mut losses = first.map_or_else(Vec::new, |(losses, _)| losses);
-    losses.truncate(LOSSES);
-    Ok(Outcome { losses, first_step_at, rows: json!({}) })
+    let on = |threads| cpu::with_threads(threads, || trained("eager", options, weights, &batches));
+    let one = on(1)?;
+    same(&one, &on(2)?, ["on one thread", "on two"])?;
+    same(&one, &on(4)?, ["on one thread", "on four"])?;
+    Ok(outcome(one))
 }
 
 /// One pass over all rows in a new order. Losses: of the first ten batches, in the order of the file.
