@@ -1,5 +1,6 @@
 //! Recorded steps on the CPU.
 
+mod data_dependent;
 mod steps;
 
 use gradus_core::Device;
