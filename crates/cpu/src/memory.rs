@@ -348,7 +348,7 @@ mod tests {
     fn classes_hold_what_they_are_asked_for_and_waste_little() {
         for bytes in (1..5000).chain([1 << 20, (1 << 20) + 1, 3 << 30]) {
             let size = class_size(class_of(bytes));
-            assert!(size >= bytes && size % ALIGN == 0, "{bytes} bytes in {size}");
+            assert!(size >= bytes && size.is_multiple_of(ALIGN), "{bytes} bytes in {size}");
             assert!(bytes <= 64 || size <= bytes + bytes / 4 + 64, "{bytes} bytes in {size}");
         }
     }
