@@ -90,13 +90,9 @@ fn with_activations() -> Vec<Entry> {
         transposed1d = transposed1d.one(reals(&[&[2, 3, 4], &[3, 2, 3], &[2]]), move |x| {
             x[0].try_conv_transpose1d_then(&x[1], Some(&x[2]), &plain, f)
         });
-        transposed2d = transposed2d
-            .one(reals(&[&[1, 2, 3, 2], &[2, 2, 1, 2], &[2]]), move |x| {
-                x[0].try_conv_transpose2d_then(&x[1], Some(&x[2]), &plain.stride(2), f)
-            })
-            .large(reals(&[&[9, 37, 11, 9], &[37, 5, 3, 3], &[5]]), move |x| {
-                x[0].try_conv_transpose2d_then(&x[1], Some(&x[2]), &plain, f)
-            });
+        transposed2d = transposed2d.one(reals(&[&[1, 2, 3, 2], &[2, 2, 1, 2], &[2]]), move |x| {
+            x[0].try_conv_transpose2d_then(&x[1], Some(&x[2]), &plain.stride(2), f)
+        });
         transposed3d = transposed3d.one(reals(&[&[1, 2, 2, 2, 1], &[2, 1, 2, 1, 2], &[1]]), move |x| {
             x[0].try_conv_transpose3d_then(&x[1], Some(&x[2]), &plain, f)
         });
