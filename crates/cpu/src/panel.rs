@@ -4,7 +4,10 @@
 //! out\[i, j\] = Σ_p a\[i, p\] · b\[p, j\], with a's numbers spread over a register and b's rows read as registers. Twelve rows of
 //! two registers fill AVX-512's register file: 24 multiply-adds for 14 loads. Six rows of two fill AVX2's.
 
+mod square;
+
 use crate::vector::{Real, Vector, by_level, lanes};
+use square::{by_square, into_square, is_by_square, is_into_square};
 
 /// The operands of a product; lengths and distances in numbers.
 #[derive(Clone, Copy)]
@@ -38,6 +41,15 @@ pub(crate) const WHOLE: &[usize] = &[0];
 #[inline(always)]
 pub(crate) unsafe fn multiply<V: Vector>(p: &Panel<'_, V::T>, columns: usize) {
     debug_assert!(columns.is_multiple_of(V::LANES));
+    // SAFETY: by the caller.
+    unsafe {
+        if is_by_square::<V>(p, columns) {
+            return by_square::<V>(p);
+        }
+        if is_into_square::<V>(p, columns) {
+            return into_square::<V>(p);
+        }
+    }
     // Blocks whose heights differ by one row at most: a block of one or two rows would wait for each of its sums.
     let blocks = p.rows.div_ceil(V::HEIGHT);
     let (height, higher) = (p.rows / blocks.max(1), p.rows % blocks.max(1));

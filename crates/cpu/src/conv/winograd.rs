@@ -145,7 +145,7 @@ impl Tiling {
     fn gangs(&self) -> usize {
         self.images.div_ceil(self.gang)
     }
-    /// Consecutive gangs that one thread takes at a time, so that it can have the next one fetched.
+    /// Consecutive gangs that one thread takes at a time: it has each next one fetched.
     fn chunks(&self) -> usize {
         self.gangs().min(32)
     }
@@ -204,14 +204,14 @@ unsafe fn transform_taps_of<V: Vector>(t: &Tiling, f: Filters, channel: usize, w
 
 /// The transformed input of `tiles`: `out[place][tile][channel]`.
 #[inline(always)]
-unsafe fn transform_input<V: Vector>(t: &Tiling, tiles: Range<usize>, canvas: *const V::T, out: *mut V::T) {
-    let place = STRIP * t.c;
-    for (i, &origin) in t.origins[tiles].iter().enumerate() {
-        for first in (0..t.c).step_by(V::LANES) {
+unsafe fn transform_input<V: Vector>(t: &Tiling, c: usize, tiles: Range<usize>, canvas: *const V::T, out: *mut V::T) {
+    let place = STRIP * c;
+    for first in (0..c).step_by(V::LANES) {
+        for (i, &origin) in t.origins[tiles.clone()].iter().enumerate() {
             // SAFETY: the canvas holds 4×4 places from each tile's first on.
             unsafe {
-                let d = load_square::<V, 4>(canvas.add(origin as usize * t.c + first), t.read_pitch * t.c, t.c);
-                store_square(spread_input(d), out.add(i * t.c + first), 4 * place, place);
+                let d = load_square::<V, 4>(canvas.add(origin as usize * c + first), t.read_pitch * c, c);
+                store_square(spread_input(d), out.add(i * c + first), 4 * place, place);
             }
         }
     }
@@ -253,15 +253,32 @@ by_level! {
 
 #[inline(always)]
 unsafe fn convolve_gangs_of<V: Vector>(p: Pass<'_, V::T>, room: [&mut [V::T]; 4], out: &Out<V::T>) {
+    // SAFETY: by the caller.
+    unsafe {
+        // Of one register a place, addresses cost as much as the numbers, unless distances are known.
+        if p.t.c == V::LANES && p.wide() == V::LANES {
+            convolve_of::<V>(&p, room, out, V::LANES, V::LANES)
+        } else {
+            convolve_of::<V>(&p, room, out, p.t.c, p.wide())
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn convolve_of<V: Vector>(p: &Pass<'_, V::T>, room: [&mut [V::T]; 4], out: &Out<V::T>, c: usize, wide: usize) {
     let (t, [canvas, spread, product, target]) = (p.t, room);
-    let ((from, to), wide) = (p.channels, p.wide());
+    let (from, to) = p.channels;
+    // Rows of a product no wider than what they are made from take its place: half the numbers then go through the first cache.
+    let in_place = wide <= c && wide <= 2 * V::LANES;
+    let spread = spread.as_mut_ptr();
+    let product = if in_place { spread } else { product.as_mut_ptr() };
     for gang in p.gangs.0..p.gangs.1 {
         let images = t.gang(gang);
-        let next = t.reads_of((gang + 1).min(p.gangs.1 - 1), p.from);
+        let next = t.reads_of((gang + 1).min(t.gangs() - 1), p.from);
         let results = t.writes_of(gang, out.ptr().cast_const());
         // SAFETY: every part of the room is as large as its step needs; the results' planes are this call's alone.
         unsafe {
-            fill_canvas::<V>(t, p.from, images.clone(), canvas);
+            fill_canvas::<V>(t, c, p.from, images.clone(), canvas);
             let tiles = images.len() * t.tiles;
             let strips = tiles.div_ceil(STRIP);
             let step = tiles.div_ceil(strips); // strips of about the same length
@@ -269,25 +286,25 @@ unsafe fn convolve_gangs_of<V: Vector>(p: Pass<'_, V::T>, room: [&mut [V::T]; 4]
                 let strip = first..tiles.min(first + step);
                 fetch_ahead(next, first / step, strips);
                 fetch_ahead(results, first / step, strips);
-                transform_input::<V>(t, strip.clone(), canvas.as_ptr(), spread.as_mut_ptr());
+                transform_input::<V>(t, c, strip.clone(), canvas.as_ptr(), spread);
                 for place in 0..16 {
                     let panel = Panel {
                         rows: strip.len(),
-                        run: t.c,
+                        run: c,
                         runs: WHOLE,
-                        a: spread.as_ptr().add(place * STRIP * t.c),
-                        a_row: t.c,
+                        a: spread.add(place * STRIP * c),
+                        a_row: c,
                         a_column: 1,
-                        b: p.taps.as_ptr().add(place * t.c * t.o + from),
+                        b: p.taps.as_ptr().add(place * c * t.o + from),
                         b_row: t.o,
                         start: std::ptr::null(),
                         start_row: 0,
-                        out: product.as_mut_ptr().add(place * STRIP * wide),
+                        out: product.add(place * STRIP * wide),
                         out_row: wide,
                     };
                     multiply::<V>(&panel, wide);
                 }
-                transform_output::<V>(&p, strip, wide, product.as_ptr(), target.as_mut_ptr());
+                transform_output::<V>(p, strip, wide, product, target.as_mut_ptr());
             }
             for (i, image) in images.enumerate() {
                 let planes = out.part((image * t.writes + from) * t.write_plane, (to - from) * t.write_plane);
@@ -300,18 +317,18 @@ unsafe fn convolve_gangs_of<V: Vector>(p: Pass<'_, V::T>, room: [&mut [V::T]; 4]
 
 /// Lays images out on their canvases, with zeros around.
 #[inline(always)]
-unsafe fn fill_canvas<V: Vector>(t: &Tiling, from: &[V::T], images: Range<usize>, canvas: &mut [V::T]) {
+unsafe fn fill_canvas<V: Vector>(t: &Tiling, c: usize, from: &[V::T], images: Range<usize>, canvas: &mut [V::T]) {
     for (i, image) in images.enumerate() {
         let planes = &from[image * t.reads * t.read_plane..][..t.reads * t.read_plane];
         // SAFETY: the canvas has room for every place of every image.
         unsafe {
-            let canvas = canvas.as_mut_ptr().add(i * t.canvas * t.c);
+            let canvas = canvas.as_mut_ptr().add(i * t.canvas * c);
             for &place in &t.blank {
-                for first in (0..t.c).step_by(V::LANES) {
-                    V::zero().store(canvas.add(place as usize * t.c + first));
+                for first in (0..c).step_by(V::LANES) {
+                    V::zero().store(canvas.add(place as usize * c + first));
                 }
             }
-            to_pixels::<V>(planes, t.reads, &t.read_places, t.c, canvas);
+            to_pixels::<V>(planes, t.reads, &t.read_places, c, canvas);
         }
     }
 }
@@ -326,8 +343,8 @@ unsafe fn transform_output<V: Vector>(
     target: *mut V::T,
 ) {
     let t = p.t;
-    for (i, &at) in t.targets[tiles].iter().enumerate() {
-        for first in (0..wide).step_by(V::LANES) {
+    for first in (0..wide).step_by(V::LANES) {
+        for (i, &at) in t.targets[tiles.clone()].iter().enumerate() {
             // SAFETY: the products hold 16 places of a strip's tiles, the target whole tiles.
             unsafe {
                 let place = STRIP * wide;

@@ -66,9 +66,9 @@ unsafe fn correlate_gangs_of<V: Vector>(p: Part<'_, V::T>, room: [&mut [V::T]; 5
         sums.fill(V::T::ZERO);
         for gang in p.gangs.0..p.gangs.1 {
             let images = t.gang(gang);
-            fill_canvas::<V>(t, p.x, images.clone(), canvas);
+            fill_canvas::<V>(t, t.c, p.x, images.clone(), canvas);
             fill_grads::<V>(t, p.g, images.clone(), grads);
-            let ahead = (gang + 1).min(p.gangs.1 - 1);
+            let ahead = (gang + 1).min(t.gangs() - 1);
             let next = [t.reads_of(ahead, p.x), t.writes_of(ahead, p.g.as_ptr())];
             let tiles = images.len() * t.tiles;
             let strips = tiles.div_ceil(STRIP);
@@ -76,7 +76,7 @@ unsafe fn correlate_gangs_of<V: Vector>(p: Part<'_, V::T>, room: [&mut [V::T]; 5
             for first in (0..tiles).step_by(step) {
                 let strip = first..tiles.min(first + step);
                 next.iter().for_each(|&next| fetch_ahead(next, first / step, strips));
-                transform_input::<V>(t, strip.clone(), canvas.as_ptr(), spread.as_mut_ptr());
+                transform_input::<V>(t, t.c, strip.clone(), canvas.as_ptr(), spread.as_mut_ptr());
                 transform_grads::<V>(t, strip.clone(), grads.as_ptr(), spread_g.as_mut_ptr(), db);
                 for place in 0..16 {
                     let out = sums.as_mut_ptr().add(place * t.c * t.o);
