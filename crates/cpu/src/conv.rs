@@ -28,10 +28,14 @@ use smallvec::smallvec;
 use std::cell::RefCell;
 
 pub(crate) fn register(table: &KernelTable) {
-    table.register(|c: FusedCall<'_, Conv>| forward(c.op, c.x, None));
-    table.register(|c: FusedCall<'_, ConvInputGrad>| transposed(&c.op.0, c.x, None));
-    table.register(|c: FusedCall<'_, ConvThen<Conv>>| forward(&c.op.conv, c.x, Some(c.op.activation)));
-    table.register(|c: FusedCall<'_, ConvThen<ConvInputGrad>>| transposed(&c.op.conv.0, c.x, Some(c.op.activation)));
+    table.register(|c: FusedCall<'_, Conv>| convolve(Direction::Forward, c.op, c.x, None));
+    table.register(|c: FusedCall<'_, ConvInputGrad>| convolve(Direction::Transposed, &c.op.0, c.x, None));
+    table.register(|c: FusedCall<'_, ConvThen<Conv>>| {
+        convolve(Direction::Forward, &c.op.conv, c.x, Some(c.op.activation))
+    });
+    table.register(|c: FusedCall<'_, ConvThen<ConvInputGrad>>| {
+        convolve(Direction::Transposed, &c.op.conv.0, c.x, Some(c.op.activation))
+    });
     table.register(|c: FusedCall<'_, ConvWeightGrad>| {
         by_dtype(c.x, |x, dtype| match dtype {
             _ if depthwise::fits(&c.op.conv, x[0].shape()[1], x[1].shape()[1]) => {
@@ -68,30 +72,47 @@ impl Way {
     }
 }
 
-/// y from x, with the activation behind it.
-fn forward(conv: &Conv, x: &[View<'_>], then: Option<UnaryOp>) -> Result<Option<Fused>> {
-    let (reads, writes) = (x[0].shape()[1], x[1].shape()[0]);
+/// A convolution, or its transpose.
+#[derive(Clone, Copy)]
+enum Direction {
+    Forward,
+    Transposed,
+}
+
+/// y from x or, transposed, x from y, with the activation behind it.
+fn convolve(direction: Direction, conv: &Conv, x: &[View<'_>], then: Option<UnaryOp>) -> Result<Option<Fused>> {
+    let (reads, writes) = match direction {
+        Direction::Forward => (x[0].shape()[1], x[1].shape()[0]),
+        Direction::Transposed => (x[0].shape()[1], x[1].shape()[1] * conv.groups),
+    };
     by_dtype(x, |x, dtype| match (dtype, Way::of(conv, reads, writes, dtype)) {
-        (DType::F32, Way::Depthwise) => with_epilogue(then, |then| depthwise::forward::<f32>(conv, x, then)),
-        (DType::F32, Way::Winograd) => with_epilogue(then, |then| winograd::forward::<f32>(conv, x, then)),
-        (DType::F32, Way::Direct) => with_epilogue(then, |then| direct::forward::<f32>(conv, x, then)),
-        (DType::F32, Way::Shifted) => with_epilogue(then, |then| shifted::forward::<f32>(conv, x, then)),
-        (_, Way::Depthwise) => with_epilogue(then, |then| depthwise::forward::<f64>(conv, x, then)),
-        _ => with_epilogue(then, |then| shifted::forward::<f64>(conv, x, then)),
+        (DType::F32, Way::Winograd) => with_epilogue::<f32>(then, |then| match direction {
+            Direction::Forward => winograd::forward(conv, x, then),
+            Direction::Transposed => winograd::transposed(conv, x, then),
+        }),
+        (DType::F32, Way::Direct) => with_epilogue::<f32>(then, |then| match direction {
+            Direction::Forward => direct::forward(conv, x, then),
+            Direction::Transposed => direct::transposed(conv, x, then),
+        }),
+        (DType::F32, way) => with_epilogue::<f32>(then, |then| of_any_type(direction, way, conv, x, then)),
+        (_, way) => with_epilogue::<f64>(then, |then| of_any_type(direction, way, conv, x, then)),
     })
 }
 
-/// x from y, with the activation behind it.
-fn transposed(conv: &Conv, x: &[View<'_>], then: Option<UnaryOp>) -> Result<Option<Fused>> {
-    let (reads, writes) = (x[0].shape()[1], x[1].shape()[1] * conv.groups);
-    by_dtype(x, |x, dtype| match (dtype, Way::of(conv, reads, writes, dtype)) {
-        (DType::F32, Way::Depthwise) => with_epilogue(then, |then| depthwise::transposed::<f32>(conv, x, then)),
-        (DType::F32, Way::Winograd) => with_epilogue(then, |then| winograd::transposed::<f32>(conv, x, then)),
-        (DType::F32, Way::Direct) => with_epilogue(then, |then| direct::transposed::<f32>(conv, x, then)),
-        (DType::F32, Way::Shifted) => with_epilogue(then, |then| shifted::transposed::<f32>(conv, x, then)),
-        (_, Way::Depthwise) => with_epilogue(then, |then| depthwise::transposed::<f64>(conv, x, then)),
-        _ => with_epilogue(then, |then| shifted::transposed::<f64>(conv, x, then)),
-    })
+/// By the kernels that both types have.
+fn of_any_type<T: Real>(
+    direction: Direction,
+    way: Way,
+    conv: &Conv,
+    x: &[View<'_>],
+    then: Epilogue<T>,
+) -> Result<Fused> {
+    match (direction, way) {
+        (Direction::Forward, Way::Depthwise) => depthwise::forward(conv, x, then),
+        (Direction::Forward, _) => shifted::forward(conv, x, then),
+        (Direction::Transposed, Way::Depthwise) => depthwise::transposed(conv, x, then),
+        (Direction::Transposed, _) => shifted::transposed(conv, x, then),
+    }
 }
 
 /// Runs a kernel with an activation; one that it does not have goes by definition.

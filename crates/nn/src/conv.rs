@@ -1,9 +1,9 @@
 //! Convolutions and their transposes, over one to three spatial dimensions.
 
 use crate::init::{Init, Initializer, fans};
-use crate::layer::layer;
+use crate::layer::{activation_behind, layer};
 use crate::linear::{bias_like, uniform_bias};
-use crate::{Cx, Module, Param, Site};
+use crate::{Module, Param, Site};
 use gradus_core::error::or_raise;
 use gradus_core::functional::convolution::{ConvOptions, Padding};
 use gradus_core::functional::window::PerDim;
@@ -42,32 +42,22 @@ macro_rules! convolution_options {
 }
 
 /// The call with an activation behind the layer.
-macro_rules! activation_behind {
-    ($t:ident) => {
-        /// f(y), in one pass where the device can (relu, tanh, sigmoid): as an activation layer behind this one. Hooks and an observer
-        /// see y.
-        ///
-        /// ```
-        /// use gradus_core::Tensor;
-        /// use gradus_core::ops::UnaryOp;
-        /// use gradus_nn::{Conv2d, Cx, Init};
-        /// let device = gradus_cpu::device();
-        /// let conv = Conv2d::new(3, 8, 3, &mut Init::new(device, 0));
-        /// let y = conv.call_then(UnaryOp::Relu, &Tensor::ones([2, 3, 6, 6], device), &Cx::eval());
-        /// assert_eq!(y.dims(), [2, 8, 4, 4]);
-        /// ```
-        #[track_caller]
-        pub fn call_then(&self, f: UnaryOp, x: &Tensor, cx: &Cx) -> Tensor {
-            or_raise(self.try_call_then(f, x, cx))
-        }
-        /// As [`call_then`](Self::call_then), with misuse returned as an error.
-        #[track_caller]
-        pub fn try_call_then(&self, f: UnaryOp, x: &Tensor, cx: &Cx) -> Result<Tensor> {
-            let _scope = cx.enter(self);
-            if cx.is_watched() {
-                return cx.passed(self, self.convolve(x, &self.weight, None)?).try_unary(f);
-            }
-            self.convolve(x, &self.weight, Some(f))
+macro_rules! convolution_then {
+    () => {
+        activation_behind! {
+            /// f(y), in one pass where the device can (relu, tanh, sigmoid): as an activation layer behind this one. Hooks and an
+            /// observer see y.
+            ///
+            /// ```
+            /// use gradus_core::Tensor;
+            /// use gradus_core::ops::UnaryOp;
+            /// use gradus_nn::{Conv2d, Cx, Init};
+            /// let device = gradus_cpu::device();
+            /// let conv = Conv2d::new(3, 8, 3, &mut Init::new(device, 0));
+            /// let y = conv.call_then(UnaryOp::Relu, &Tensor::ones([2, 3, 6, 6], device), &Cx::eval());
+            /// assert_eq!(y.dims(), [2, 8, 4, 4]);
+            /// ```
+            |self, x, f| self.convolve(x, &self.weight, f)
         }
     };
 }
@@ -132,7 +122,7 @@ macro_rules! convolutions {
                 self.options = self.options.same();
                 self
             }
-            activation_behind!($t);
+            convolution_then!();
             fn described(&self) -> String {
                 let (out, inputs) = (self.weight.dim(0), self.weight.dim(1) * self.options.groups);
                 described(inputs, out, &self.weight, &self.options, self.bias.is_some())
@@ -213,7 +203,7 @@ macro_rules! transposed_convolutions {
                 self.options = self.options.output_padding(places);
                 self
             }
-            activation_behind!($t);
+            convolution_then!();
             fn described(&self) -> String {
                 let (inputs, out) = (self.weight.dim(0), self.weight.dim(1) * self.options.groups);
                 described(inputs, out, &self.weight, &self.options, self.bias.is_some())
@@ -308,7 +298,7 @@ pub(crate) fn by(lens: &[usize]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Layer;
+    use crate::{Cx, Layer};
     use gradus_core::{Backward, DType, Device, grad};
     use std::sync::Mutex;
 

@@ -69,3 +69,31 @@ macro_rules! layer {
     };
 }
 pub(crate) use layer;
+
+/// Writes `call_then` for layers that can take an activation behind them: the body gives a `Result`, with the activation or, where
+/// there is `None`, without.
+macro_rules! activation_behind {
+    ($(#[$doc:meta])* |$self:ident, $x:ident, $f:ident| $body:expr) => {
+        $(#[$doc])*
+        #[track_caller]
+        pub fn call_then(&self, f: gradus_core::ops::UnaryOp, x: &gradus_core::Tensor, cx: &crate::Cx) -> gradus_core::Tensor {
+            gradus_core::error::or_raise(self.try_call_then(f, x, cx))
+        }
+        /// As [`call_then`](Self::call_then), with misuse returned as an error.
+        #[track_caller]
+        pub fn try_call_then(
+            &$self,
+            f: gradus_core::ops::UnaryOp,
+            $x: &gradus_core::Tensor,
+            cx: &crate::Cx,
+        ) -> gradus_core::Result<gradus_core::Tensor> {
+            let _scope = cx.enter($self);
+            // What watches the layer sees its own result.
+            let watched = cx.is_watched();
+            let $f = (!watched).then_some(f);
+            let y = $body?;
+            if watched { cx.passed($self, y).try_unary(f) } else { Ok(y) }
+        }
+    };
+}
+pub(crate) use activation_behind;

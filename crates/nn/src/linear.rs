@@ -1,10 +1,9 @@
 //! The affine layer.
 
 use crate::init::{Init, Initializer, fans};
-use crate::layer::layer;
-use crate::{Cx, Module, Param, Site};
+use crate::layer::{activation_behind, layer};
+use crate::{Module, Param, Site};
 use gradus_core::error::or_raise;
-use gradus_core::ops::UnaryOp;
 use gradus_core::{Result, Tensor};
 
 /// y = x·Wᵀ + b, for x `[.., inputs]` → `[.., outputs]`. In PyTorch: `torch.nn.Linear`.
@@ -48,30 +47,23 @@ impl Linear {
         self
     }
 
-    /// f(y), in one pass where the device can: as an activation layer behind this one, and with gelu and silu a cheaper backward.
-    /// Hooks and an observer see y.
-    ///
-    /// ```
-    /// use gradus_core::Tensor;
-    /// use gradus_core::ops::UnaryOp;
-    /// use gradus_nn::{Cx, Init, Linear};
-    /// let device = gradus_cpu::device();
-    /// let fc = Linear::new(64, 256, &mut Init::new(device, 0));
-    /// let y = fc.call_then(UnaryOp::Gelu, &Tensor::ones([32, 64], device), &Cx::eval());
-    /// assert_eq!(y.dims(), [32, 256]);
-    /// ```
-    #[track_caller]
-    pub fn call_then(&self, f: UnaryOp, x: &Tensor, cx: &Cx) -> Tensor {
-        or_raise(self.try_call_then(f, x, cx))
-    }
-    /// As [`call_then`](Self::call_then), with misuse returned as an error.
-    #[track_caller]
-    pub fn try_call_then(&self, f: UnaryOp, x: &Tensor, cx: &Cx) -> Result<Tensor> {
-        let _scope = cx.enter(self);
-        if cx.is_watched() {
-            return cx.passed(self, x.try_linear(&self.weight, self.bias.as_deref())?).try_unary(f);
+    activation_behind! {
+        /// f(y), in one pass where the device can: as an activation layer behind this one, and with gelu and silu a cheaper backward.
+        /// Hooks and an observer see y.
+        ///
+        /// ```
+        /// use gradus_core::Tensor;
+        /// use gradus_core::ops::UnaryOp;
+        /// use gradus_nn::{Cx, Init, Linear};
+        /// let device = gradus_cpu::device();
+        /// let fc = Linear::new(64, 256, &mut Init::new(device, 0));
+        /// let y = fc.call_then(UnaryOp::Gelu, &Tensor::ones([32, 64], device), &Cx::eval());
+        /// assert_eq!(y.dims(), [32, 256]);
+        /// ```
+        |self, x, f| match f {
+            Some(f) => x.try_linear_then(&self.weight, self.bias.as_deref(), f),
+            None => x.try_linear(&self.weight, self.bias.as_deref()),
         }
-        x.try_linear_then(&self.weight, self.bias.as_deref(), f)
     }
 
     fn options(&self) -> String {
@@ -96,7 +88,8 @@ pub(crate) fn uniform_bias(n: usize, bound: f64, init: &Init, key: &gradus_core:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Layer;
+    use crate::{Cx, Layer};
+    use gradus_core::ops::UnaryOp;
     use gradus_core::{Backward, grad};
     use std::sync::Mutex;
 
