@@ -7,9 +7,10 @@
 
 pub(crate) mod rows;
 
+use crate::dense::Dense;
 use crate::elementwise::finish;
 use crate::lanes::LANES;
-use crate::launch::{In, Out, launch, storage};
+use crate::launch::{Out, launch, storage};
 use crate::math::Float;
 use crate::memory::CpuStorage;
 use crate::simd::prefetch;
@@ -130,19 +131,6 @@ struct Statistics {
     mean: f64,
     var: f64,
     rstd: f64,
-}
-
-/// A dense input, to be read in a kernel.
-#[derive(Clone, Copy)]
-pub(crate) struct Dense<T>(In<T>, usize);
-
-impl<T> Dense<T> {
-    pub(crate) fn all(x: &[View<'_>]) -> Result<Vec<Dense<T>>> {
-        x.iter().map(|v| Ok(Dense(In::of(storage(v.buffer)?), v.layout.offset()))).collect()
-    }
-    pub(crate) fn part(&self, start: usize, len: usize) -> &[T] {
-        &self.0.slice()[self.1 + start..][..len]
-    }
 }
 
 fn forward<T: Number>(eps: f64, x: &[View<'_>], stat: Meta, relu: bool) -> Result<Fused> {

@@ -16,8 +16,7 @@ mod transforms;
 mod winograd;
 
 use self::epilogue::Epilogue;
-use crate::elementwise::copy;
-use crate::launch::{In, storage};
+use crate::dense::by_dtype;
 use crate::vector::Real;
 use gradus_core::backend::View;
 use gradus_core::composite::{Fused, FusedCall, KernelTable};
@@ -127,43 +126,6 @@ fn with_epilogue<T: Real>(
 fn taken([dw, db]: [Buffer; 2], bias: bool) -> Option<Fused> {
     let outputs = if bias { smallvec![dw, db] } else { smallvec![dw] };
     Some(Fused { outputs, ..Fused::default() })
-}
-
-/// Runs a kernel on dense inputs of `f32` or `f64`; everything else, and what is empty, goes by definition.
-pub(crate) fn by_dtype(
-    x: &[View<'_>],
-    run: impl FnOnce(&[View<'_>], DType) -> Result<Option<Fused>>,
-) -> Result<Option<Fused>> {
-    if !matches!(x[0].dtype, DType::F32 | DType::F64) || x.iter().any(|v| v.elements() == 0) {
-        return Ok(None);
-    }
-    let dense: Vec<Option<Buffer>> =
-        x.iter().map(|v| (!v.layout.is_dense()).then(|| copy(*v)).transpose()).collect::<Result<_>>()?;
-    let layouts: Vec<_> = x.iter().map(|v| gradus_core::Layout::dense(*v.shape())).collect();
-    let views: Vec<View<'_>> = x
-        .iter()
-        .zip(&dense)
-        .zip(&layouts)
-        .map(|((v, d), layout)| d.as_ref().map_or(*v, |buffer| View { buffer, layout, dtype: v.dtype }))
-        .collect();
-    run(&views, x[0].dtype)
-}
-
-/// A dense input, to be read in a kernel.
-#[derive(Clone, Copy)]
-struct Dense<T> {
-    x: In<T>,
-    offset: usize,
-    len: usize,
-}
-
-impl<T> Dense<T> {
-    fn of(v: View<'_>) -> Result<Dense<T>> {
-        Ok(Dense { x: In::of(storage(v.buffer)?), offset: v.layout.offset(), len: v.elements() })
-    }
-    fn slice(&self) -> &[T] {
-        &self.x.slice()[self.offset..self.offset + self.len]
-    }
 }
 
 thread_local! {

@@ -6,9 +6,9 @@
 //! are few, a group is a row of layer normalization, with weight and bias spread over the places. A residual and a ReLU are part of the
 //! pass that writes.
 
+use crate::batch_norm::Number;
 use crate::batch_norm::rows::{flowing_moments, moments, normalize, normalize_relu, sum_each};
-use crate::batch_norm::{Dense, Number};
-use crate::conv::by_dtype;
+use crate::dense::{Dense, by_dtype};
 use crate::elementwise::finish;
 use crate::lanes::LANES;
 use crate::launch::{Out, launch, storage};

@@ -1,6 +1,7 @@
 //! Picking and combining by index. An index out of range is an error that names it; scattering goes through the source in
 //! order, each destination on one thread, so it is deterministic.
 
+use crate::dense::MadeDense;
 use crate::elementwise::{finish, with_dtype};
 use crate::launch::{In, Out, fail, failure, launch, storage};
 use crate::memory::CpuStorage;
@@ -42,15 +43,6 @@ impl Picks {
     }
 }
 
-/// A dense version of a view: the view itself if it is dense.
-fn dense<'a>(x: View<'a>, copy: &'a mut Option<Buffer>) -> Result<(&'a CpuStorage, usize)> {
-    if x.layout.is_dense() {
-        return Ok((storage(x.buffer)?, x.layout.offset()));
-    }
-    let made: &'a Buffer = copy.insert(crate::elementwise::copy(x)?);
-    Ok((storage(made)?, 0))
-}
-
 /// For each element of an index of shape `index` used along `dim` of `x`: the place in dense `x` it names.
 fn places(x: &Layout, index: &Layout, dim: usize, picks: &[usize]) -> Vec<usize> {
     let mut strides = x.shape().strides();
@@ -61,8 +53,9 @@ fn places(x: &Layout, index: &Layout, dim: usize, picks: &[usize]) -> Vec<usize>
 
 pub(crate) fn gather(x: View<'_>, index: View<'_>, how: Index) -> Result<Buffer> {
     let (picks, count, reads) = (Picks::of(index, x, how)?, index.elements(), storage(index.buffer)?);
-    let mut copy = None;
-    let (from, offset) = dense(x, &mut copy)?;
+    let mut made = MadeDense::default();
+    let dense = made.of(x)?;
+    let (from, offset) = (storage(dense.buffer)?, dense.layout.offset());
     let (lx, li) = (*x.layout, *index.layout);
     with_dtype!(x.dtype, T => {
         match how {
@@ -110,8 +103,9 @@ fn split(layout: &Layout, dim: usize) -> (usize, usize, usize) {
 
 pub(crate) fn scatter(op: ScatterOp, base: View<'_>, index: View<'_>, src: View<'_>, how: Index) -> Result<Buffer> {
     let (picks, reads) = (Picks::of(index, base, how)?, storage(index.buffer)?);
-    let mut copy = None;
-    let (from, offset) = dense(src, &mut copy)?;
+    let mut made = MadeDense::default();
+    let dense = made.of(src)?;
+    let (from, offset) = (storage(dense.buffer)?, dense.layout.offset());
     let dim = match how {
         Index::Along(dim) => dim,
         Index::Slices(dim) => {

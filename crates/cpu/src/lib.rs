@@ -16,6 +16,7 @@ mod batch_norm;
 mod bf16_matmul;
 mod conv;
 mod crew;
+mod dense;
 mod dropout;
 mod elementwise;
 mod group_norm;

@@ -56,7 +56,7 @@ pub(crate) struct Matrix<T> {
 
 /// A type that the `gemm` kernels multiply.
 pub(crate) trait Real: Element + vector::Real {
-    /// out = a·b for `out` `[m, n]` with rows `pitch` apart, a `[m, k]`, b `[k, n]`, none of them empty.
+    /// out = a·b (+ out, if `add`) for `out` `[m, n]` with rows `pitch` apart, a `[m, k]`, b `[k, n]`, none of them empty.
     ///
     /// # Safety
     /// The matrices' elements must lie in live memory, and `out`'s `m × n` must be held alone.
@@ -66,6 +66,7 @@ pub(crate) trait Real: Element + vector::Real {
         size: [usize; 3],
         a: Matrix<Self>,
         b: Matrix<Self>,
+        add: bool,
         threads: Parallelism,
     );
 }
@@ -79,6 +80,7 @@ macro_rules! real {
                 [m, k, n]: [usize; 3],
                 a: Matrix<$t>,
                 b: Matrix<$t>,
+                add: bool,
                 threads: Parallelism,
             ) {
                 let (mut a, mut b) = (a, b);
@@ -97,14 +99,14 @@ macro_rules! real {
                         out,
                         pitch as isize,
                         1,
-                        false,
+                        add,
                         b.ptr,
                         b.row,
                         b.column,
                         a.ptr,
                         a.row,
                         a.column,
-                        0.0,
+                        if add { 1.0 } else { 0.0 },
                         1.0,
                         false,
                         false,

@@ -1,7 +1,7 @@
 //! Fused layer normalization: forward keeps mean and rstd of each row; backward gives the gradients of input, weight and bias.
 //! A residual is added row by row, while the row is in the nearest cache.
 
-use crate::batch_norm::Dense;
+use crate::dense::Dense;
 use crate::elementwise::finish;
 use crate::lanes::sums;
 use crate::launch::{Out, launch, storage};

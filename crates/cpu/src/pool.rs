@@ -2,7 +2,8 @@
 
 mod pairs;
 
-use crate::elementwise::{copy, finish};
+use crate::dense::MadeDense;
+use crate::elementwise::finish;
 use crate::launch::{In, Out, launch, storage};
 use crate::math::Float;
 use crate::memory::CpuStorage;
@@ -12,7 +13,7 @@ use gradus_core::backend::View;
 use gradus_core::composite::{Fused, FusedCall, KernelTable};
 use gradus_core::functional::pool::{AvgPool, AvgPoolGrad, MaxPool, MaxPoolGrad};
 use gradus_core::functional::window::Window;
-use gradus_core::{Buffer, DType, Element, Layout, Meta, Result};
+use gradus_core::{DType, Element, Meta, Result};
 use std::ops::Range;
 
 pub(crate) fn register(table: &KernelTable) {
@@ -59,15 +60,6 @@ pub(crate) fn trailing(w: &Window) -> Window {
 
 fn fits(x: &[View<'_>]) -> bool {
     x.iter().all(|v| v.elements() > 0)
-}
-
-/// A dense view of the same elements; a copy is kept in `made`.
-fn dense<'a>(x: View<'a>, layout: &'a mut Layout, made: &'a mut Option<Buffer>) -> Result<View<'a>> {
-    if x.layout.is_dense() {
-        return Ok(x);
-    }
-    *layout = Layout::dense(*x.shape());
-    Ok(View { buffer: made.insert(copy(x)?), layout, dtype: x.dtype })
 }
 
 /// Windows, and, worked out once, which of them have each tap inside the input.
@@ -249,8 +241,8 @@ fn max_forward<T: Float + Element>(op: &MaxPool, x: View<'_>, out: Meta, keep: b
 }
 
 fn max_with<T: Float + Element, P: Place>(op: &MaxPool, x: View<'_>, out: Meta, keep: bool, low: T) -> Result<Fused> {
-    let (mut layout, mut made) = (*x.layout, None);
-    let x = dense(x, &mut layout, &mut made)?;
+    let mut made = MadeDense::default();
+    let x = made.of(x)?;
     let w = trailing(&op.window);
     let (taps, planes) = (Taps::of(&w), x.shape()[0] * x.shape()[1]);
     let (places, windows, width) = (w.input.iter().product::<usize>(), w.windows(), w.output[2]);
@@ -305,10 +297,9 @@ fn tiles(w: &Window) -> bool {
 }
 
 fn max_backward<T: Float>(w: &Window, x: &[View<'_>]) -> Result<Fused> {
-    let (mut layout, mut made) = (*x[0].layout, None);
-    let g = dense(x[0], &mut layout, &mut made)?;
-    let (mut layout, mut made) = (*x[1].layout, None);
-    let kept = dense(x[1], &mut layout, &mut made)?;
+    let mut made = [MadeDense::default(), MadeDense::default()];
+    let [made_g, made_kept] = &mut made;
+    let (g, kept) = (made_g.of(x[0])?, made_kept.of(x[1])?);
     match kept.dtype {
         DType::U8 => max_backward_with::<T, u8>(*w, g, kept),
         _ => max_backward_with::<T, i32>(*w, g, kept),
@@ -367,8 +358,8 @@ fn max_backward_with<T: Float, P: Place>(w: Window, g: View<'_>, kept: View<'_>)
 
 /// The means of windows, or (`backward`) the gradient of that.
 fn mean<T: Float + Element>(op: AvgPool, x: View<'_>, backward: bool) -> Result<Fused> {
-    let (mut layout, mut made) = (*x.layout, None);
-    let x = dense(x, &mut layout, &mut made)?;
+    let mut made = MadeDense::default();
+    let x = made.of(x)?;
     let w = trailing(&op.window);
     let (taps, planes) = (Taps::of(&w), x.shape()[0] * x.shape()[1]);
     let (places, windows, width) = (w.input.iter().product::<usize>(), w.windows(), w.output[2]);

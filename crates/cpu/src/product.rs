@@ -271,7 +271,7 @@ impl<T: Real> Product<T> {
         let (x, y) = self.operands(i, part);
         let size = [part.rows.len(), self.size[1], part.columns.len()];
         // SAFETY: core checked that the layouts lie inside their buffers; the rest by the caller.
-        unsafe { T::multiply(self.place(i, part), self.size[2], size, x, y, threads) }
+        unsafe { T::multiply(self.place(i, part), self.size[2], size, x, y, false, threads) }
     }
 
     /// The rows of a and the columns of b that a part of matrix `i` takes.

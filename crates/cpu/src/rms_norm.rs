@@ -1,7 +1,7 @@
 //! Fused root-mean-square normalization: forward keeps rstd of each row; backward gives the gradients of input and weight.
 //! A residual is added row by row, as in [`crate::norm`].
 
-use crate::batch_norm::Dense;
+use crate::dense::Dense;
 use crate::elementwise::finish;
 use crate::lanes::sums;
 use crate::launch::{Out, launch, storage};

@@ -2,61 +2,14 @@
 //! over, and that once for all blocks; else by the kernels of `gemm`.
 
 use crate::lanes::LANES;
-use crate::matmul::Matrix;
+use crate::matmul::{Matrix, Real};
 use crate::panel::{Panel, WHOLE, multiply_packed, multiply_plain, pack_turned, packed_len};
 use crate::simd::{Level, level};
-use crate::vector::{self, lanes};
+use crate::vector::lanes;
 use gemm_common::Parallelism;
-use gradus_core::Element;
 
 /// Rows of results are so many numbers apart, or a multiple: whole registers of any instruction set.
 pub(super) const UNIT: usize = LANES;
-
-/// A float that the `gemm` kernels multiply, and add to what is there.
-pub(super) trait Real: Element + vector::Real {
-    /// out = a·b (+ out, if `add`) for `out` `[m, n]` whose rows are `pitch` apart, a `[m, k]`, b `[k, n]`.
-    ///
-    /// # Safety
-    /// The matrices' elements must lie in live memory, and `out`'s `m × n` must be held alone.
-    unsafe fn gemm(out: *mut Self, pitch: usize, size: [usize; 3], a: Matrix<Self>, b: Matrix<Self>, add: bool);
-}
-
-macro_rules! real {
-    ($t:ty, $gemm:path) => {
-        impl Real for $t {
-            unsafe fn gemm(out: *mut $t, pitch: usize, [m, k, n]: [usize; 3], a: Matrix<$t>, b: Matrix<$t>, add: bool) {
-                let keep = if add { 1.0 } else { 0.0 };
-                // The kernels write columns, so the transposed product is asked for: outᵀ = bᵀ·aᵀ.
-                // SAFETY: by the caller.
-                unsafe {
-                    $gemm()(
-                        n,
-                        m,
-                        k,
-                        out,
-                        pitch as isize,
-                        1,
-                        add,
-                        b.ptr,
-                        b.row,
-                        b.column,
-                        a.ptr,
-                        a.row,
-                        a.column,
-                        keep,
-                        1.0,
-                        false,
-                        false,
-                        false,
-                        Parallelism::None,
-                    )
-                }
-            }
-        }
-    };
-}
-real!(f32, gemm_f32::gemm::f32::get_gemm_fn);
-real!(f64, gemm_f64::gemm::f64::get_gemm_fn);
 
 pub(super) fn transposed<T>(m: Matrix<T>) -> Matrix<T> {
     Matrix { ptr: m.ptr, row: m.column, column: m.row }
@@ -171,7 +124,7 @@ pub(super) unsafe fn multiply<T: Real>(to: To<T>, size: [usize; 3], a: Matrix<T>
                 panel.b = packed.as_ptr();
                 multiply_packed(&panel, n);
             }
-            _ => T::gemm(out, pitch, size, a, b.matrix, add),
+            _ => T::multiply(out, pitch, size, a, b.matrix, add, Parallelism::None),
         }
     }
 }

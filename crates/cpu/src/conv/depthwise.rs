@@ -4,10 +4,10 @@
 //! images are laid out, and their windows found, as for [`direct`](super::direct) convolutions of one register of channels. Work is cut by images
 //! and registers of channels, whatever the number of threads; sums over images are added in a fixed order.
 
-use super::Dense;
 use super::direct::{Pass, Plan, sum_parts};
 use super::epilogue::Epilogue;
 use super::pixels::{from_pixels, to_pixels, with_parts};
+use crate::dense::Dense;
 use crate::elementwise::finish;
 use crate::launch::{Out, launch, storage};
 use crate::math::Float;
@@ -185,7 +185,7 @@ fn run<T: Real>(conv: &Conv, x: &[View<'_>], plan: Planner, then: Epilogue<T>) -
     let (to, room) =
         (CpuStorage::new(l.plan.images * l.channels * result * size)?, CpuStorage::new(l.packed() * size)?);
     let (out, packed) = (Out::<T>::of(&to), Out::<T>::of(&room));
-    let inputs = x.iter().map(|v| Dense::<T>::of(*v)).collect::<Result<Vec<_>>>()?;
+    let inputs = Dense::<T>::all(x)?;
     let reads = x.iter().map(|v| storage(v.buffer)).collect::<Result<Vec<_>>>()?;
     launch(&reads, &[&to, &room], move || {
         l.pack(inputs[1].slice(), inputs.get(2).map(|b| b.slice()), packed.slice());

@@ -5,10 +5,10 @@
 //! the sum. The transposed convolution is a convolution for each remainder of the stride ([`phases`](super::phases)), and the taps' gradient the product
 //! the other way: taps × windows × outputs. Work is cut by images, whatever the number of threads.
 
-use super::Dense;
 use super::epilogue::Epilogue;
 use super::phases::{Phase, Phases};
 use super::pixels::{fetch_ahead, from_pixels, places, to_pixels, with_parts};
+use crate::dense::Dense;
 use crate::elementwise::finish;
 use crate::launch::{Out, launch, storage};
 use crate::math::Float;
@@ -317,7 +317,7 @@ fn convolve<T: Real>(x: &[View<'_>], p: Plan, then: Epilogue<T>) -> Result<Fused
     let (size, results) = (size_of::<T>(), p.writes * p.write_places.len());
     let (to, room) = (CpuStorage::new(p.images * results * size)?, CpuStorage::new((p.packed() + p.wide) * size)?);
     let (out, packed) = (Out::<T>::of(&to), Out::<T>::of(&room));
-    let inputs = x.iter().map(|v| Dense::<T>::of(*v)).collect::<Result<Vec<_>>>()?;
+    let inputs = Dense::<T>::all(x)?;
     let reads = x.iter().map(|v| storage(v.buffer)).collect::<Result<Vec<_>>>()?;
     // Few images are cut into blocks of output channels, too.
     let block = 2 * lanes::<T>();

@@ -9,7 +9,8 @@ use super::epilogue::Epilogue;
 use super::phases::{Phase, Phases};
 use super::planes::{Planes, Vectors, copy_planes, copy_vectors};
 use super::tiles::{Correlation, PACK, Product, SLACK, correlations, products};
-use super::{Dense, unravel, with_room};
+use super::{unravel, with_room};
+use crate::dense::Dense;
 use crate::elementwise::finish;
 use crate::launch::{Out, launch, storage};
 use crate::memory::CpuStorage;
@@ -243,7 +244,7 @@ fn convolve<T: Real>(x: &[View<'_>], s: Sizes, plan: Plan, then: Epilogue<T>) ->
         (size_of::<T>(), plan.groups * plan.reads * plan.in_channel, plan.groups * plan.writes * plan.out_channel);
     let (to, room) = (CpuStorage::new(s.images * result * size)?, CpuStorage::new(plan.packed() * size)?);
     let (out, packed) = (Out::<T>::of(&to), Out::<T>::of(&room));
-    let inputs = x.iter().map(|v| Dense::<T>::of(*v)).collect::<Result<Vec<_>>>()?;
+    let inputs = Dense::<T>::all(x)?;
     let reads = x.iter().map(|v| storage(v.buffer)).collect::<Result<Vec<_>>>()?;
     // Few images are cut into blocks of output channels, too.
     let blocks = plan.writes.div_ceil(PACK);

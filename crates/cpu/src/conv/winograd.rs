@@ -12,10 +12,10 @@ mod weight_grad;
 
 pub(super) use weight_grad::{fits_weight_grad, weight_grad};
 
-use super::Dense;
 use super::epilogue::Epilogue;
 use super::pixels::{blanks, fetch_ahead, from_pixels, places, to_pixels, with_parts};
 use super::transforms::{gather_output, load_square, spread_input, spread_taps, store_square};
+use crate::dense::Dense;
 use crate::elementwise::finish;
 use crate::launch::{Out, launch, storage};
 use crate::math::Float;
@@ -381,7 +381,7 @@ fn convolve<T: Real>(x: &[View<'_>], t: Tiling, filters: Filters, then: Epilogue
     let (to, room) =
         (CpuStorage::new(t.images * t.writes * t.write_plane * size)?, CpuStorage::new(16 * t.c * t.o * size)?);
     let (out, taps) = (Out::<T>::of(&to), Out::<T>::of(&room));
-    let inputs = x.iter().map(|v| Dense::<T>::of(*v)).collect::<Result<Vec<_>>>()?;
+    let inputs = Dense::<T>::all(x)?;
     let reads = x.iter().map(|v| storage(v.buffer)).collect::<Result<Vec<_>>>()?;
     // Few images are cut into blocks of output channels, too.
     let block = 2 * lanes::<T>();

@@ -5,10 +5,10 @@
 //! of threads; the parts are added in order.
 
 use super::{STRIP, Tiling, fill_canvas, fits, transform_input};
-use crate::conv::Dense;
 use crate::conv::direct::sum_parts;
 use crate::conv::pixels::{fetch_ahead, to_pixels, with_parts};
 use crate::conv::transforms::{gather_taps, load_square, spread_grad, store_square};
+use crate::dense::Dense;
 use crate::elementwise::finish;
 use crate::launch::{Out, launch, storage};
 use crate::math::Float;
