@@ -264,6 +264,7 @@ unsafe fn convolve_gangs_of<V: Vector>(p: Pass<'_, V::T>, room: [&mut [V::T]; 4]
     }
 }
 
+/// The same, of places of `c` channels read and `wide` written, whole registers both.
 #[inline(always)]
 unsafe fn convolve_of<V: Vector>(p: &Pass<'_, V::T>, room: [&mut [V::T]; 4], out: &Out<V::T>, c: usize, wide: usize) {
     let (t, [canvas, spread, product, target]) = (p.t, room);
