@@ -5,7 +5,7 @@ use crate::elementwise::{finish, source};
 use crate::launch::{In, Out, launch, storage};
 use crate::memory::CpuStorage;
 use crate::random::for_words;
-use crate::simd::vectorized;
+use crate::simd::{block_by_block, vectorized};
 use crate::strided::Scratch;
 use crate::threads::for_ranges;
 use gradus_core::backend::View;
@@ -26,6 +26,7 @@ vectorized! {
             let ((ys, y), (xs, x)) = (y.as_chunks_mut::<MASK_LANES>(), x.as_chunks::<MASK_LANES>());
             let (rows, w) = (ys.len(), w.split_at(ys.len() * MASK_LANES));
             for (row, ((y, x), w)) in ys.iter_mut().zip(xs).zip(w.0.as_chunks::<MASK_LANES>().0).enumerate() {
+                block_by_block();
                 for i in 0..MASK_LANES { (y[i], kept[i]) = decided(x[i], w[i], bound, scale, kept[i], row); }
             }
             for (i, ((y, &x), &w)) in y.iter_mut().zip(x).zip(w.1).enumerate() {
@@ -44,6 +45,7 @@ vectorized! {
             let ((ds, d), (gs, g)) = (dx.as_chunks_mut::<MASK_LANES>(), g.as_chunks::<MASK_LANES>());
             let rows = ds.len();
             for (row, (d, g)) in ds.iter_mut().zip(gs).enumerate() {
+                block_by_block();
                 for i in 0..MASK_LANES { d[i] = g[i] * if kept[i] >> row & 1 == 1 { scale } else { 0.0 }; }
             }
             for ((d, &g), &kept) in d.iter_mut().zip(g).zip(kept) {

@@ -24,60 +24,112 @@ pub(crate) fn total<T: Float>(lanes: [T; LANES]) -> T {
     folded(lanes, |a, b| a + b)
 }
 
-/// Σ term(x\[0\]\[i\], x\[1\]\[i\], ..) of rows of one length, for each of M terms.
+/// Adds a block's terms to the lanes. One term after the other: lane by lane, the compiler puts the terms of a lane into one register and turns
+/// the whole block for it, which takes up to eight times as long.
 #[inline(always)]
-#[allow(clippy::needless_range_loop)] // the loops must unroll
-pub(crate) fn sums<T: Float, const N: usize, const M: usize>(x: [&[T]; N], term: impl Fn([T; N]) -> [T; M]) -> [T; M] {
-    let mut lanes = [[T::ZERO; LANES]; M];
-    let blocks = x.map(|x| x.as_chunks::<LANES>());
-    let whole = blocks[0].0.len();
-    for b in 0..whole {
-        let block: [&[T; LANES]; N] = std::array::from_fn(|k| &blocks[k].0[b]);
-        for i in 0..LANES {
-            let t = term(std::array::from_fn(|k| block[k][i]));
-            for m in 0..M {
-                lanes[m][i] = lanes[m][i] + t[m];
-            }
+fn add_to<T: Float, const M: usize>(lanes: &mut [[T; LANES]; M], terms: [[T; LANES]; M]) {
+    for (lanes, terms) in lanes.iter_mut().zip(terms) {
+        for (lane, term) in lanes.iter_mut().zip(terms) {
+            *lane = *lane + term;
         }
     }
-    for i in 0..blocks[0].1.len() {
-        let t = term(std::array::from_fn(|k| blocks[k].1[i]));
-        for m in 0..M {
-            lanes[m][i] = lanes[m][i] + t[m];
-        }
+}
+
+/// A row's whole blocks; as many as in the first row, so that its length alone is asked for.
+#[inline(always)]
+fn whole_blocks<'a, T: Float, const N: usize>(x: [&'a [T]; N]) -> [&'a [[T; LANES]]; N] {
+    let whole = x[0].len() / LANES;
+    x.map(|x| &x.as_chunks().0[..whole])
+}
+
+/// What is left of rows behind their last whole block, as blocks filled up with zeros.
+#[inline(always)]
+fn filled_up<T: Float, const N: usize>(x: [&[T]; N]) -> [[T; LANES]; N] {
+    let (n, mut blocks) = (x[0].len(), [[T::ZERO; LANES]; N]);
+    for (block, x) in blocks.iter_mut().zip(x) {
+        block[..n % LANES].copy_from_slice(&x[n - n % LANES..n]);
+    }
+    blocks
+}
+
+/// Σ term(x\[0\]\[i\], x\[1\]\[i\], ..) of rows of one length, for each of M terms.
+#[inline(always)]
+pub(crate) fn sums<T: Float, const N: usize, const M: usize>(x: [&[T]; N], term: impl Fn([T; N]) -> [T; M]) -> [T; M] {
+    let mut lanes = [[T::ZERO; LANES]; M];
+    let (blocks, rest) = (whole_blocks(x), x[0].len() % LANES);
+    for b in 0..blocks[0].len() {
+        add_to(&mut lanes, terms(blocks.map(|x| &x[b]), &term));
+    }
+    if rest > 0 {
+        add_to(&mut lanes, first(rest, terms(filled_up(x).each_ref(), &term)));
     }
     lanes.map(total)
 }
 
-/// The same, of an f that gives the terms and a number, which is written to `out`.
+/// The terms of a block.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // the loops must unroll
+fn terms<T: Float, const N: usize, const M: usize>(
+    x: [&[T; LANES]; N],
+    term: &impl Fn([T; N]) -> [T; M],
+) -> [[T; LANES]; M] {
+    let mut terms = [[T::ZERO; LANES]; M];
+    for i in 0..LANES {
+        let t = term(x.map(|x| x[i]));
+        for m in 0..M {
+            terms[m][i] = t[m];
+        }
+    }
+    terms
+}
+
+/// The first `n` lanes' terms; zeros, which leave a sum as it is, in the others. They are written, not chosen: of sixteen conditions the compiler
+/// makes jumps, and takes the sums apart for them, in the loop over whole blocks too.
+#[inline(always)]
+fn first<T: Float, const M: usize>(n: usize, mut terms: [[T; LANES]; M]) -> [[T; LANES]; M] {
+    for terms in &mut terms {
+        terms[n..].fill(T::ZERO);
+    }
+    terms
+}
+
+/// The same, of an f that gives the terms and a number, which is written to `out`.
+#[inline(always)]
 pub(crate) fn sums_and_map<T: Float, const N: usize, const M: usize>(
     x: [&[T]; N],
     out: &mut [T],
     f: impl Fn([T; N]) -> ([T; M], T),
 ) -> [T; M] {
     let mut lanes = [[T::ZERO; LANES]; M];
-    let blocks = x.map(|x| x.as_chunks::<LANES>());
-    let (to, rest) = out[..x[0].len()].as_chunks_mut::<LANES>();
+    let (to, end) = out[..x[0].len()].as_chunks_mut::<LANES>();
+    let (blocks, rest) = (whole_blocks(x), x[0].len() % LANES);
     for (b, to) in to.iter_mut().enumerate() {
-        let block: [&[T; LANES]; N] = std::array::from_fn(|k| &blocks[k].0[b]);
-        for i in 0..LANES {
-            let (t, y) = f(std::array::from_fn(|k| block[k][i]));
-            to[i] = y;
-            for m in 0..M {
-                lanes[m][i] = lanes[m][i] + t[m];
-            }
-        }
+        add_to(&mut lanes, terms_and_map(blocks.map(|x| &x[b]), to, &f));
     }
-    for (i, to) in rest.iter_mut().enumerate() {
-        let (t, y) = f(std::array::from_fn(|k| blocks[k].1[i]));
-        *to = y;
-        for m in 0..M {
-            lanes[m][i] = lanes[m][i] + t[m];
-        }
+    if rest > 0 {
+        let mut to = [T::ZERO; LANES];
+        add_to(&mut lanes, first(rest, terms_and_map(filled_up(x).each_ref(), &mut to, &f)));
+        end.copy_from_slice(&to[..rest]);
     }
     lanes.map(total)
+}
+
+#[inline(always)]
+#[allow(clippy::needless_range_loop)] // the loops must unroll
+fn terms_and_map<T: Float, const N: usize, const M: usize>(
+    x: [&[T; LANES]; N],
+    to: &mut [T; LANES],
+    f: &impl Fn([T; N]) -> ([T; M], T),
+) -> [[T; LANES]; M] {
+    let mut terms = [[T::ZERO; LANES]; M];
+    for i in 0..LANES {
+        let (t, y) = f(x.map(|x| x[i]));
+        to[i] = y;
+        for m in 0..M {
+            terms[m][i] = t[m];
+        }
+    }
+    terms
 }
 
 /// y = f(x); gives Σ y as [`sums`] would. The numbers beyond the last whole block are a block of their own, filled up with zeros: a loop over
@@ -94,8 +146,7 @@ pub(crate) fn map<T: Float>(x: &[T], y: &mut [T], f: impl Fn(T) -> T) -> T {
         }
     }
     if !tail.is_empty() {
-        let mut block = [T::ZERO; LANES];
-        block[..tail.len()].copy_from_slice(tail);
+        let [mut block] = filled_up([tail]);
         for i in 0..LANES {
             block[i] = f(block[i]);
             lanes[i] = lanes[i] + if i < tail.len() { block[i] } else { T::ZERO };
@@ -166,6 +217,21 @@ mod tests {
             let n = n as f32;
             assert_eq!(sum, n * (n - 1.0) / 2.0, "Σ i below {n}");
             assert_eq!(squares, (n - 1.0) * n * (2.0 * n - 1.0) / 6.0, "Σ i² below {n}");
+        }
+    }
+
+    #[test]
+    fn what_fills_up_a_row_counts_for_nothing() {
+        for n in 0..70 {
+            let x: Vec<f32> = (1..=n).map(|i| i as f32).collect();
+            // Of the zeros behind the row the terms would be NaN and one.
+            let terms = |[x]: [f32; 1]| [x / x, (x - 1.0) * (x - 1.0)];
+            let mut y = vec![-1.0; n];
+            let of_map = sums_and_map([&x], &mut y, |x| (terms(x), x[0] + 1.0));
+            assert_eq!(sums([&x], terms), of_map, "{n} numbers");
+            assert_eq!(of_map[0], n as f32);
+            assert_eq!(of_map[1], (0..n).map(|i| (i * i) as f32).sum::<f32>(), "{n} numbers");
+            assert!(y.iter().zip(&x).all(|(y, x)| *y == x + 1.0), "{y:?}");
         }
     }
 }

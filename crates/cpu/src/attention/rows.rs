@@ -3,9 +3,9 @@
 //! Rows are taken in whole blocks of lanes: with a loop for the rest of a row of thirty keys, the rest would be half the work. And each step is
 //! done for all rows before the next: one row's maximum, sum and quotient would keep the processor waiting for each other.
 
-use crate::lanes::{LANES, folded, total};
+use crate::lanes::{LANES, folded, sums, total};
 use crate::math::Float;
-use crate::simd::vectorized;
+use crate::simd::{block_by_block, vectorized};
 use gradus_core::rng::uniform;
 
 /// Queries whose scores are held at once, at most.
@@ -67,6 +67,7 @@ vectorized! {
             let row = seen_blocks(row, rows, i, low);
             let mut max = [low; LANES];
             for block in &*row {
+                block_by_block();
                 for i in 0..LANES { max[i] = if block[i] > max[i] { block[i] } else { max[i] }; }
             }
             let max = folded(max, |a, b| if b > a { b } else { a });
@@ -76,6 +77,7 @@ vectorized! {
         for (i, ((row, &most), sum)) in s.chunks_exact_mut(rows.pitch).zip(&most).zip(&mut sum).enumerate() {
             let mut lanes = [T::ZERO; LANES];
             for block in &mut row.as_chunks_mut::<LANES>().0[..rows.blocks(i).0] {
+                block_by_block();
                 for i in 0..LANES {
                     block[i] = (block[i] - most).exp_share::<FMA>();
                     lanes[i] = lanes[i] + block[i];
@@ -88,9 +90,7 @@ vectorized! {
         }
         for sum in &mut sum { *sum = if *sum == T::ZERO { T::ZERO } else { T::ONE / *sum }; }
         for (i, (row, &by)) in s.chunks_exact_mut(rows.pitch).zip(&sum).enumerate() {
-            for block in &mut row.as_chunks_mut::<LANES>().0[..rows.blocks(i).0] {
-                for p in block { *p = *p * by; }
-            }
+            for p in row.as_chunks_mut::<LANES>().0[..rows.blocks(i).0].as_flattened_mut() { *p = *p * by; }
         }
     }
     /// ds = p·(dp − Σ p·dp / Σ p)·scale, in the place of dp; the mean is 0 where all of p are 0. (The probabilities' sum is 1 but for rounding, which
@@ -99,22 +99,15 @@ vectorized! {
         let mut mean = [T::ZERO; BLOCK];
         for (i, ((p, ds), mean)) in p.chunks_exact(rows.pitch).zip(ds.chunks_exact_mut(rows.pitch)).zip(&mut mean).enumerate() {
             let ds = seen_blocks(ds, rows, i, T::ZERO);
-            let (mut products, mut sum) = ([T::ZERO; LANES], [T::ZERO; LANES]);
-            for (p, d) in p.as_chunks::<LANES>().0.iter().zip(&*ds) {
-                for i in 0..LANES {
-                    products[i] = products[i] + p[i] * d[i];
-                    sum[i] = sum[i] + p[i];
-                }
-            }
-            let (products, sum) = (total(products), total(sum));
+            // Two sums, one after the other: of both at once the compiler makes one of pairs, at half the speed.
+            let (ds, p) = (ds.as_flattened(), &p[..ds.len() * LANES]);
+            let ([products], [sum]) = (sums([p, ds], |[p, d]| [p * d]), sums([p], |[p]| [p]));
             *mean = if sum == T::ZERO { T::ZERO } else { products / sum };
         }
         for (i, ((p, ds), &mean)) in p.chunks_exact(rows.pitch).zip(ds.chunks_exact_mut(rows.pitch)).zip(&mean).enumerate() {
             let (blocks, lanes) = rows.blocks(i);
             let ds = &mut ds.as_chunks_mut::<LANES>().0[..blocks];
-            for (p, d) in p.as_chunks::<LANES>().0.iter().zip(&mut *ds) {
-                for i in 0..LANES { d[i] = p[i] * (d[i] - mean) * scale; }
-            }
+            for (d, &p) in ds.as_flattened_mut().iter_mut().zip(p) { *d = p * (*d - mean) * scale; }
             if let Some(last) = ds.last_mut() { put_behind(last, lanes, T::ZERO); } // 0 · infinity
         }
     }
