@@ -37,7 +37,7 @@ fn add_to<T: Float, const M: usize>(lanes: &mut [[T; LANES]; M], terms: [[T; LAN
 
 /// A row's whole blocks; as many as in the first row, so that its length alone is asked for.
 #[inline(always)]
-fn whole_blocks<'a, T: Float, const N: usize>(x: [&'a [T]; N]) -> [&'a [[T; LANES]]; N] {
+fn whole_blocks<T: Float, const N: usize>(x: [&[T]; N]) -> [&[[T; LANES]]; N] {
     let whole = x[0].len() / LANES;
     x.map(|x| &x.as_chunks().0[..whole])
 }
