@@ -109,3 +109,57 @@ pub(super) unsafe fn into_square<V: Vector>(p: &Panel<'_, V::T>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::panel::{Panel, WHOLE, multiply_plain};
+
+    /// The product by its definition, begun with `start` or not.
+    fn product(rows: usize, run: usize, starts: bool) -> Vec<f32> {
+        let sum = |i, j| (0..run).map(|k| a(i, k) * b(k, j)).sum::<f32>() + if starts { start(i, j) } else { 0.0 };
+        (0..rows * 16).map(|at| sum(at / 16, at % 16)).collect()
+    }
+    fn a(i: usize, k: usize) -> f32 {
+        (i * 3 + k * 7) as f32 % 5.0 - 2.0
+    }
+    fn b(k: usize, j: usize) -> f32 {
+        (k * 5 + j * 3) as f32 % 7.0 - 3.0
+    }
+    fn start(i: usize, j: usize) -> f32 {
+        (i + j) as f32
+    }
+
+    /// Small whole numbers, so that every order of additions gives the same sums.
+    #[test]
+    fn products_by_squares_and_into_squares_are_products() {
+        let by_square = (0..40).map(|rows| (rows, 16, false)); // blocks of 12, 8, 2 rows and one
+        let into_square = (0..40).map(|run| (16, run, true));
+        for (rows, run, turned) in by_square.chain(into_square) {
+            let (a_row, a_column) = if turned { (1, rows) } else { (run, 1) };
+            let place = |at: usize| if turned { a(at % rows, at / rows) } else { a(at / run, at % run) };
+            let left: Vec<f32> = (0..rows * run).map(place).collect();
+            let right: Vec<f32> = (0..run * 16).map(|at| b(at / 16, at % 16)).collect();
+            let begun: Vec<f32> = (0..rows * 16).map(|at| start(at / 16, at % 16)).collect();
+            for starts in [false, true] {
+                let mut out = vec![f32::NAN; rows * 16];
+                let panel = Panel {
+                    rows,
+                    run,
+                    runs: WHOLE,
+                    a: left.as_ptr(),
+                    a_row,
+                    a_column,
+                    b: right.as_ptr(),
+                    b_row: 16,
+                    start: if starts { begun.as_ptr() } else { std::ptr::null() },
+                    start_row: 16,
+                    out: out.as_mut_ptr(),
+                    out_row: 16,
+                };
+                // SAFETY: all operands hold what the panel names.
+                unsafe { multiply_plain::<f32>(&panel, 16) };
+                assert_eq!(out, product(rows, run, starts), "{rows} rows, sums of {run}, begun {starts}");
+            }
+        }
+    }
+}
