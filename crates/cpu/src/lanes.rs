@@ -93,7 +93,7 @@ fn first<T: Float, const M: usize>(n: usize, mut terms: [[T; LANES]; M]) -> [[T;
     terms
 }
 
-/// The same, of an f that gives the terms and a number, which is written to `out`.
+/// [`sums`] of an f that gives the terms and a number, which is written to `out`.
 #[inline(always)]
 pub(crate) fn sums_and_map<T: Float, const N: usize, const M: usize>(
     x: [&[T]; N],
