@@ -114,7 +114,8 @@ impl<T: Real> ManyRows<'_, T> {
     /// The rows and columns of a cell.
     pub(crate) fn cell(&self, i: usize) -> [Range<usize>; 2] {
         let cut = |len: usize, unit: usize, i: usize, parts: usize| {
-            let at = |i: usize| (len * i / parts).next_multiple_of(unit).min(len);
+            // The nearest multiple, so that two threads have almost as much to do: who is done early and finds nothing falls asleep.
+            let at = |i: usize| if i == parts { len } else { ((len * i / parts + unit / 2) / unit * unit).min(len) };
             at(i)..at(i + 1)
         };
         let ([m, _, n], [rows, columns]) = (self.size, self.cuts());

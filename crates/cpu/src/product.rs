@@ -136,14 +136,16 @@ enum Way {
 impl Way {
     fn of<T: Real>(size: [usize; 3], a: &Side<T>, b: &Side<T>, batch: usize) -> Way {
         let [m, k, n] = size;
-        let lie_tall = a.rows == 1 && b.columns == 1 && a.columns > 0 && b.rows > 0;
+        let lie_tall = batch == 1 && a.rows == 1 && b.columns == 1 && a.columns > 0 && b.rows > 0;
         if batch * m * k * n == 0 {
             Way::Empty
         } else if batch == 1 && rows_by_rows::fits(size, [a.rows, a.columns], [b.rows, b.columns]) {
             Way::RowsByRows
+        } else if lie_tall && Tall::<T>::is_best(size, b.rows as usize) {
+            Way::Tall
         } else if batch == 1 && many_rows::fits(size, [a.rows, a.columns], [b.rows, b.columns]) {
             Way::ManyRows
-        } else if batch == 1 && lie_tall && Tall::<T>::fits(m, k, n) {
+        } else if lie_tall && Tall::<T>::fits(size, b.rows as usize) {
             Way::Tall
         } else if batch == 1 && m * n * k >= SHARED_FROM {
             Way::Shared

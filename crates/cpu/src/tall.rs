@@ -17,6 +17,10 @@ const FEWEST: usize = 256;
 const SHORT: usize = 2 * BLOCK;
 /// So many numbers of b stay there beside a part of the result.
 const STAYS: usize = 1 << 16;
+/// Bytes of a cache's line.
+const LINE: usize = 64;
+/// Lines so many bytes apart share a few places of the first cache.
+const PAGE: usize = 4096;
 /// A part of the result has about so many rows: a few blocks of the panels' height.
 const PART: usize = 48;
 
@@ -37,10 +41,19 @@ unsafe impl<T: Sync> Sync for Tall<T> {}
 
 impl<T: Real> Tall<T> {
     /// Whether a product of these sizes is one for this kernel.
-    pub(crate) fn fits(m: usize, k: usize, n: usize) -> bool {
+    pub(crate) fn fits([m, k, n]: [usize; 3], b_row: usize) -> bool {
         let long = k >= FEWEST && k >= 2 * n && n <= 512;
+        long && Self::in_registers(m, n) || Self::is_best([m, k, n], b_row)
+    }
+    /// Whether no other kernel is as good: if b, a block or two of rows, stays in the second cache and is read where it lies.
+    pub(crate) fn is_best([m, k, n]: [usize; 3], b_row: usize) -> bool {
         let short = (16..=SHORT).contains(&k) && k * n <= STAYS && k * n * m > 1 << 20;
-        (long || short) && n.is_multiple_of(lanes::<T>()) && m >= PART
+        // Rows a page apart share their places in the first cache: what of a line is not used at once is fetched again.
+        let stays = lanes::<T>() * size_of::<T>() >= LINE || !(b_row * size_of::<T>()).is_multiple_of(PAGE);
+        short && stays && Self::in_registers(m, n)
+    }
+    fn in_registers(m: usize, n: usize) -> bool {
+        n.is_multiple_of(lanes::<T>()) && m >= PART
     }
     /// How many parts there are; of an even number, two threads get as many each.
     pub(crate) fn parts(&self) -> usize {
@@ -106,10 +119,16 @@ mod tests {
 
     #[test]
     fn parts_hold_each_row_once_and_sums_are_right() {
-        for (m, k, n) in
-            [(48, 256, 16), (67, 300, 32), (512, 259, 128), (193, 1000, 48), (128, 64, 784), (300, 100, 48)]
-        {
-            if !Tall::<f32>::fits(m, k, n) {
+        for (m, k, n) in [
+            (48, 256, 16),
+            (67, 300, 32),
+            (512, 259, 128),
+            (193, 1000, 48),
+            (128, 64, 784),
+            (128, 64, 1024),
+            (300, 100, 48),
+        ] {
+            if !Tall::<f32>::fits([m, k, n], n) {
                 continue; // of these lanes
             }
             let number = |i: usize| ((i * 37 % 101) as f32 - 50.0) / 64.0;

@@ -119,7 +119,7 @@ pub fn peer<Inputs>(
 }
 
 /// Peak resident memory of this process in KiB.
-fn peak_rss() -> Result<u64> {
+pub fn peak_rss() -> Result<u64> {
     let path = "/proc/self/status";
     let status = std::fs::read_to_string(path).map_err(|e| format!("cannot read {path}: {e}"))?;
     let peak =

@@ -1,5 +1,6 @@
 //! One sequence's step of an LSTM or a GRU once its gates are summed, and the gradients. Long loops are cut where one would need
-//! more registers than there are.
+//! more registers than there are. Every slice is cut to n numbers where the compiler sees it: else it leaves the last lanes of each
+//! loop to scalars, to find out whether they are there.
 
 use crate::math::Float;
 use crate::simd::vectorized;
@@ -33,8 +34,8 @@ vectorized! {
     pub(super) fn lstm_backward(x: [&[f32]; 5], dc: &mut [f32], gates: &mut [f32]) {
         let n = dc.len();
         let [activations, before, after, gy, dh] = x;
-        let a: [&[f32]; 4] = std::array::from_fn(|k| &activations[k * n..][..n]);
-        let [i, f, g, o] = a;
+        let (i, f) = (&activations[..n], &activations[n..2 * n]);
+        let (g, o) = (&activations[2 * n..3 * n], &activations[3 * n..4 * n]);
         let (before, after, gy, dh) = (&before[..n], &after[..n], &gy[..n], &dh[..n]);
         let (di, rest) = gates[..4 * n].split_at_mut(n);
         let (df, rest) = rest.split_at_mut(n);
@@ -76,8 +77,8 @@ vectorized! {
     pub(super) fn gru_backward(x: [&[f32]; 3], dh: &mut [f32], grads: [&mut [f32]; 2]) {
         let ([kept, before, gy], [dx, ds]) = (x, grads);
         let n = before.len();
-        let a: [&[f32]; 4] = std::array::from_fn(|k| &kept[k * n..][..n]);
-        let [r, z, new, part] = a;
+        let (r, z) = (&kept[..n], &kept[n..2 * n]);
+        let (new, part) = (&kept[2 * n..3 * n], &kept[3 * n..4 * n]);
         let (before, gy, dh) = (&before[..n], &gy[..n], &mut dh[..n]);
         let (dr, rest) = dx[..3 * n].split_at_mut(n);
         let (dz, dn) = rest.split_at_mut(n);

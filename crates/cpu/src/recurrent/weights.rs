@@ -49,11 +49,14 @@ pub(super) fn lstm(x: &[View<'_>], reverse: bool) -> Result<Option<Fused>> {
     let [dv, db, dw] = [&tv, &tb, &tw].map(|s| Out::<f32>::of(s));
     let all = In::<f32>::of(storage(&sums)?);
     launch(&[storage(&sums)?], &[&tv, &tb, &tw], move || {
-        for (o, sums) in all.slice().chunks_exact(width).take(wide).enumerate() {
-            dw.part(o * n, n).copy_from_slice(&sums[..n]);
-            dv.part(o * inputs, inputs).copy_from_slice(&sums[n..n + inputs]);
-            db.part(o, 1)[0] = sums[n + inputs];
-        }
+        const ROWS: usize = 64;
+        for_chunks(wide.div_ceil(ROWS), wide * width / 8, |i| {
+            for (o, sums) in all.slice().chunks_exact(width).enumerate().take(wide).skip(i * ROWS).take(ROWS) {
+                dw.part(o * n, n).copy_from_slice(&sums[..n]);
+                dv.part(o * inputs, inputs).copy_from_slice(&sums[n..n + inputs]);
+                db.part(o, 1)[0] = sums[n + inputs];
+            }
+        });
     });
     Ok(Some(Fused { outputs: smallvec![finish(tv)?, finish(tb)?, finish(tw)?], ..Fused::default() }))
 }

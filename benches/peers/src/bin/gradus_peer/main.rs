@@ -4,7 +4,8 @@
 //!
 //! The twin of `torch_peer.py` and its modules, function by function, and written as a user of Gradus writes: layers and an
 //! optimizer. A training's step runs `eager`, recorded and replayed `guarded` (as the trainer does) or `unchecked`; with
-//! `--variant same-bits` all three, compared; with `same-threads` on one, two and four threads, compared. README.md states the contract.
+//! `--variant same-bits` all three, compared; with `same-threads` on one, two and four threads, compared; with `same-memory` guarded, for as many steps
+//! as are asked for, and its memory watched. README.md states the contract.
 
 mod inputs;
 mod models;
@@ -16,8 +17,9 @@ use gradus::{Device, Devices, cpu};
 use inputs::Tensors;
 use std::process::ExitCode;
 
-/// `same-bits` times nothing: it fails unless the first three give the same bits. So does `same-threads`, unless any number of threads does.
-const VARIANTS: [&str; 5] = ["eager", "guarded", "unchecked", "same-bits", "same-threads"];
+/// `same-bits` times nothing: it fails unless the first three give the same bits. So does `same-threads`, unless any number of threads
+/// does, and `same-memory`, if resident memory grows after the first tenth of the steps.
+const VARIANTS: [&str; 6] = ["eager", "guarded", "unchecked", "same-bits", "same-threads", "same-memory"];
 
 fn load(options: &Options) -> Result<(Tensors, Tensors)> {
     cpu::set_threads(options.threads.into());
@@ -37,6 +39,7 @@ fn measure(options: &Options, (weights, data): (Tensors, Tensors)) -> Result<Out
         Case::C13 => pieces::files(&weights, steps)?,
         _ if options.variant == "same-bits" => train::same_bits(options, &weights, &data)?,
         _ if options.variant == "same-threads" => train::same_threads(options, &weights, &data)?,
+        _ if options.variant == "same-memory" => train::same_memory(options, &weights, &data)?,
         _ => train::train(options, &weights, &data)?,
     })
 }

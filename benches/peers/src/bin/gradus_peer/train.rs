@@ -2,7 +2,7 @@
 
 use crate::inputs::Tensors;
 use crate::models::{Cnn, Gpt, Mlp, ResNet20, Sequences};
-use contract::{Case, LOSSES, Options, Outcome, now, sample};
+use contract::{Case, LOSSES, Options, Outcome, now, peak_rss, sample};
 use gradus::capture::Captured;
 use gradus::data::{InMemory, Loader};
 use gradus::nn::{Cx, Init, Layer, Mode, Module};
@@ -170,6 +170,27 @@ pub fn same_threads(options: &Options, weights: &Tensors, data: &Tensors) -> Res
     same(&one, &on(2)?, ["on one thread", "on two"])?;
     same(&one, &on(4)?, ["on one thread", "on four"])?;
     Ok(outcome(one))
+}
+
+/// Trains as the trainer does, guarded: after the first tenth of the steps resident memory has seen its peak.
+pub fn same_memory(options: &Options, weights: &Tensors, data: &Tensors) -> contract::Result<Outcome> {
+    const SLACK_KIB: u64 = 1024; // the allocator's, of bookkeeping: less than 100 bytes a step over 10,000 steps
+    let batches: Vec<_> = data.unbind("x")?.into_iter().zip(data.unbind("y")?).collect();
+    let mut training = Training::variant("guarded", options, weights, batches, true)?;
+    let mut losses = Vec::new();
+    let mut until = |step: usize| -> contract::Result<u64> {
+        while losses.len() < step {
+            losses.push(training.step(losses.len())?.item::<f32>()?);
+        }
+        peak_rss()
+    };
+    let (first, all) = (until(options.steps().div_ceil(10))?, until(options.steps())?);
+    if all > first + SLACK_KIB {
+        let (tenth, steps) = (options.steps().div_ceil(10), options.steps());
+        return Err(format!("resident memory grew: at most {first} KiB in {tenth} steps, {all} KiB in {steps}").into());
+    }
+    losses.truncate(LOSSES);
+    Ok(Outcome { losses, first_step_at: now(), rows: json!({"resident_kib": {"first_tenth": first, "all": all}}) })
 }
 
 /// One pass over all rows in a new order. Losses: of the first ten batches, in the order of the file.
