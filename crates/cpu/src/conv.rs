@@ -24,7 +24,6 @@ use gradus_core::functional::conv::{Conv, ConvInputGrad, ConvThen, ConvWeightGra
 use gradus_core::ops::UnaryOp;
 use gradus_core::{Buffer, DType, Result};
 use smallvec::smallvec;
-use std::cell::RefCell;
 
 pub(crate) fn register(table: &KernelTable) {
     table.register(|c: FusedCall<'_, Conv>| convolve(Direction::Forward, c.op, c.x, None));
@@ -126,22 +125,6 @@ fn with_epilogue<T: Real>(
 fn taken([dw, db]: [Buffer; 2], bias: bool) -> Option<Fused> {
     let outputs = if bias { smallvec![dw, db] } else { smallvec![dw] };
     Some(Fused { outputs, ..Fused::default() })
-}
-
-thread_local! {
-    static ROOM: RefCell<Vec<f64>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Runs `f` with room for `n` numbers of any value.
-fn with_room<T: Real>(n: usize, f: impl FnOnce(&mut [T])) {
-    ROOM.with_borrow_mut(|room| {
-        let words = (n * size_of::<T>()).div_ceil(size_of::<f64>());
-        if room.len() < words {
-            room.resize(words, 0.0);
-        }
-        // SAFETY: `T` is f32 or f64: no larger, no stricter in alignment, and any bits are a value.
-        f(unsafe { std::slice::from_raw_parts_mut(room.as_mut_ptr().cast(), n) })
-    });
 }
 
 /// Number `i` of a box of these lengths, as a place in it.

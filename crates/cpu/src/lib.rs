@@ -41,6 +41,7 @@ mod random;
 mod recurrent;
 mod reduce;
 mod rms_norm;
+mod room;
 mod rotary;
 mod rows_by_rows;
 mod simd;

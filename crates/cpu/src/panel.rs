@@ -50,8 +50,9 @@ pub(crate) unsafe fn multiply<V: Vector>(p: &Panel<'_, V::T>, columns: usize) {
             return into_square::<V>(p);
         }
     }
-    // Blocks whose heights differ by one row at most: a block of one or two rows would wait for each of its sums.
-    let blocks = p.rows.div_ceil(V::HEIGHT);
+    // Blocks whose heights differ by one row at most: a block of one or two rows would wait for each of its sums. Of nine rows on the
+    // compiler keeps some sums in memory, depending on what stands around, and a block takes up to half as long again.
+    let blocks = p.rows.div_ceil(V::HEIGHT.min(8));
     let (height, higher) = (p.rows / blocks.max(1), p.rows % blocks.max(1));
     for column in (0..columns).step_by(2 * V::LANES) {
         let mut row = 0;

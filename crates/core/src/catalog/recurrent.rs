@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::functional::gru::{GruStep, GruStepGrad};
 use crate::functional::gru_sequence::{GruSequence, GruSequenceGrad};
 use crate::functional::lstm::{LstmStep, LstmStepGrad};
-use crate::functional::lstm_sequence::{LstmSequence, LstmSequenceGrad, LstmWeightGrad};
+use crate::functional::lstm_sequence::{LstmGateGrad, LstmSequence, LstmSequenceGrad, LstmWeightGrad};
 use crate::tensor::Tensor;
 
 pub(super) fn entries() -> Vec<Entry> {
@@ -73,7 +73,7 @@ fn lstm_sequence() -> Vec<Entry> {
         [inputs(sizes), reals(&[&[t, b, n], &[b, n]])].concat()
     }
     /// What forward keeps is a function of the inputs, which the definition works out for itself.
-    fn grad(x: &[Tensor], reverse: bool) -> Result<Vec<Tensor>> {
+    fn kept(x: &[Tensor], reverse: bool) -> Result<[Tensor; 2]> {
         let [gates, w, mut h, mut c] = [
             x[0].detach().try_linear(&x[1].detach(), Some(&x[2].detach()))?,
             x[3].detach().try_t()?,
@@ -94,11 +94,27 @@ fn lstm_sequence() -> Vec<Entry> {
             cells.push(c.clone());
         }
         let stacked = |all: Vec<Tensor>| Tensor::try_stack(&all.iter().collect::<Vec<_>>(), 0);
-        composed(LstmSequenceGrad { reverse }, &[x.to_vec(), vec![stacked(activations)?, stacked(cells)?]].concat())
+        Ok([stacked(activations)?, stacked(cells)?])
     }
-    /// The three gradients as one vector, which depends on every input.
+    fn gate_grad(x: &[Tensor], reverse: bool) -> Result<Vec<Tensor>> {
+        composed(LstmGateGrad { reverse }, &[x, &kept(x, reverse)?].concat())
+    }
+    /// All states are an input of its own.
+    fn grad(x: &[Tensor], op: LstmSequenceGrad) -> Result<Vec<Tensor>> {
+        composed(op, &[x, &kept(x, op.reverse)?].concat())
+    }
+    fn with_states(sizes: [usize; 4]) -> Vec<Input> {
+        let [t, b, _, n] = sizes;
+        [with_grads(sizes), reals(&[&[t, b, n]])].concat()
+    }
+    fn wanted(reverse: bool, inputs: bool, states: bool) -> LstmSequenceGrad {
+        LstmSequenceGrad { reverse, inputs, states }
+    }
     fn all_weights(x: &[Tensor], reverse: bool) -> Result<Tensor> {
-        let all = composed(LstmWeightGrad { reverse }, x)?;
+        in_one(composed(LstmWeightGrad { reverse }, x)?)
+    }
+    /// The gradients as one vector, which depends on every input.
+    fn in_one(all: Vec<Tensor>) -> Result<Tensor> {
         let flat = all.iter().map(|t| t.try_reshape([t.elements()])).collect::<Result<Vec<_>>>()?;
         Tensor::try_cat(&flat.iter().collect::<Vec<_>>(), 0)
     }
@@ -120,13 +136,25 @@ fn lstm_sequence() -> Vec<Entry> {
                 composed(LstmSequence { reverse: false }, &x).map(|mut y| y.swap_remove(0))
             }),
         Entry::new(
-            "lstm_sequence_grad",
+            "lstm_gate_grad",
             "torch.ops.aten._thnn_fused_lstm_cell_backward",
             "The gradients of all steps of an LSTM with respect to its gates, and the first h and c.",
         )
-        .case(with_grads([2, 2, 1, 2]), |x| grad(x, false))
-        .case(with_grads([2, 1, 2, 2]), |x| grad(x, true))
-        .large(with_grads([3, 67, 2, 37]), |x| grad(x, false).map(|mut y| y.swap_remove(0))),
+        .case(with_grads([2, 2, 1, 2]), |x| gate_grad(x, false))
+        .case(with_grads([2, 1, 2, 2]), |x| gate_grad(x, true))
+        .large(with_grads([3, 67, 2, 37]), |x| gate_grad(x, false).map(|mut y| y.swap_remove(0))),
+        Entry::new(
+            "lstm_sequence_grad",
+            "torch.ops.aten.lstm_backward",
+            "The gradients of all steps of an LSTM with respect to its weights, its inputs, and the first h and c.",
+        )
+        .case(with_states([2, 2, 1, 2]), |x| grad(x, wanted(false, true, true)))
+        .case(with_states([2, 1, 2, 2]), |x| grad(x, wanted(true, false, true)))
+        .case(with_states([3, 2, 1, 1]), |x| grad(x, wanted(false, true, false)))
+        .case(with_states([1, 1, 1, 1]), |x| grad(x, wanted(true, false, false)))
+        .large(with_states([3, 67, 2, 37]), |x| in_one(grad(x, wanted(false, true, true))?))
+        .large(with_states([9, 35, 11, 16]), |x| in_one(grad(x, wanted(true, true, true))?))
+        .large(with_states([13, 6, 40, 32]), |x| in_one(grad(x, wanted(false, false, false))?)),
         Entry::new(
             "lstm_weight_grad",
             "torch.ops.aten.lstm_backward",

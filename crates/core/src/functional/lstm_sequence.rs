@@ -24,11 +24,24 @@ pub struct LstmSequence {
     pub reverse: bool,
 }
 
-/// The gradient of [`LstmSequence`], but for what is a product of this one's first output. Inputs: its six, the gradients of
-/// its outputs, and what forward kept, which the definition computes anew → the gradients of the gates `[steps, batch, 4·n]`, and
-/// of h and c.
+/// The gradient of [`LstmSequence`]. Inputs: its six, the gradients of its outputs, all h′, and what forward kept → the gradients of V, b
+/// and W, then, if it is wanted, that of x, then, if they are wanted, those of h and c.
+///
+/// One composite for all of them, so that a device need not write the gradients of all gates down.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LstmSequenceGrad {
+    /// As of the [`LstmSequence`].
+    pub reverse: bool,
+    /// Whether the gradient of x is wanted.
+    pub inputs: bool,
+    /// Whether those of h and c are.
+    pub states: bool,
+}
+
+/// The gradients of the gates in a [`LstmSequence`], and of its first states. Inputs: its six, the gradients of its outputs, and what
+/// forward kept, which the definition computes anew → the gradients of the gates `[steps, batch, 4·n]`, and of h and c.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LstmGateGrad {
     /// As of the [`LstmSequence`].
     pub reverse: bool,
 }
@@ -74,6 +87,27 @@ fn check_lstm(x: &[Meta], states: &[Meta]) -> Result<Meta> {
     }
     let gates = Meta::new(x[0].dtype, inputs.with(2, v[0]));
     check(&[&[gates, x[3]], states].concat(), 4, states)?;
+    Ok(gates)
+}
+
+/// Checks the inputs of a sequence, the gradients of its outputs and what forward kept; gives the meta of all gates.
+fn check_grad(x: &[Meta]) -> Result<Meta> {
+    let [_, _, _, w, h, c, gy, gc, activations, cells] = x else {
+        return Err(Error::misuse(
+            "needs the six inputs, two gradients, and the activations and cells that forward kept",
+        ));
+    };
+    let gates = check_lstm(x, &[*h, *c, *gc])?;
+    if x.iter().any(|m| m.dtype != gates.dtype) {
+        return Err(Error::misuse("inputs, gradients and what forward kept must have one floating-point dtype"));
+    }
+    let states = gates.shape.with(2, w.shape[1]);
+    if let Some(m) = [gy, cells].into_iter().find(|m| m.shape != states) {
+        return Err(Error::misuse(format!("all states, and their gradient, have shape {states}, not {}", m.shape)));
+    }
+    if activations.shape != gates.shape {
+        return Err(Error::misuse(format!("the activations have the gates' shape, not {}", activations.shape)));
+    }
     Ok(gates)
 }
 
@@ -151,15 +185,18 @@ impl Composite for LstmSequence {
         let (activations, cells, reverse) = (cx.aux(0)?, cx.aux(1)?, self.reverse);
         let x: [Tensor; 6] = std::array::from_fn(|i| cx.x(i));
         let g = [cx.grad_or_zeros(0), cx.grad_or_zeros(1), activations, cells];
-        let mut states = Tensor::compose(LstmSequenceGrad { reverse }, &x.iter().chain(&g).collect::<Vec<_>>());
-        let (dc, dh) = (states.pop(), states.pop());
-        let gates = states.pop()?;
-        let dx = cx.needs(0).then(|| gates.matmul(&x[1]));
-        let weights = (1..4).any(|i| cx.needs(i));
-        let weights =
-            weights.then(|| Tensor::compose(LstmWeightGrad { reverse }, &[&gates, &x[0], &cx.y_of(0), &x[4]]));
-        let mut weights = weights.into_iter().flatten();
-        Some(smallvec![dx, weights.next(), weights.next(), weights.next(), dh, dc])
+        if !(1..4).any(|i| cx.needs(i)) {
+            let mut all = Tensor::compose(LstmGateGrad { reverse }, &x.iter().chain(&g).collect::<Vec<_>>());
+            let (dc, dh, gates) = (all.pop(), all.pop(), all.pop()?);
+            return Some(smallvec![cx.needs(0).then(|| gates.matmul(&x[1])), None, None, None, dh, dc]);
+        }
+        let op = LstmSequenceGrad { reverse, inputs: cx.needs(0), states: cx.needs(4) || cx.needs(5) };
+        let ([gy, gc, activations, cells], y) = (&g, cx.y_of(0));
+        let all = Tensor::compose(op, &x.iter().chain([gy, gc, &y, activations, cells]).collect::<Vec<_>>());
+        let mut all = all.into_iter();
+        let [dv, db, dw] = std::array::from_fn(|_| all.next());
+        let dx = if op.inputs { all.next() } else { None };
+        Some(smallvec![dx, dv, db, dw, all.next(), all.next()])
     }
 }
 
@@ -168,23 +205,44 @@ impl Composite for LstmSequenceGrad {
         "lstm_sequence_grad"
     }
     fn infer(&self, x: &[Meta]) -> Result<Metas> {
-        let [_, _, _, w, h, c, gy, gc, activations, cells] = x else {
+        let [inputs, v, b, w, h, c, gy, _, y, activations, cells] = x else {
             return Err(Error::misuse(
-                "needs the six inputs, two gradients, and the activations and cells that forward kept",
+                "needs the six inputs, two gradients, all states, and the activations and cells that forward kept",
             ));
         };
-        let gates = check_lstm(x, &[*h, *c, *gc])?;
-        if x.iter().any(|m| m.dtype != gates.dtype) {
-            return Err(Error::misuse("inputs, gradients and what forward kept must have one floating-point dtype"));
+        check_grad(&[&x[..8], &[*activations, *cells]].concat())?;
+        if y != gy {
+            return Err(Error::misuse(format!(
+                "all states have the shape and dtype of their gradient, {} {}, not {} {}",
+                gy.dtype, gy.shape, y.dtype, y.shape
+            )));
         }
-        let states = gates.shape.with(2, w.shape[1]);
-        if let Some(m) = [gy, cells].into_iter().find(|m| m.shape != states) {
-            return Err(Error::misuse(format!("all states, and their gradient, have shape {states}, not {}", m.shape)));
+        let mut all: Metas = smallvec![*v, *b, *w];
+        all.extend(self.inputs.then_some(*inputs));
+        all.extend([*h, *c].into_iter().filter(|_| self.states));
+        Ok(all)
+    }
+    fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
+        let [inputs, v, _, _, h, .., y, _, _] = x else { return Err(Error::misuse("needs eleven tensors")) };
+        let (reverse, kept) = (self.reverse, [&x[..8], &x[9..]].concat());
+        let mut states = Tensor::try_compose(LstmGateGrad { reverse }, &kept)?.into_iter();
+        let Some(gates) = states.next() else { return Err(Error::misuse("the gates have gradients")) };
+        let mut all = Tensor::try_compose(LstmWeightGrad { reverse }, &[&gates, inputs, y, h])?;
+        if self.inputs {
+            all.push(gates.try_matmul(v)?);
         }
-        if activations.shape != gates.shape {
-            return Err(Error::misuse(format!("the activations have the gates' shape, not {}", activations.shape)));
-        }
-        Ok(smallvec![gates, *h, *c])
+        all.extend(states.filter(|_| self.states));
+        Ok(all.into_iter().collect())
+    }
+}
+
+impl Composite for LstmGateGrad {
+    fn name(&self) -> &'static str {
+        "lstm_gate_grad"
+    }
+    fn infer(&self, x: &[Meta]) -> Result<Metas> {
+        let gates = check_grad(x)?;
+        Ok(smallvec![gates, x[4], x[5]])
     }
     fn define(&self, x: &[&Tensor]) -> Result<Tensors> {
         let (s, gy) = (steps(&x[..6], self.reverse)?, x[6].try_unbind(0)?);

@@ -6,12 +6,13 @@
 
 use super::direct::{Pass, Plan, sum_parts};
 use super::epilogue::Epilogue;
-use super::pixels::{from_pixels, to_pixels, with_parts};
+use super::pixels::{from_pixels, to_pixels};
 use crate::dense::Dense;
 use crate::elementwise::finish;
 use crate::launch::{Out, launch, storage};
 use crate::math::Float;
 use crate::memory::CpuStorage;
+use crate::room::with_parts;
 use crate::threads::for_chunks;
 use crate::vector::{Real, Vector, by_level, lanes};
 use gradus_core::backend::View;

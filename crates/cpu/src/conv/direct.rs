@@ -7,13 +7,14 @@
 
 use super::epilogue::Epilogue;
 use super::phases::{Phase, Phases};
-use super::pixels::{fetch_ahead, from_pixels, places, to_pixels, with_parts};
+use super::pixels::{fetch_ahead, from_pixels, places, to_pixels};
 use crate::dense::Dense;
 use crate::elementwise::finish;
 use crate::launch::{Out, launch, storage};
 use crate::math::Float;
 use crate::memory::CpuStorage;
 use crate::panel::{Panel, WHOLE, multiply};
+use crate::room::with_parts;
 use crate::threads::{for_chunks, for_ranges};
 use crate::vector::{Real, Vector, by_level, lanes};
 use gradus_core::backend::View;

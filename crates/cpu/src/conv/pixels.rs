@@ -4,9 +4,8 @@
 //! this layout every register holds the channels of one place, so a kernel never sees where a row ends.
 
 use super::epilogue::Epilogue;
-use super::with_room;
 use crate::simd::prefetch_part;
-use crate::vector::{Real, Vector};
+use crate::vector::Vector;
 
 /// Copies planes of one image to pixels: number `p` of channel `c` goes to `out[places[p]·pitch + c]`; channels beyond the last,
 /// up to a multiple of a register, are written as zeros.
@@ -148,19 +147,4 @@ pub(super) fn fetch_ahead<T>(next: *const [T], i: usize, parts: usize) {
     if next.len() <= FETCHED {
         prefetch_part(next, i, parts);
     }
-}
-
-/// Runs `f` with parts of the thread's room, each on a cache line of its own.
-pub(super) fn with_parts<T: Real, const N: usize>(lens: [usize; N], f: impl FnOnce([&mut [T]; N])) {
-    let line = 64 / size_of::<T>();
-    let sizes = lens.map(|n| n.next_multiple_of(line) + line); // a line apart: parts of 4 KiB's multiples would collide
-    with_room(sizes.iter().sum::<usize>() + line, |room: &mut [T]| {
-        let start = room.as_ptr().align_offset(64);
-        let mut rest = &mut room[start..];
-        f(std::array::from_fn(|i| {
-            let (part, more) = std::mem::take(&mut rest).split_at_mut(sizes[i]);
-            rest = more;
-            &mut part[..lens[i]]
-        }))
-    });
 }

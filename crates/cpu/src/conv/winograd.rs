@@ -13,7 +13,7 @@ mod weight_grad;
 pub(super) use weight_grad::{fits_weight_grad, weight_grad};
 
 use super::epilogue::Epilogue;
-use super::pixels::{blanks, fetch_ahead, from_pixels, places, to_pixels, with_parts};
+use super::pixels::{blanks, fetch_ahead, from_pixels, places, to_pixels};
 use super::transforms::{gather_output, load_square, spread_input, spread_taps, store_square};
 use crate::dense::Dense;
 use crate::elementwise::finish;
@@ -21,6 +21,7 @@ use crate::launch::{Out, launch, storage};
 use crate::math::Float;
 use crate::memory::CpuStorage;
 use crate::panel::{Panel, WHOLE, multiply};
+use crate::room::with_parts;
 use crate::threads::for_chunks;
 use crate::vector::{Real, Vector, by_level, lanes};
 use gradus_core::Result;

@@ -52,9 +52,7 @@ pub(super) fn lstm(x: &[View<'_>], reverse: bool) -> Result<Option<Fused>> {
         const ROWS: usize = 64;
         for_chunks(wide.div_ceil(ROWS), wide * width / 8, |i| {
             for (o, sums) in all.slice().chunks_exact(width).enumerate().take(wide).skip(i * ROWS).take(ROWS) {
-                dw.part(o * n, n).copy_from_slice(&sums[..n]);
-                dv.part(o * inputs, inputs).copy_from_slice(&sums[n..n + inputs]);
-                db.part(o, 1)[0] = sums[n + inputs];
+                take_apart(sums, o, [&dv, &db, &dw], [inputs, n]);
             }
         });
     });
@@ -72,11 +70,18 @@ fn before<'a>(y: &'a Rows, h: &'a Rows, t: usize, steps: usize, reverse: bool, r
 }
 
 /// h, x, 1, and zeros.
-fn lay_out(row: &mut [f32], h: &[f32], x: &[f32]) {
+pub(super) fn lay_out(row: &mut [f32], h: &[f32], x: &[f32]) {
     let (to_h, rest) = row.split_at_mut(h.len());
     let (to_x, rest) = rest.split_at_mut(x.len());
     to_h.copy_from_slice(h);
     to_x.copy_from_slice(x);
     rest.fill(0.0);
     rest[0] = 1.0;
+}
+
+/// Row `o` of the gradients of V, b and W from sums over h, x and 1.
+pub(super) fn take_apart(sums: &[f32], o: usize, [dv, db, dw]: [&Out<f32>; 3], [inputs, n]: [usize; 2]) {
+    dw.part(o * n, n).copy_from_slice(&sums[..n]);
+    dv.part(o * inputs, inputs).copy_from_slice(&sums[n..n + inputs]);
+    db.part(o, 1)[0] = sums[n + inputs];
 }

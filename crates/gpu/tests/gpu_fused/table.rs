@@ -15,7 +15,7 @@ use gradus_core::functional::lerp::Lerp;
 use gradus_core::functional::linear::Linear;
 use gradus_core::functional::loss::{CrossEntropy, CrossEntropyGrad};
 use gradus_core::functional::lstm::{LstmStep, LstmStepGrad};
-use gradus_core::functional::lstm_sequence::{LstmSequence, LstmSequenceGrad, LstmWeightGrad};
+use gradus_core::functional::lstm_sequence::{LstmGateGrad, LstmSequence, LstmSequenceGrad, LstmWeightGrad};
 use gradus_core::functional::newton_schulz::NewtonSchulzSum;
 use gradus_core::functional::norm::{AddLayerNorm, LayerNorm, LayerNormGrad};
 use gradus_core::functional::pool::{AvgPool, AvgPoolGrad, MaxPool, MaxPoolGrad};
@@ -82,6 +82,7 @@ fn the_table_of_fused_kernels_in_the_documentation_is_current() {
         Linear,
         LogSoftmax,
         LogSoftmaxGrad,
+        LstmGateGrad,
         LstmSequence,
         LstmSequenceGrad,
         LstmStep,

@@ -6,7 +6,7 @@
 
 use super::{STRIP, Tiling, fill_canvas, fits, transform_input};
 use crate::conv::direct::sum_parts;
-use crate::conv::pixels::{fetch_ahead, to_pixels, with_parts};
+use crate::conv::pixels::{fetch_ahead, to_pixels};
 use crate::conv::transforms::{gather_taps, load_square, spread_grad, store_square};
 use crate::dense::Dense;
 use crate::elementwise::finish;
@@ -14,6 +14,7 @@ use crate::launch::{Out, launch, storage};
 use crate::math::Float;
 use crate::memory::CpuStorage;
 use crate::panel::{Panel, WHOLE, multiply};
+use crate::room::with_parts;
 use crate::threads::for_chunks;
 use crate::vector::{Real, Vector, by_level};
 use gradus_core::backend::View;
