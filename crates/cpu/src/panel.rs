@@ -31,6 +31,10 @@ pub(crate) struct Panel<'a, T> {
     pub(crate) out_row: usize,
 }
 
+/// The most rows of a block of [`multiply`], where registers hold more: of nine rows on the compiler keeps some sums in memory,
+/// depending on what stands around, and a block takes up to half as long again.
+const MOST_ROWS: usize = 8;
+
 /// The only run of a product whose operands lie in one piece.
 pub(crate) const WHOLE: &[usize] = &[0];
 
@@ -50,9 +54,8 @@ pub(crate) unsafe fn multiply<V: Vector>(p: &Panel<'_, V::T>, columns: usize) {
             return into_square::<V>(p);
         }
     }
-    // Blocks whose heights differ by one row at most: a block of one or two rows would wait for each of its sums. Of nine rows on the
-    // compiler keeps some sums in memory, depending on what stands around, and a block takes up to half as long again.
-    let blocks = p.rows.div_ceil(V::HEIGHT.min(8));
+    // Blocks whose heights differ by one row at most: a block of one or two rows would wait for each of its sums.
+    let blocks = p.rows.div_ceil(V::HEIGHT.min(MOST_ROWS));
     let (height, higher) = (p.rows / blocks.max(1), p.rows % blocks.max(1));
     for column in (0..columns).step_by(2 * V::LANES) {
         let mut row = 0;
