@@ -163,13 +163,13 @@ fn parse(input: impl Read, limits: &Limits) -> Result<(Vec<Entry>, BTreeMap<Stri
     json.members(|json, name, at| {
         if name == METADATA {
             if metadata.is_some() {
-                return Err(Cause::Duplicate { what: "field", key: name, at });
+                return Err(Cause::Duplicate { what: "field", key: name.clone(), at });
             }
             metadata = Some(parse_metadata(json, limits)?);
         } else if entries.len() == limits.tensors {
             return Err(Cause::TensorLimit { limit: limits.tensors });
         } else {
-            entries.push(parse_entry(json, name, at, limits)?);
+            entries.push(parse_entry(json, taken(name), at, limits)?);
         }
         Ok(())
     })?;
@@ -177,18 +177,25 @@ fn parse(input: impl Read, limits: &Limits) -> Result<(Vec<Entry>, BTreeMap<Stri
     Ok((entries, metadata.unwrap_or_default()))
 }
 
+/// The text, in no more memory than it takes.
+fn taken(text: &mut String) -> String {
+    let mut text = std::mem::take(text);
+    text.shrink_to_fit();
+    text
+}
+
 fn parse_metadata<R: Read>(json: &mut Json<R>, limits: &Limits) -> Result<BTreeMap<String, String>, Cause> {
     let mut metadata = BTreeMap::new();
     json.expect(b'{', "an object of strings as `__metadata__`")?;
     json.members(|json, key, at| {
         let value = json.string("a string as metadata")?;
-        if metadata.contains_key(&key) {
-            return Err(Cause::Duplicate { what: "metadata key", key, at });
+        if metadata.contains_key(key) {
+            return Err(Cause::Duplicate { what: "metadata key", key: key.clone(), at });
         }
         if metadata.len() == limits.metadata_keys {
             return Err(Cause::MetadataLimit { limit: limits.metadata_keys });
         }
-        metadata.insert(key, value);
+        metadata.insert(taken(key), value);
         Ok(())
     })?;
     Ok(metadata)
@@ -210,12 +217,12 @@ fn parse_entry<R: Read>(json: &mut Json<R>, name: String, at: u64, limits: &Limi
                 }
                 _ => {
                     json.skip_value(0)?;
-                    let again = others.contains(&key);
+                    let again = others.contains(key);
                     others.push(key.clone());
                     again
                 }
             };
-            if again { Err(Cause::Duplicate { what: "field", key, at: key_at }) } else { Ok(()) }
+            if again { Err(Cause::Duplicate { what: "field", key: key.clone(), at: key_at }) } else { Ok(()) }
         })
     });
     read.map_err(|cause| match cause {

@@ -49,8 +49,13 @@ impl<R: Read> Json<R> {
         Ok(&self.buffer[self.next..self.filled])
     }
 
+    #[inline]
     fn peek(&mut self) -> Result<Option<u8>, Cause> {
-        Ok(self.window()?.first().copied())
+        // Nearly every byte is at hand; then nothing is called, and no room made for an error.
+        match self.buffer[..self.filled].get(self.next) {
+            Some(&byte) => Ok(Some(byte)),
+            None => Ok(self.window()?.first().copied()),
+        }
     }
 
     /// An error at the next byte, which shows what is there.
@@ -64,6 +69,7 @@ impl<R: Read> Json<R> {
         Cause::Syntax { name: None, at: self.position(), expected, found }
     }
 
+    #[inline]
     fn skip_space(&mut self) -> Result<(), Cause> {
         while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek()? {
             self.next += 1;
@@ -72,6 +78,7 @@ impl<R: Read> Json<R> {
     }
 
     /// Consumes `byte` if it is the very next one.
+    #[inline]
     pub(crate) fn first_byte_is(&mut self, byte: u8) -> Result<bool, Cause> {
         let is = self.peek()? == Some(byte);
         self.next += usize::from(is);
@@ -79,12 +86,14 @@ impl<R: Read> Json<R> {
     }
 
     /// Consumes `byte` if it comes next, after white space.
+    #[inline]
     pub(crate) fn accept(&mut self, byte: u8) -> Result<bool, Cause> {
         self.skip_space()?;
         self.first_byte_is(byte)
     }
 
     /// Consumes `byte`, after white space, or says that `expected` was expected.
+    #[inline]
     pub(crate) fn expect(&mut self, byte: u8, expected: &'static str) -> Result<(), Cause> {
         if self.accept(byte)? { Ok(()) } else { Err(self.unexpected(expected)) }
     }
@@ -98,20 +107,21 @@ impl<R: Read> Json<R> {
         }
     }
 
-    /// The members of an object whose `{` was consumed: `member` is called with each key and the key's position.
+    /// The members of an object whose `{` was consumed: `member` is called with each key, which it may take, and the key's position.
     pub(crate) fn members(
         &mut self,
-        mut member: impl FnMut(&mut Self, String, u64) -> Result<(), Cause>,
+        mut member: impl FnMut(&mut Self, &mut String, u64) -> Result<(), Cause>,
     ) -> Result<(), Cause> {
         if self.accept(b'}')? {
             return Ok(());
         }
+        let mut key = String::new();
         loop {
             self.skip_space()?;
             let at = self.position();
-            let key = self.string("a key in quotes")?;
+            key = self.string_into(key, "a key in quotes")?;
             self.expect(b':', "`:` after a key")?;
-            member(self, key, at)?;
+            member(self, &mut key, at)?;
             if !self.accept(b',')? {
                 return self.expect(b'}', "`,` or `}`");
             }
@@ -139,10 +149,18 @@ impl<R: Read> Json<R> {
 
     /// A string.
     pub(crate) fn string(&mut self, expected: &'static str) -> Result<String, Cause> {
+        let mut text = self.string_into(String::new(), expected)?;
+        text.shrink_to_fit();
+        Ok(text)
+    }
+
+    /// A string, in the memory of another.
+    fn string_into(&mut self, memory: String, expected: &'static str) -> Result<String, Cause> {
         self.skip_space()?;
         let at = self.position();
         self.expect(b'"', expected)?;
-        let mut text = Vec::new();
+        let mut text = memory.into_bytes();
+        text.clear();
         loop {
             let window = self.window()?;
             let run = window.iter().position(|&b| b == b'"' || b == b'\\' || b < 0x20).unwrap_or(window.len());
@@ -159,7 +177,6 @@ impl<R: Read> Json<R> {
             }
         }
         self.next += 1;
-        text.shrink_to_fit();
         String::from_utf8(text).map_err(|_| Cause::NotUtf8 { at })
     }
 
@@ -224,26 +241,29 @@ impl<R: Read> Json<R> {
     }
 
     /// The characters of a number, whether or not they form one.
-    fn literal(&mut self, expected: &'static str) -> Result<(u64, String), Cause> {
+    fn literal(&mut self, expected: &'static str) -> Result<Literal, Cause> {
         self.skip_space()?;
-        let (at, mut text) = (self.position(), String::new());
+        let mut literal = Literal { at: self.position(), bytes: [0; LONGEST_NUMBER], len: 0 };
         while let Some(b @ (b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')) = self.peek()? {
-            if text.len() == LONGEST_NUMBER {
-                return Err(Cause::Syntax { name: None, at, expected, found: format!("{text}…") });
-            }
-            text.push(b as char);
+            let Some(place) = literal.bytes.get_mut(literal.len) else {
+                let found = format!("{}…", literal.text());
+                return Err(Cause::Syntax { name: None, at: literal.at, expected, found });
+            };
+            *place = b;
+            literal.len += 1;
             self.next += 1;
         }
-        if text.is_empty() { Err(self.unexpected(expected)) } else { Ok((at, text)) }
+        if literal.len == 0 { Err(self.unexpected(expected)) } else { Ok(literal) }
     }
 
     /// A whole number from 0 to 2⁶⁴ − 1, written with digits alone.
     pub(crate) fn unsigned(&mut self, expected: &'static str) -> Result<u64, Cause> {
-        let (at, text) = self.literal(expected)?;
+        let literal = self.literal(expected)?;
+        let text = literal.text();
         let plain = text == "0" || !text.starts_with('0') && text.bytes().all(|b| b.is_ascii_digit());
         match text.parse() {
             Ok(n) if plain => Ok(n),
-            _ => Err(Cause::Syntax { name: None, at, expected, found: text }),
+            _ => Err(Cause::Syntax { name: None, at: literal.at, expected, found: text.to_string() }),
         }
     }
 
@@ -264,11 +284,12 @@ impl<R: Read> Json<R> {
             Some(b'f') => self.word("false"),
             Some(b'n') => self.word("null"),
             _ => {
-                let (at, text) = self.literal("a JSON value")?;
-                if is_json_number(&text) {
+                let literal = self.literal("a JSON value")?;
+                let text = literal.text();
+                if is_json_number(text) {
                     return Ok(());
                 }
-                Err(Cause::Syntax { name: None, at, expected: "a JSON number", found: text })
+                Err(Cause::Syntax { name: None, at: literal.at, expected: "a JSON number", found: text.to_string() })
             }
         }
     }
@@ -280,6 +301,19 @@ impl<R: Read> Json<R> {
             }
         }
         Ok(())
+    }
+}
+
+/// The characters of a number, and where in the file they begin.
+struct Literal {
+    at: u64,
+    bytes: [u8; LONGEST_NUMBER],
+    len: usize,
+}
+
+impl Literal {
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..self.len]).unwrap_or_default() // all of them are ASCII
     }
 }
 
